@@ -1,0 +1,180 @@
+"""A cohort on disk: a folder of parquet shards and ``cohort.json``, written and read as a stream."""
+
+import hashlib
+import io
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from retinalogos.cohort.schema import ARROW_SCHEMA, SCHEMA, SCHEMA_VERSION, TABLE_COLUMNS
+from retinalogos.errors import DataError, UsageError
+
+# Shards of 100-500 MB are what the Hugging Face hub and Spark both advise for parquet.
+SHARD_BYTES = 256 * 2**20
+# Rows per row group: what one reader holds in memory at a time (64 images of 512 px are about 10 MB).
+ROW_GROUP_ROWS = 64
+
+
+class CohortWriter:
+    """Writes rows to ``folder`` shard by shard; memory is bounded by one row group.
+
+    Use as a context manager: ``cohort.json`` is written when the block ends without an exception,
+    so a folder without it is an unfinished cohort and is refused by :class:`Cohort`.
+    """
+
+    def __init__(self, folder: Path, name: str, shard_bytes: int = SHARD_BYTES):
+        self.folder, self.name, self.shard_bytes = Path(folder), name, shard_bytes
+        self._rows: list[dict[str, Any]] = []
+        self._writer: pq.ParquetWriter | None = None
+        self._shards: list[Path] = []
+        self._written = 0
+        self._counts: dict[str, int] = {}
+        self._sources: dict[str, set[str]] = {}
+        self._ids: set[str] = set()
+
+    def __enter__(self) -> Self:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Adds one row; columns left out become null.
+
+        Raises:
+            DataError: a column is not of the schema, or the image_id was written before.
+        """
+        unknown = row.keys() - set(SCHEMA.names)
+        if unknown:
+            raise DataError(f"row {row.get('image_id')}: columns {sorted(unknown)} are not in the cohort schema")
+        if row["image_id"] in self._ids:
+            raise DataError(f"row {row['image_id']}: this image_id is in the cohort already")
+        self._ids.add(row["image_id"])
+        self._counts[row["split"]] = self._counts.get(row["split"], 0) + 1
+        self._sources.setdefault(row["source"], set()).add(row.get("licence") or "not stated")
+        self._rows.append(row)
+        if len(self._rows) == ROW_GROUP_ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._rows:
+            return
+        if self._writer is None:
+            path = self.folder / f"shard-{len(self._shards):05d}.parquet"
+            self._shards.append(path)
+            self._writer = pq.ParquetWriter(path, ARROW_SCHEMA, compression="zstd")
+            self._written = 0
+        batch = pa.Table.from_pylist(self._rows, schema=ARROW_SCHEMA)
+        self._writer.write_table(batch)
+        self._written += batch.nbytes
+        self._rows = []
+        if self._written >= self.shard_bytes:
+            self._writer.close()
+            self._writer = None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._flush()
+        if self._writer is not None:
+            self._writer.close()
+        if kind is not None:
+            return
+        if not self._ids:
+            raise DataError(f"cohort {self.name}: no usable image; see quarantine.csv for the reasons")
+        digest = hashlib.sha256()
+        for shard in self._shards:
+            digest.update(hashlib.sha256(shard.read_bytes()).digest())
+        meta = {
+            "name": self.name,
+            "schema_version": SCHEMA_VERSION,
+            "rows": len(self._ids),
+            "splits": dict(sorted(self._counts.items())),
+            "sources": {source: sorted(licences) for source, licences in sorted(self._sources.items())},
+            "shards": [shard.name for shard in self._shards],
+            "content_sha256": digest.hexdigest(),
+        }
+        (self.folder / "cohort.json").write_text(json.dumps(meta, indent=2) + "\n")
+
+
+class Cohort:
+    """Reads a cohort; pixels are only read when they are asked for.
+
+    Args:
+        folder: a folder with ``cohort.json`` and the shards that it names.
+
+    Raises:
+        UsageError: the folder is no finished cohort.
+    """
+
+    def __init__(self, folder: Path | str):
+        self.folder = Path(folder)
+        try:
+            self.meta: dict[str, Any] = json.loads((self.folder / "cohort.json").read_text())
+        except FileNotFoundError:
+            raise UsageError(f"{self.folder} is not a finished cohort: it has no cohort.json; run `ingest`") from None
+        if self.meta["schema_version"] != SCHEMA_VERSION:
+            raise UsageError(
+                f"{self.folder} has schema version {self.meta['schema_version']}, this code reads {SCHEMA_VERSION}"
+            )
+        self.shards = [self.folder / name for name in self.meta["shards"]]
+
+    def __len__(self) -> int:
+        return int(self.meta["rows"])
+
+    def table(self, columns: Sequence[str] = TABLE_COLUMNS, split: str | None = None) -> pa.Table:
+        """The rows without pixels (or the ``columns`` given), of one split or of all."""
+        wanted = list(dict.fromkeys([*columns, "split"]))
+        parts = [pq.read_table(shard, columns=wanted) for shard in self.shards]
+        whole = pa.concat_tables(parts)
+        if split is not None:
+            whole = whole.filter(pa.compute.equal(whole["split"], split))
+        return whole.select(list(columns))
+
+    def rows(self, columns: Sequence[str] = SCHEMA.names, split: str | None = None) -> Iterator[dict[str, Any]]:
+        """Rows as dictionaries, in the order written, one row group in memory at a time."""
+        wanted = list(dict.fromkeys([*columns, "split"]))
+        for shard in self.shards:
+            for batch in pq.ParquetFile(shard).iter_batches(batch_size=ROW_GROUP_ROWS, columns=wanted):
+                for row in batch.to_pylist():
+                    if split is None or row["split"] == split:
+                        yield row
+
+    def images(self, size: int | None = None, split: str | None = None) -> Iterator[tuple[str, np.ndarray]]:
+        """(image_id, uint8 array of height × width × 3), resized by area to ``size`` pixels where given."""
+        for row in self.rows(("image_id", "image"), split):
+            yield row["image_id"], decode_image(row["image"]["bytes"], size)
+
+
+def decode_image(data: bytes, size: int | None = None) -> np.ndarray:
+    """Encoded image to uint8 RGB, height × width × 3; area-averaged to ``size`` × ``size`` where given."""
+    image = Image.open(io.BytesIO(data)).convert("RGB")
+    if size is not None and image.size != (size, size):
+        image = image.resize((size, size), Image.Resampling.BOX if size < image.width else Image.Resampling.LANCZOS)
+    return np.asarray(image)
+
+
+def decode_map(data: bytes) -> np.ndarray:
+    """Encoded single-channel map (palette or grey PNG) to uint8, height × width."""
+    image = Image.open(io.BytesIO(data))
+    return np.asarray(image if image.mode in ("P", "L") else image.convert("L"))
+
+
+def encode_png(array: np.ndarray) -> bytes:
+    """uint8 map (height × width) or image (height × width × 3) to PNG bytes."""
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, "PNG", compress_level=3)
+    return buffer.getvalue()
+
+
+def encode_jpeg(array: np.ndarray, quality: int = 95) -> bytes:
+    """uint8 image, height × width × 3, to JPEG bytes without metadata; 4:4:4, since lesions are red on orange."""
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, "JPEG", quality=quality, subsampling=0)
+    return buffer.getvalue()

@@ -1,0 +1,21 @@
+"""Fixtures shared by all tests: where the real data is, and the promise that no test uses the network."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder with the real data sets; tests that need it are skipped, with the reason, where it is not."""
+    folder = Path(os.environ.get("RETINALOGOS_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"real data sets not found at {folder} (set RETINALOGOS_DATA)")
+    return folder
