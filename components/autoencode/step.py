@@ -1,0 +1,87 @@
+"""Fits the autoencoder to the training split, or fetches a pre-trained one, and measures what it keeps."""
+
+import math
+from collections.abc import Iterator
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from components.step import Metrics, Params, Paths, Port, Step
+from retinalogos.cohort.shards import Cohort, decode_image, decode_map
+from retinalogos.generators.text.autoencoder import (
+    PatchAutoencoder,
+    as_autoencoder,
+    load_autoencoder_model,
+    to_model_range,
+    to_uint8,
+)
+from retinalogos.metrics.reconstruction import contrast_kept, psnr
+from retinalogos.progress import track
+
+
+class AutoencodeParams(Params):
+    """Parameters of ``autoencode``."""
+
+    engine: Literal["patch", "pretrained"] = Field(description="fit a linear patch autoencoder, or load one by name")
+    name: str = Field(description="pretrained: folder or name on the hub, e.g. stabilityai/sdxl-vae; patch: unused")
+    patch: int = Field(ge=2, description="patch: width of a patch in pixels, the downscale factor")
+    components: int = Field(ge=1, description="patch: latent channels")
+    whitening: float = Field(ge=0, le=1, description="patch: 0 keeps the natural spectrum, 1 makes all variances equal")
+    judged: int = Field(ge=1, description="test images on which the reconstruction is measured")
+
+
+def run(params: AutoencodeParams, inputs: Paths, outputs: Paths) -> Metrics:
+    """See the module."""
+    cohort = Cohort(inputs["cohort"])
+    metrics: dict[str, float] = {}
+    if params.engine == "patch":
+        model, metrics["variance_kept"] = PatchAutoencoder.fit(
+            _batches(cohort), params.patch, params.components, params.whitening
+        )
+    else:
+        model = load_autoencoder_model(params.name)
+    model.save_pretrained(outputs["autoencoder"])
+    return metrics | _judge(as_autoencoder(model), cohort, params.judged)
+
+
+def _batches(cohort: Cohort, size: int = 32) -> Iterator[torch.Tensor]:
+    batch: list[np.ndarray] = []
+    total = cohort.meta["splits"].get("train", 0)
+    for _, image in track(cohort.images(split="train"), "autoencode: fit", total=total, unit="image"):
+        batch.append(image)
+        if len(batch) == size:
+            yield to_model_range(np.stack(batch))
+            batch = []
+    if batch:
+        yield to_model_range(np.stack(batch))
+
+
+@torch.inference_mode()
+def _judge(model: object, cohort: Cohort, most: int) -> dict[str, float]:
+    """Whole picture, vessels and lesions on the test split; nan-free: what cannot be measured is left out."""
+    scores: dict[str, list[float]] = {name: [] for name in ("psnr", "vessel_contrast_kept", "lesion_contrast_kept")}
+    for row, _ in zip(cohort.rows(("image", "vessels", "lesions"), split="test"), range(most), strict=False):
+        original = decode_image(row["image"]["bytes"])
+        rebuilt = to_uint8(model.decode(model.encode(to_model_range(original[None]))))[0]  # type: ignore[attr-defined]
+        scores["psnr"].append(psnr(original, rebuilt))
+        for name in ("vessels", "lesions"):
+            if row[name] is not None:
+                mask = decode_map(row[name]["bytes"]) > 0
+                scores[f"{name[:-1]}_contrast_kept"].append(contrast_kept(original, rebuilt, mask))
+    finite = {name: [value for value in values if math.isfinite(value)] for name, values in scores.items()}
+    return {name: float(np.median(values)) for name, values in finite.items() if values}
+
+
+STEP = Step(
+    name="autoencode",
+    summary="fit or fetch the autoencoder and measure what it keeps of vessels and lesions",
+    params=AutoencodeParams,
+    run=run,
+    inputs={
+        "cohort": Port("cohort whose training split is fitted", "Dataset"),
+        "validation": Port("verdict on the cohort: it must have passed"),
+    },
+    outputs={"autoencoder": Port("diffusers-layout folder", "Model")},
+)

@@ -1,0 +1,66 @@
+"""Stage 3: the generator goes on at high resolution, on curated pairs only."""
+
+from pathlib import Path
+
+from pydantic import Field
+
+from components.step import Metrics, Params, Paths, Port, Step
+from retinalogos.errors import UsageError
+from retinalogos.generators.text import TextToFundusPipeline
+from retinalogos.generators.text.latents import Latents
+from retinalogos.generators.text.stages import FlowConfig, SamplingConfig, train_stage
+from retinalogos.training.configuration import TrainingConfig
+
+
+class FinetuneParams(Params):
+    """Parameters of ``finetune``."""
+
+    seed: int
+    flow: FlowConfig
+    training: TrainingConfig
+    sampling: SamplingConfig
+    prompts: list[str] = Field(description="drawn as training goes")
+    checkpoints: str = Field(description="folder for checkpoints, kept between runs so that a killed stage goes on")
+
+
+def run(params: FinetuneParams, inputs: Paths, outputs: Paths) -> Metrics:
+    """See the module."""
+    latents = Latents(inputs["latents"])
+    pretrained = TextToFundusPipeline.from_pretrained(inputs["generator"])
+    if pretrained.config.text_encoder_name != latents.meta["text_encoder"]:
+        raise UsageError(
+            f"the generator was trained with text encoder {pretrained.config.text_encoder_name}, the latents hold "
+            f"features of {latents.meta['text_encoder']}: set encode_curated.text_encoder to that of encode"
+        )
+    pretrained.backbone.requires_grad_(True)
+    return train_stage(
+        pretrained.backbone,
+        pretrained.conditioning,
+        latents,
+        inputs["generator"] / "autoencoder",
+        flow=params.flow,
+        training=params.training,
+        sampling=params.sampling,
+        prompts=params.prompts,
+        seed=params.seed,
+        checkpoints=Path(params.checkpoints),
+        generator=outputs["generator"],
+        log=outputs["log"],
+        what="finetune",
+    )
+
+
+STEP = Step(
+    name="finetune",
+    summary="stage 3: go on at high resolution with curated pairs only",
+    params=FinetuneParams,
+    run=run,
+    inputs={
+        "latents": Port("latents and text features of the curated pairs", "Dataset"),
+        "generator": Port("generator of stage 1", "Model"),
+    },
+    outputs={
+        "generator": Port("diffusers-layout folder, averaged weights", "Model"),
+        "log": Port("log.jsonl and sample pictures"),
+    },
+)

@@ -1,0 +1,156 @@
+"""Image ↔ latent: a closed-form linear patch autoencoder, or any diffusers ``AutoencoderKL`` by name.
+
+Both are seen through :class:`Autoencoder`: images in [−1, 1], latents of about unit variance.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from retinalogos.errors import UsageError
+
+
+class Autoencoder(Protocol):
+    """What the generator needs of an autoencoder."""
+
+    latent_channels: int
+    downscale: int
+
+    def encode(self, images_bchw: Tensor) -> Tensor:
+        """Images in [−1, 1], B×3×H×W, to latents B×C×(H/f)×(W/f)."""
+
+    def decode(self, latents_bchw: Tensor) -> Tensor:
+        """Latents to images in [−1, 1] (may overshoot: clamp before display)."""
+
+
+class PatchAutoencoder(ModelMixin, ConfigMixin):
+    """Principal components of square patches: the best linear autoencoder there is, fitted in one pass.
+
+    A patch p (3·s² values) is kept as ``z = scale · W·(p − mean)`` with the leading principal directions W.
+    ``scale_i = 1 / std_iᵃ`` with ``whitening`` a: 0 keeps the natural spectrum (leading components carry nearly
+    all variance), 1 gives every component unit variance. In between, fine detail is drowned by noise earlier than
+    coarse structure, so that the flow settles coarse structure first. All is then scaled to mean variance 1.
+
+    Args:
+        patch: side s of a patch in pixels (the downscale factor).
+        components: number of latent channels, at most 3·s².
+        whitening: exponent a in [0, 1].
+    """
+
+    @register_to_config
+    def __init__(self, patch: int = 8, components: int = 32, whitening: float = 0.5):
+        super().__init__()
+        if components > 3 * patch * patch:
+            raise UsageError(f"components={components} is more than the 3·{patch}² values of a patch")
+        self.latent_channels = components
+        self.downscale = patch
+        self.mean = nn.Parameter(torch.zeros(3 * patch * patch), requires_grad=False)
+        self.directions = nn.Parameter(torch.eye(components, 3 * patch * patch), requires_grad=False)
+        self.scale = nn.Parameter(torch.ones(components), requires_grad=False)
+
+    def encode(self, images_bchw: Tensor) -> Tensor:
+        """Images in [−1, 1], B×3×H×W with H and W multiples of the patch, to latents B×C×(H/s)×(W/s)."""
+        if images_bchw.shape[-1] % self.downscale or images_bchw.shape[-2] % self.downscale:
+            raise UsageError(f"image size {tuple(images_bchw.shape[-2:])} is no multiple of the patch {self.downscale}")
+        patches = F.pixel_unshuffle(images_bchw, self.downscale) - self.mean[:, None, None]
+        return torch.einsum("bphw,cp->bchw", patches, self.directions * self.scale[:, None])
+
+    def decode(self, latents_bchw: Tensor) -> Tensor:
+        """Latents B×C×h×w to images B×3×(h·s)×(w·s)."""
+        patches = torch.einsum("bchw,cp->bphw", latents_bchw, self.directions / self.scale[:, None])
+        return F.pixel_shuffle(patches + self.mean[:, None, None], self.downscale)
+
+    @classmethod
+    def fit(
+        cls, batches: Iterator[Tensor], patch: int, components: int, whitening: float
+    ) -> tuple["PatchAutoencoder", float]:
+        """Fits to batches of images in [−1, 1], B×3×H×W, in one pass and constant memory.
+
+        Returns:
+            the autoencoder and the share of patch variance that its components keep (0-1).
+
+        Raises:
+            UsageError: no image was given.
+        """
+        d = 3 * patch * patch
+        count, total, moment = 0, np.zeros(d), np.zeros((d, d))
+        for batch in batches:
+            rows = F.pixel_unshuffle(batch, patch).permute(0, 2, 3, 1).reshape(-1, d).double().numpy()
+            count += len(rows)
+            total += rows.sum(0)
+            moment += rows.T @ rows
+        if not count:
+            raise UsageError("cannot fit an autoencoder: the training split of the cohort is empty")
+        mean = total / count
+        values, vectors = np.linalg.eigh(moment / count - np.outer(mean, mean))
+        values, vectors = values[::-1].clip(min=1e-12), vectors[:, ::-1].T
+        # The sign of an eigenvector is arbitrary; fix it, so that equal data give equal files everywhere.
+        vectors *= np.sign(vectors[np.arange(d), np.abs(vectors).argmax(1)])[:, None]
+        std = np.sqrt(values[:components])
+        scale = std**-whitening
+        scale /= np.sqrt(np.mean((scale * std) ** 2))
+        model = cls(patch, components, whitening)
+        with torch.no_grad():
+            model.mean.copy_(torch.from_numpy(mean))
+            model.directions.copy_(torch.from_numpy(vectors[:components].copy()))
+            model.scale.copy_(torch.from_numpy(scale))
+        return model, float(values[:components].sum() / values.sum())
+
+
+class VariationalAutoencoder(nn.Module):
+    """A pre-trained diffusers ``AutoencoderKL`` with its published scale and shift applied.
+
+    The mean of the posterior is taken, not a sample of it: sampling would only add noise to the target.
+    """
+
+    def __init__(self, vae: AutoencoderKL):
+        super().__init__()
+        self.vae = vae
+        self.latent_channels = int(vae.config.latent_channels)
+        self.downscale = 2 ** (len(vae.config.block_out_channels) - 1)
+        self._scale = float(vae.config.scaling_factor)
+        self._shift = float(vae.config.shift_factor or 0.0)
+
+    def encode(self, images_bchw: Tensor) -> Tensor:
+        """Images in [−1, 1] to ``(mean − shift)·scale``."""
+        return (self.vae.encode(images_bchw).latent_dist.mean - self._shift) * self._scale
+
+    def decode(self, latents_bchw: Tensor) -> Tensor:
+        """Latents to images in about [−1, 1]."""
+        return self.vae.decode(latents_bchw / self._scale + self._shift).sample
+
+
+def as_autoencoder(model: nn.Module) -> Autoencoder:
+    """The :class:`Autoencoder` view of a loaded model."""
+    return VariationalAutoencoder(model) if isinstance(model, AutoencoderKL) else model  # type: ignore[return-value]
+
+
+def load_autoencoder_model(name: str | Path) -> ModelMixin:
+    """Loads a folder written by ``save_pretrained`` or a model of the hub, e.g. ``stabilityai/sdxl-vae``.
+
+    Raises:
+        UsageError: neither a folder with a ``config.json`` nor a model of the hub that can be reached.
+    """
+    try:
+        config = AutoencoderKL.load_config(str(name))
+        kind = PatchAutoencoder if config["_class_name"] == "PatchAutoencoder" else AutoencoderKL
+        return kind.from_pretrained(str(name)).eval().requires_grad_(False)
+    except OSError as error:
+        raise UsageError(f"autoencoder {name}: no such folder and not to be had from the hub ({error})") from None
+
+
+def to_model_range(images_bhwc: np.ndarray) -> Tensor:
+    """uint8 images B×H×W×3 to float32 B×3×H×W in [−1, 1]."""
+    return torch.from_numpy(images_bhwc).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+
+
+def to_uint8(images_bchw: Tensor) -> np.ndarray:
+    """Float images B×3×H×W in [−1, 1] to uint8 B×H×W×3, clamped."""
+    return images_bchw.clamp(-1, 1).add(1).mul(127.5).round().byte().permute(0, 2, 3, 1).contiguous().cpu().numpy()

@@ -1,0 +1,120 @@
+"""The velocity networks behind one interface, chosen by name: ``next_dit`` and ``unet``.
+
+Both are diffusers' own classes, so that their weights load and save in the layout everyone uses. The interface is
+:func:`velocity`; t = 1 is data for both.
+"""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from diffusers import LuminaNextDiT2DModel, ModelMixin, UNet2DConditionModel
+from diffusers.models.embeddings import get_2d_rotary_pos_embed_lumina
+from torch import Tensor, nn
+
+from retinalogos.errors import UsageError
+
+BackboneName = Literal["next_dit", "unet"]
+
+# The U-Net's sinusoidal embedding is made for 1,000 discrete steps; Next-DiT takes t in [0, 1] as it is.
+_UNET_TIME_SCALE = 1000.0
+# Rotary table of Lumina-Next: positions along each axis (arXiv 2406.18583; diffusers' pipeline).
+_ROTARY_POSITIONS = 384
+
+
+def build_backbone(name: BackboneName, latent_channels: int, text_dim: int, size: int, config: dict[str, Any]) -> ModelMixin:
+    """A new backbone with seeded random weights (seed torch before the call).
+
+    Args:
+        name: ``next_dit`` (LuminaNextDiT2DModel) or ``unet`` (UNet2DConditionModel).
+        latent_channels: C of the latents.
+        text_dim: width of a token's features.
+        size: width of the latents; only recorded, both networks run at other sizes.
+        config: further arguments of the class, e.g. ``hidden_size`` or ``block_out_channels``.
+
+    Raises:
+        UsageError: an unknown name or an argument the class does not have.
+    """
+    shared = {"sample_size": size, "in_channels": latent_channels, "cross_attention_dim": text_dim}
+    try:
+        if name == "next_dit":
+            return _start_at_zero(LuminaNextDiT2DModel(**shared, learn_sigma=False, **config))
+        if name == "unet":
+            # The pooled caption joins the time embedding, as it does in Next-DiT.
+            pooled = {"class_embed_type": "projection", "projection_class_embeddings_input_dim": text_dim}
+            return UNet2DConditionModel(**shared, out_channels=latent_channels, **pooled, **config)
+    except (TypeError, ValueError, AssertionError) as error:
+        raise UsageError(f"backbone {name} refuses its configuration {config}: {error}") from None
+    raise UsageError(f"unknown backbone {name!r}: choose next_dit or unet")
+
+
+def _start_at_zero(model: LuminaNextDiT2DModel) -> LuminaNextDiT2DModel:
+    """Zero-initialises the modulation, the caption embedding and the output, as the paper's released code does.
+
+    diffusers leaves them at PyTorch's default (and the pad token uninitialised), since it only loads trained weights.
+    """
+    with torch.no_grad():
+        model.pad_token.zero_()
+        zeros = [model.time_caption_embed.caption_embedder[1], model.norm_out.linear_1, model.norm_out.linear_2]
+        for linear in [*zeros, *(layer.norm1.linear for layer in model.layers)]:
+            nn.init.zeros_(linear.weight)
+            if linear.bias is not None:
+                nn.init.zeros_(linear.bias)
+    return model
+
+
+def load_backbone(name: str | Path, subfolder: str | None = None) -> ModelMixin:
+    """Loads a diffusers folder or a model of the hub, e.g. ``Alpha-VLLM/Lumina-Next-SFT-diffusers``.
+
+    Raises:
+        UsageError: not to be found, or of a class that is no backbone.
+    """
+    try:
+        config = ModelMixin.load_config(str(name), subfolder=subfolder)
+        kinds = {"LuminaNextDiT2DModel": LuminaNextDiT2DModel, "UNet2DConditionModel": UNet2DConditionModel}
+        if config["_class_name"] not in kinds:
+            raise UsageError(f"{name} holds a {config['_class_name']}; a backbone is one of {', '.join(kinds)}")
+        return kinds[config["_class_name"]].from_pretrained(str(name), subfolder=subfolder)
+    except OSError as error:
+        raise UsageError(f"backbone {name}: no such folder and not to be had from the hub ({error})") from None
+
+
+@lru_cache(maxsize=8)
+def _rotary(head_dim: int, linear_factor: float, ntk_factor: float) -> Tensor:
+    return get_2d_rotary_pos_embed_lumina(
+        head_dim, _ROTARY_POSITIONS, _ROTARY_POSITIONS, linear_factor=linear_factor, ntk_factor=ntk_factor
+    )
+
+
+def velocity(backbone: nn.Module, x_bchw: Tensor, t_b: Tensor, text_bnd: Tensor, mask_bn: Tensor, pooled_bd: Tensor) -> Tensor:
+    """Predicted velocity (data − noise), B×C×H×W.
+
+    Args:
+        backbone: a network of :func:`build_backbone` or :func:`load_backbone`.
+        x_bchw: latents on the path.
+        t_b: time in [0, 1], 1 is data.
+        text_bnd: token features.
+        mask_bn: 1 where there is a token.
+        pooled_bd: one vector per caption; Next-DiT pools the tokens itself and does not use it.
+    """
+    if isinstance(backbone, LuminaNextDiT2DModel):
+        out = backbone(
+            x_bchw,
+            t_b,
+            text_bnd,
+            mask_bn,
+            _rotary(backbone.head_dim, 1.0, 1.0),
+            cross_attention_kwargs={},
+            return_dict=False,
+        )[0]
+        # Lumina's own weights predict a variance too, which flow matching does not use.
+        return out[:, : backbone.in_channels]
+    return backbone(
+        x_bchw,
+        t_b * _UNET_TIME_SCALE,
+        text_bnd,
+        class_labels=pooled_bd,
+        encoder_attention_mask=mask_bn.to(x_bchw.dtype),
+        return_dict=False,
+    )[0]

@@ -1,0 +1,90 @@
+"""Flow matching on a set of latents as a loss that is a function of the step's number alone."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from retinalogos.errors import UsageError
+from retinalogos.generators.text.backbones import velocity
+from retinalogos.generators.text.conditioning import TextConditioning
+from retinalogos.generators.text.flow import TimestepLaw, interpolate, sample_timesteps, target_velocity
+from retinalogos.generators.text.latents import Latents, epoch_order
+
+# The validation loss is a mean over this many images at fixed times and noise, so that curves compare.
+_VALIDATION_IMAGES = 64
+
+
+@dataclass
+class FlowMatching:
+    """Mean squared error of the velocity, over all latent channels.
+
+    Args:
+        latents: the encoded cohort; the split ``train`` is learned, ``validation`` only measured.
+        conditioning: scale of the text features.
+        batch_size: images of a step.
+        seed: of the data order, the noise, the times and the captions chosen.
+        law: of the training times, see :func:`sample_timesteps`.
+        shift: of the training times towards noise.
+        caption_dropout: share of images shown with the empty caption, for classifier-free guidance.
+        coarse_share: share of images shown with a coarse caption rather than a fine one.
+
+    Raises:
+        UsageError: the training split is empty.
+    """
+
+    latents: Latents
+    conditioning: TextConditioning
+    batch_size: int
+    seed: int
+    law: TimestepLaw
+    shift: float
+    caption_dropout: float
+    coarse_share: float
+    _orders: dict[int, np.ndarray] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.conditioning.requires_grad_(False)
+        self.empty = int(self.latents.meta["empty_text"])
+        self._train = np.array(self.latents.rows("train"))
+        if not len(self._train):
+            raise UsageError(f"{self.latents.folder}: no image of the split 'train' has a caption")
+        validation = self.latents.rows("validation") or self._train.tolist()
+        stride = max(1, len(validation) // _VALIDATION_IMAGES)
+        self._validation = validation[::stride][:_VALIDATION_IMAGES]
+
+    def __call__(self, model: nn.Module, step: int | None) -> Tensor:
+        """Loss of a training step, or of the fixed validation batch where ``step`` is None."""
+        where = next(model.parameters()).device
+        draw = torch.Generator().manual_seed(self.seed * 1_000_003 + (step if step is not None else -1))
+        images = self._validation if step is None else self._images(step)
+        texts = [self._caption(image, draw, training=step is not None) for image in images]
+        tokens, mask = self.latents.batch_tokens(texts)
+        text, pooled = self.conditioning.to(where)(tokens.to(where), mask.to(where))
+        data = torch.stack([self.latents.latent(image) for image in images])
+        noise = torch.randn(data.shape, generator=draw)
+        t = sample_timesteps(len(images), self.law, self.shift, draw)
+        x = interpolate(data, noise, t).to(where)
+        predicted = velocity(model, x, t.to(where), text, mask.to(where), pooled)
+        return (predicted.float() - target_velocity(data, noise).to(where)).square().mean()
+
+    def _images(self, step: int) -> list[int]:
+        """The step's images: consecutive pieces of one shuffled epoch after another."""
+        first = step * self.batch_size
+        chosen = []
+        for position in range(first, first + self.batch_size):
+            epoch, place = divmod(position, len(self._train))
+            if epoch not in self._orders:
+                self._orders = {epoch: epoch_order(self._train, self.seed, epoch)} | {
+                    key: value for key, value in self._orders.items() if key == epoch - 1
+                }
+            chosen.append(int(self._orders[epoch][place]))
+        return chosen
+
+    def _caption(self, image: int, draw: torch.Generator, training: bool) -> int:
+        dropped, coarse, which = torch.rand(3, generator=draw).tolist()
+        if training and dropped < self.caption_dropout:
+            return self.empty
+        captions = self.latents.captions(image, "coarse" if coarse < self.coarse_share else "fine")
+        return captions[int(which * len(captions))]

@@ -1,0 +1,165 @@
+"""The trained generator as a diffusers pipeline: a folder that loads and samples."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline, ModelMixin
+from torch import Tensor
+
+from retinalogos.generators.text.autoencoder import as_autoencoder, to_uint8
+from retinalogos.generators.text.backbones import velocity
+from retinalogos.generators.text.conditioning import TextConditioning, TextEncoder, load_text_encoder
+from retinalogos.generators.text.flow import guided, solve
+from retinalogos.progress import track
+
+
+class TextToFundusPipeline(DiffusionPipeline):
+    """Text to colour fundus photograph by velocity flow matching.
+
+    The frozen text encoder is kept by name, not by copy: it is the published one.
+
+    Args:
+        backbone: the velocity network.
+        autoencoder: :class:`PatchAutoencoder` or ``AutoencoderKL``.
+        conditioning: scale of the text features.
+        text_encoder_name: see :func:`load_text_encoder`.
+        text_layer: hidden state of the text encoder that is used.
+        token_budget: most tokens of a prompt.
+        size: width of the pictures it was last trained on, pixels.
+        steps: network evaluations that sampling spends.
+        guidance: scale of classifier-free guidance.
+        time_shift: of the sampling grid.
+    """
+
+    def __init__(
+        self,
+        backbone: ModelMixin,
+        autoencoder: ModelMixin,
+        conditioning: TextConditioning,
+        text_encoder_name: str,
+        text_layer: int,
+        token_budget: int,
+        size: int,
+        steps: int,
+        guidance: float,
+        time_shift: float,
+    ):
+        super().__init__()
+        self.register_modules(backbone=backbone, autoencoder=autoencoder, conditioning=conditioning)
+        self.register_to_config(
+            text_encoder_name=text_encoder_name,
+            text_layer=text_layer,
+            token_budget=token_budget,
+            size=size,
+            steps=steps,
+            guidance=guidance,
+            time_shift=time_shift,
+        )
+        self._encoder: TextEncoder | None = None
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, **options: Any) -> "TextToFundusPipeline":
+        """Loads a folder written by ``save_pretrained``; in evaluation mode."""
+        pipeline = super().from_pretrained(str(folder), **options)
+        for part in (pipeline.backbone, pipeline.autoencoder, pipeline.conditioning):
+            part.eval().requires_grad_(False)
+        return pipeline
+
+    @property
+    def text_encoder(self) -> TextEncoder:
+        """The frozen text encoder, loaded at first use."""
+        if self._encoder is None:
+            self._encoder = load_text_encoder(
+                self.config.text_encoder_name, self.config.token_budget, self.config.text_layer, self.device
+            )
+        return self._encoder
+
+    @torch.inference_mode()
+    def __call__(
+        self,
+        prompts: str | Sequence[str],
+        *,
+        seeds: int | Sequence[int],
+        steps: int | None = None,
+        guidance: float | None = None,
+        size: int | None = None,
+        batch_size: int = 16,
+        progress: str | None = None,
+    ) -> np.ndarray:
+        """Draws one picture for each prompt.
+
+        Args:
+            prompts: text, at most ``token_budget`` tokens each.
+            seeds: one for each picture; a picture depends on its prompt and seed, not on its batch.
+            steps: network evaluations; default as trained.
+            guidance: scale of classifier-free guidance, 1 for none; default as trained.
+            size: width in pixels, a multiple of the autoencoder's downscale factor; default as trained.
+            batch_size: pictures drawn at once.
+            progress: name of a progress line to show.
+
+        Returns:
+            uint8 array, n×size×size×3.
+
+        Raises:
+            UsageError: a prompt is over the token budget.
+        """
+        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+        seeds = [seeds] if isinstance(seeds, int) else list(seeds)
+        if len(prompts) != len(seeds):
+            raise ValueError(f"{len(prompts)} prompts but {len(seeds)} seeds")
+        starts: Any = range(0, len(prompts), batch_size)
+        if progress:
+            starts = track(starts, progress, unit="batch")
+        drawn = [
+            self._draw(
+                prompts[start : start + batch_size],
+                seeds[start : start + batch_size],
+                steps or self.config.steps,
+                self.config.guidance if guidance is None else guidance,
+                size or self.config.size,
+            )
+            for start in starts
+        ]
+        return np.concatenate(drawn)
+
+    def _draw(self, prompts: list[str], seeds: list[int], steps: int, guidance: float, size: int) -> np.ndarray:
+        text, mask = self.text_encoder.encode([*prompts, ""])
+        text, mask = text.to(self.device), mask.to(self.device)
+        tokens, pooled = self.conditioning(text, mask)
+        n = len(prompts)
+        noise = starting_noise(seeds, self.backbone.config.in_channels, size // self._downscale).to(self.device)
+        empty = [part[n:].expand(n, *part.shape[1:]) for part in (tokens, mask, pooled)]
+        both = [torch.cat([part[:n], nothing]) for part, nothing in zip((tokens, mask, pooled), empty, strict=True)]
+
+        def field(x: Tensor, t: Tensor) -> Tensor:
+            if guidance == 1:
+                return velocity(self.backbone, x, t, tokens[:n], mask[:n], pooled[:n])
+            conditional, unconditional = velocity(self.backbone, torch.cat([x, x]), torch.cat([t, t]), *both).chunk(2)
+            return guided(conditional, unconditional, guidance)
+
+        return to_uint8(as_autoencoder(self.autoencoder).decode(solve(field, noise, steps, self.config.time_shift)))
+
+    @property
+    def _downscale(self) -> int:
+        return as_autoencoder(self.autoencoder).downscale
+
+
+def starting_noise(seeds: Sequence[int], channels: int, size: int) -> Tensor:
+    """N(0, I) of n×channels×size×size, each picture's own generator, on the CPU so that every device draws the same."""
+    return torch.stack(
+        [torch.randn(channels, size, size, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    )
+
+
+def generator_hash(folder: Path) -> str:
+    """sha256 over the names and bytes of a generator's files; names it in the provenance of what it draws."""
+    digest = hashlib.sha256()
+    for path in sorted(p for p in Path(folder).rglob("*") if p.is_file() and p.name != "manifest.json"):
+        digest.update(path.relative_to(folder).as_posix().encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()

@@ -1,0 +1,151 @@
+"""Training stages 1 and 3: the same work on other latents, from a new or from a given backbone."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from diffusers import ModelMixin
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field
+from torch import nn
+
+from retinalogos.generators.text.autoencoder import load_autoencoder_model
+from retinalogos.generators.text.backbones import build_backbone, load_backbone
+from retinalogos.generators.text.conditioning import TextConditioning
+from retinalogos.generators.text.flow import TimestepLaw
+from retinalogos.generators.text.latents import Latents
+from retinalogos.generators.text.objective import FlowMatching
+from retinalogos.generators.text.pipeline import TextToFundusPipeline
+from retinalogos.training.configuration import TrainingConfig, device
+from retinalogos.training.loop import train
+
+# The scale of text features is estimated on at most this many captions.
+_CONDITIONING_CAPTIONS = 4096
+
+
+class FlowConfig(BaseModel):
+    """What is learned: see :class:`FlowMatching`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    timestep_law: TimestepLaw
+    timestep_shift: float = Field(gt=0)
+    caption_dropout: float = Field(ge=0, lt=1)
+    coarse_share: float = Field(ge=0, le=1)
+
+
+class SamplingConfig(BaseModel):
+    """How the trained generator samples unless told otherwise."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    steps: int = Field(ge=1, description="network evaluations")
+    guidance: float = Field(ge=1, description="classifier-free guidance, on all latent channels")
+    time_shift: float = Field(gt=0)
+
+
+class BackboneConfig(BaseModel):
+    """Which network: a new one, or pre-trained weights by name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Literal["next_dit", "unet"]
+    pretrained: str | None = Field(description="folder or name on the hub whose weights are the start; null for none")
+    next_dit: dict[str, Any] = Field(description="arguments of LuminaNextDiT2DModel")
+    unet: dict[str, Any] = Field(description="arguments of UNet2DConditionModel")
+
+
+def new_backbone(config: BackboneConfig, latents: Latents, seed: int) -> ModelMixin:
+    """The backbone at the start of stage 1."""
+    if config.pretrained:
+        return load_backbone(config.pretrained, _subfolder(config.pretrained))
+    torch.manual_seed(seed)
+    meta = latents.meta
+    arguments = config.next_dit if config.name == "next_dit" else config.unet
+    return build_backbone(config.name, meta["channels"], meta["text_dim"], meta["latent_size"], arguments)
+
+
+def _subfolder(name: str) -> str | None:
+    """Published Lumina checkpoints keep the network in ``transformer``; our own folders in ``backbone``."""
+    folder = Path(name)
+    if folder.is_dir():
+        return next((part for part in ("transformer", "backbone") if (folder / part).is_dir()), None)
+    return "transformer"
+
+
+def new_conditioning(latents: Latents, standardise: bool) -> TextConditioning:
+    """The scale of text features: fitted, or the identity for weights that were trained on raw features."""
+    if not standardise:
+        return TextConditioning(latents.meta["text_dim"])
+    texts = [i for i in range(len(latents.texts)) if i != latents.meta["empty_text"]]
+    stride = max(1, len(texts) // _CONDITIONING_CAPTIONS)
+    return TextConditioning.fit([latents.tokens(i) for i in texts[::stride]])
+
+
+def train_stage(
+    backbone: ModelMixin,
+    conditioning: TextConditioning,
+    latents: Latents,
+    autoencoder: Path,
+    *,
+    flow: FlowConfig,
+    training: TrainingConfig,
+    sampling: SamplingConfig,
+    prompts: list[str],
+    seed: int,
+    checkpoints: Path,
+    generator: Path,
+    log: Path,
+    what: str,
+) -> dict[str, float]:
+    """Trains, writes the generator's folder and its log, and returns the metrics.
+
+    Checkpoints lie in ``checkpoints/<hash of all settings and of the data>``: a killed stage that is started again
+    with the same settings goes on; with others it starts anew. They are removed when the stage has ended well.
+    """
+    settings = [flow.model_dump(), training.model_dump(), seed, latents.meta, what, dict(backbone.config)]
+    key = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    objective = FlowMatching(
+        latents,
+        conditioning,
+        training.batch_size,
+        seed,
+        flow.timestep_law,
+        flow.timestep_shift,
+        flow.caption_dropout,
+        flow.coarse_share,
+    )
+    pipeline = TextToFundusPipeline(
+        backbone,
+        load_autoencoder_model(autoencoder),
+        conditioning,
+        text_encoder_name=latents.meta["text_encoder"],
+        text_layer=latents.meta["text_layer"],
+        token_budget=latents.meta["token_budget"],
+        size=latents.meta["size"],
+        steps=sampling.steps,
+        guidance=sampling.guidance,
+        time_shift=sampling.time_shift,
+    ).to(device())
+
+    def sample(_: nn.Module, path: Path) -> None:
+        drawn = pipeline(prompts, seeds=list(range(len(prompts))))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.concatenate(list(drawn), axis=1)).save(path)
+
+    trained = train(backbone, objective, training, log, checkpoints / key, what, sample)
+    pipeline.to("cpu").save_pretrained(generator)
+    (log / "prompts.json").write_text(json.dumps(prompts, indent=2) + "\n")
+    shutil.rmtree(checkpoints / key, ignore_errors=True)
+    records = [json.loads(line) for line in (log / "log.jsonl").read_text().splitlines()]
+    return {
+        "steps": training.steps,
+        "images_seen": training.steps * training.batch_size,
+        "parameters": sum(weight.numel() for weight in trained.parameters()),
+        "loss": records[-1]["loss"],
+        "validation_loss": records[-1]["validation_loss"],
+    }

@@ -1,0 +1,43 @@
+"""What a training run is told; the values stand in params.yaml."""
+
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class TrainingConfig(BaseModel):
+    """Settings of the loop, independent of what is trained.
+
+    ``precision`` ``auto`` is bfloat16 autocast where the device multiplies bfloat16 natively (CUDA, or a CPU with AMX or
+    AVX-512 BF16) and float32 elsewhere: on a CPU without those units bfloat16 is several times slower than float32.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    steps: int = Field(ge=1, description="optimiser steps")
+    batch_size: int = Field(ge=1)
+    learning_rate: float = Field(gt=0, description="peak")
+    warmup_steps: int = Field(ge=0, description="linear warm-up; the cosine to zero follows")
+    weight_decay: float = Field(ge=0)
+    beta2: float = Field(gt=0, lt=1)
+    gradient_clip: float = Field(gt=0, description="largest gradient norm")
+    ema_decay: float = Field(ge=0, lt=1, description="approached from below: min(decay, (1 + step) / (10 + step))")
+    precision: Literal["auto", "float32", "bfloat16"]
+    checkpoint_every: int = Field(ge=1, description="steps")
+    log_every: int = Field(ge=1, description="steps")
+    validate_every: int = Field(ge=1, description="steps")
+    sample_every: int = Field(ge=1, description="steps")
+
+
+def device() -> torch.device:
+    """The accelerator where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def compute_dtype(precision: str, where: torch.device) -> torch.dtype:
+    """Resolves ``auto``, see :class:`TrainingConfig`."""
+    if precision == "auto":
+        native = where.type == "cuda" or torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+        return torch.bfloat16 if native else torch.float32
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]

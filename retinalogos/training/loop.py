@@ -1,0 +1,160 @@
+"""The one training loop: every generator of the project runs it.
+
+Whatever a step draws at random comes from generators seeded by (seed, step), so a run that was killed and started again
+ends with the same weights as one that was not (bit for bit on CPU).
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from retinalogos.errors import DataError
+from retinalogos.progress import track
+from retinalogos.training import checkpoints
+from retinalogos.training.configuration import TrainingConfig, compute_dtype, device
+
+# loss(model, step) on the batch of that step; loss(model, None) on the fixed validation batch and noise.
+Loss = Callable[[nn.Module, int | None], Tensor]
+# sample(model, path) writes a picture of what the averaged model draws now.
+Sample = Callable[[nn.Module, Path], None]
+
+
+def train(
+    model: nn.Module,
+    loss: Loss,
+    config: TrainingConfig,
+    log: Path,
+    checkpoint_folder: Path,
+    what: str,
+    sample: Sample | None = None,
+) -> nn.Module:
+    """Trains ``model`` in place and returns its exponential moving average.
+
+    Args:
+        model: float32 weights; moved to the accelerator where there is one.
+        loss: mean loss over the batch of a step; the batch is a function of the step's number alone.
+        config: see :class:`TrainingConfig`.
+        log: folder for ``log.jsonl`` and ``samples/*.png``.
+        checkpoint_folder: where checkpoints are kept; a run that finds one there goes on from it.
+        what: name shown in the progress line.
+        sample: draws with the averaged model every ``sample_every`` steps.
+
+    Raises:
+        DataError: the loss is not finite; the last checkpoint and the step's number are named.
+    """
+    where = device()
+    dtype = compute_dtype(config.precision, where)
+    model.to(where).train()
+    average = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    optimizer = torch.optim.AdamW(
+        _decayed(model, config.weight_decay),
+        lr=config.learning_rate,
+        betas=(0.9, config.beta2),
+        fused=True,
+    )
+    records: list[dict[str, Any]] = []
+    start = 0
+    state = checkpoints.load_latest(checkpoint_folder)
+    if state is not None:
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        average = {name: value.to(where) for name, value in state["average"].items()}
+        records, start = state["records"], state["step"]
+        print(f"{what}: going on from step {start} of {config.steps}", flush=True)
+
+    running, images, clock = torch.zeros((), device=where), 0, time.perf_counter()
+    for step in track(range(start, config.steps), what, unit="step"):
+        rate = config.learning_rate * schedule(step, config.steps, config.warmup_steps)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        with torch.autocast(where.type, dtype, enabled=dtype != torch.float32):
+            value = loss(model, step)
+        value.backward()
+        norm = nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
+        if not torch.isfinite(norm):
+            raise DataError(
+                f"{what}: the loss is no longer finite at step {step}; the last whole checkpoint is in "
+                f"{checkpoint_folder}; lower training.learning_rate or training.gradient_clip"
+            )
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        decay = min(config.ema_decay, (1 + step) / (10 + step))
+        with torch.no_grad():
+            for name, weight in model.state_dict().items():
+                average[name].lerp_(weight, 1 - decay)
+        running += value.detach()
+        images += config.batch_size
+        done = step + 1
+        if done % config.log_every == 0 or done == config.steps:
+            seconds = time.perf_counter() - clock
+            count = images // config.batch_size
+            record = {
+                "step": done,
+                "loss": round(float(running) / count, 6),
+                "learning_rate": rate,
+                "gradient_norm": round(float(norm), 6),
+            }
+            if done % config.validate_every == 0 or done == config.steps:
+                record["validation_loss"] = round(_evaluate(model, average, loss), 6)
+            records.append(record)
+            if done % (10 * config.log_every) == 0 or done == config.steps:
+                text = " ".join(f"{key} {value:.4g}" for key, value in record.items())
+                print(f"{what}: {text} images/s {images / seconds:.1f}", flush=True)
+            running, images, clock = torch.zeros((), device=where), 0, time.perf_counter()
+        if sample is not None and (done % config.sample_every == 0 or done == config.steps):
+            _with_average(model, average, lambda: sample(model, log / "samples" / f"step-{done:06d}.png"))
+            clock = time.perf_counter()
+        if done % config.checkpoint_every == 0 and done < config.steps:
+            checkpoints.save(
+                checkpoint_folder,
+                done,
+                {
+                    "step": done,
+                    "model": model.state_dict(),
+                    "average": average,
+                    "optimizer": optimizer.state_dict(),
+                    "records": records,
+                },
+            )
+    log.mkdir(parents=True, exist_ok=True)
+    (log / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    model.load_state_dict(average)
+    return model.eval().cpu()
+
+
+def schedule(step: int, steps: int, warmup: int) -> float:
+    """Share of the peak learning rate: linear warm-up, then a half cosine to zero."""
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def _decayed(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Matrices and kernels decay; gains and biases do not (as in every published transformer recipe)."""
+    weights = [p for p in model.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in weights if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in weights if p.ndim < 2], "weight_decay": 0.0},
+    ]
+
+
+def _with_average(model: nn.Module, average: dict[str, Tensor], work: Callable[[], Any]) -> Any:
+    kept = {name: value.clone() for name, value in model.state_dict().items()}
+    model.load_state_dict(average)
+    model.eval()
+    try:
+        with torch.no_grad():
+            return work()
+    finally:
+        model.load_state_dict(kept)
+        model.train()
+
+
+def _evaluate(model: nn.Module, average: dict[str, Tensor], loss: Loss) -> float:
+    return float(_with_average(model, average, lambda: loss(model, None)))
