@@ -1,0 +1,265 @@
+"""The command ``retinalogos``: pictures from prompts, and a look into a cohort."""
+
+import argparse
+import hashlib
+import math
+import os
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+
+from retinalogos.contact_sheet import make_sheet
+from retinalogos.errors import DataError, UsageError
+from retinalogos.progress import track
+from retinalogos.provenance import NOTICE, append_records, folder_sha256, software, write_png
+
+if TYPE_CHECKING:
+    from retinalogos.generators.text import TextToFundusPipeline
+
+DEFAULT_MODEL = "models:/retinalogos-text@champion"
+DEFAULT_TRACKING = "sqlite:///mlflow.db"
+_SHEET_IMAGES = 96  # a contact sheet of more is no longer read
+
+_GENERATE = """\
+Draws eyes from descriptions and writes, into --out:
+
+  <prompt>-<settings>-seed<seed>.png   one picture each, with its provenance in its text chunks
+  index.jsonl                          the same provenance, one line per picture
+  contact_sheet.png                    the pictures of this call with their prompts and seeds
+
+A prompt reads like a caption of the training data: eye, findings, diagnosis, appearance. The same prompt,
+seed, settings and generator give the same picture again; image k of a prompt has the seed S+k.
+
+examples:
+  retinalogos generate "left eye, severe non-proliferative diabetic retinopathy" --n 8 --seed 1 --out out/
+  retinalogos generate "right eye, healthy" "right eye, glaucoma" --n 4 --model models/generator --out out/
+"""
+
+_INSPECT = """\
+Counts what a cohort holds and, with --out, draws a contact sheet of its images.
+
+example:
+  retinalogos inspect data/cohort --out out/cohort.png
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser that answers wrong use with one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see `{self.prog} --help`)")
+
+
+def _at_least(low: int) -> Callable[[str], int]:
+    def whole_number(text: str) -> int:
+        if not re.fullmatch(r"-?\d+", text):
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+        if int(text) < low:
+            raise argparse.ArgumentTypeError(f"{text} is less than {low}")
+        return int(text)
+
+    return whole_number
+
+
+def _guidance(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+    if not math.isfinite(value) or value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is not a finite number of at least 0")
+    return value
+
+
+def _parser() -> _Parser:
+    parser = _Parser(prog="retinalogos", description=__doc__, epilog=NOTICE)
+    parser.add_argument("--version", action="version", version=software())
+    commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser, metavar="COMMAND")
+    plain = argparse.RawDescriptionHelpFormatter
+    generate = commands.add_parser(
+        "generate", help="draw eyes from descriptions", description=_GENERATE, epilog=NOTICE, formatter_class=plain
+    )
+    generate.add_argument("prompts", nargs="+", metavar="PROMPT", help="description of the eye to draw")
+    generate.add_argument(
+        "--model",
+        default=DEFAULT_MODEL,
+        metavar="DIR_OR_URI",
+        help=f"folder of a trained generator, or models:/NAME@ALIAS or models:/NAME/VERSION of the MLflow registry "
+        f"(MLFLOW_TRACKING_URI, else {DEFAULT_TRACKING} here); default {DEFAULT_MODEL}",
+    )
+    generate.add_argument("--n", type=_at_least(1), default=1, help="images per prompt (default 1)")
+    generate.add_argument("--seed", type=_at_least(0), default=0, help="seed of each prompt's first image (default 0)")
+    generate.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write to")
+    generate.add_argument("--guidance", type=_guidance, help="weight of the prompt (default: the generator's own)")
+    generate.add_argument("--steps", type=_at_least(1), help="steps of the solver (default: the generator's own)")
+    generate.add_argument("--size", type=_at_least(8), help="pixels of the side (default: the generator's own)")
+    generate.add_argument("--batch-size", type=_at_least(1), default=8, help="images drawn at a time (default 8)")
+    generate.set_defaults(run=_generate)
+    inspect = commands.add_parser(
+        "inspect", help="count what a cohort holds", description=_INSPECT, formatter_class=plain
+    )
+    inspect.add_argument("cohort", type=Path, metavar="COHORT", help="folder of a cohort")
+    inspect.add_argument("--out", type=Path, metavar="PNG", help="write a contact sheet of the cohort to this file")
+    inspect.add_argument("--images", type=_at_least(1), default=30, help="images on the contact sheet (default 30)")
+    inspect.set_defaults(run=_inspect)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command and returns its exit code: 0 done, 1 failed, 2 wrong use (one line on stderr)."""
+    try:
+        arguments = _parser().parse_args(argv)
+        arguments.run(arguments)
+    except UsageError as error:
+        print(f"retinalogos: {error}", file=sys.stderr)
+        return 2
+    except (DataError, OSError) as error:
+        print(f"retinalogos: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def resolve_model(model: str) -> Path:
+    """Folder of the generator that ``model`` names: a folder, or a ``models:/`` URI of the MLflow registry.
+
+    Raises:
+        UsageError: there is no such folder, registry, model or version, or the version holds no generator.
+    """
+    if not model.startswith("models:/"):
+        folder = Path(model)
+        if not (folder / "model_index.json").is_file():
+            raise UsageError(f"--model {model}: no generator there (it has no model_index.json)")
+        return folder
+    # Only this place of the library knows the registry, and only when it is asked for.
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    if "MLFLOW_TRACKING_URI" not in os.environ:
+        database = Path(DEFAULT_TRACKING.removeprefix("sqlite:///"))
+        if not database.is_file():
+            raise UsageError(
+                f"--model {model}: no registry here ({database} not found); run `make run`, "
+                "set MLFLOW_TRACKING_URI, or give --model a folder"
+            )
+        mlflow.set_tracking_uri(DEFAULT_TRACKING)
+    try:
+        folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=model))
+    except MlflowException as error:
+        raise UsageError(f"--model {model}: {str(error).splitlines()[0]}") from None
+    found = sorted(path.parent for path in folder.rglob("model_index.json"))
+    if not found:
+        raise UsageError(f"--model {model}: this version holds no generator (no model_index.json in it)")
+    return found[0]
+
+
+def _load(folder: Path) -> "TextToFundusPipeline":
+    # Here and not above: torch takes seconds to import, and --help needs none of it.
+    from retinalogos.generators.text import TextToFundusPipeline
+
+    return TextToFundusPipeline.from_pretrained(folder)
+
+
+def _generate(arguments: argparse.Namespace) -> None:
+    if not all(prompt.strip() for prompt in arguments.prompts):
+        raise UsageError('a prompt is empty; describe the eye, for example "left eye, healthy"')
+    if arguments.out.exists() and not arguments.out.is_dir():
+        raise UsageError(f"--out {arguments.out} is a file; name a folder")
+    folder = resolve_model(arguments.model)
+    pipeline = _load(folder)
+    weights = folder_sha256(folder)
+    settings = {"guidance": arguments.guidance, "steps": arguments.steps, "size": arguments.size}
+    tasks = [(prompt, arguments.seed + k) for prompt in arguments.prompts for k in range(arguments.n)]
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    images: list[np.ndarray] = []
+    records: list[dict[str, str | int | float | None]] = []
+    drawn = _draw(pipeline, tasks, arguments.batch_size, settings)
+    for (prompt, seed), image in track(drawn, "generate", total=len(tasks), unit="image"):
+        record = {
+            "prompt": prompt,
+            "seed": seed,
+            "generator": type(pipeline).__name__,
+            "generator_sha256": weights,
+            **settings,
+        }
+        name = _file_name(prompt, seed, [weights, *map(str, settings.values())])
+        write_png(arguments.out / name, image, record)
+        records.append({"file": name, "synthetic": True, "notice": NOTICE, "software": software(), **record})
+        images.append(image)
+    append_records(arguments.out / "index.jsonl", records, key="file")
+    labels = [f"{prompt} (seed {seed})" for prompt, seed in tasks[:_SHEET_IMAGES]]
+    columns = arguments.n if len(arguments.prompts) > 1 and arguments.n <= 12 else None
+    sheet = {"generator": type(pipeline).__name__, "generator_sha256": weights}
+    write_png(arguments.out / "contact_sheet.png", make_sheet(images[:_SHEET_IMAGES], labels, columns), sheet)
+    print(f"{len(images)} images, index.jsonl and contact_sheet.png in {arguments.out}. {NOTICE}")
+
+
+def _draw(
+    pipeline: "TextToFundusPipeline",
+    tasks: list[tuple[str, int]],
+    batch_size: int,
+    settings: dict[str, Any],
+) -> Iterator[tuple[tuple[str, int], np.ndarray]]:
+    """Each (prompt, seed) with its image, as soon as its batch is drawn."""
+    for start in range(0, len(tasks), batch_size):
+        batch = tasks[start : start + batch_size]
+        images = pipeline([prompt for prompt, _ in batch], seeds=[seed for _, seed in batch], **settings)
+        yield from zip(batch, images, strict=True)
+
+
+def _file_name(prompt: str, seed: int, settings: list[str]) -> str:
+    """Readable and distinct: the same prompt with other settings or weights is another file."""
+    slug = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:48].strip("-") or "prompt"
+    digest = hashlib.sha256("\0".join([prompt, *settings]).encode()).hexdigest()[:8]
+    return f"{slug}-{digest}-seed{seed}.png"
+
+
+def _inspect(arguments: argparse.Namespace) -> None:
+    from retinalogos.cohort.schema import EYES, GLAUCOMA, ICDR_GRADES, SEXES
+    from retinalogos.cohort.shards import Cohort, decode_image, encode_png
+
+    cohort = Cohort(arguments.cohort)
+    table = cohort.table(
+        ["split", "eye", "sex", "dr_grade", "glaucoma", "patient_id", "source", "licence", "width", "generator"]
+    ).to_pydict()
+    count = {column: Counter(values) for column, values in table.items()}
+    print(f"{cohort.meta['name']}: {len(cohort)} images of {len(count['patient_id'])} patients")
+    if synthetic := len(cohort) - count["generator"][None]:
+        print(f"  {synthetic} of them synthetic. {NOTICE}")
+    groups = {
+        "source": [(source, source) for source in sorted(count["source"])],
+        "licence": [(licence, licence) for licence in sorted(filter(None, count["licence"]))],
+        "split": [(split, split) for split in cohort.meta["splits"]],
+        "eye": [(eye, eye) for eye in EYES],
+        "sex": [(sex, sex) for sex in SEXES],
+        "dr_grade": [(grade, f"{grade} {name}") for grade, name in enumerate(ICDR_GRADES)],
+        "glaucoma": [(state, state) for state in GLAUCOMA],
+        "width": [(width, f"{width} px") for width in sorted(count["width"])],
+    }
+    for column, values in groups.items():
+        for value, name in [*values, (None, "not known")]:
+            if count[column][value]:
+                share = count[column][value] / len(cohort)
+                print(f"  {column:10} {name:48} {count[column][value]:8} {share:7.1%}")
+    if arguments.out is None:
+        return
+    stride = max(1, len(cohort) // arguments.images)
+    images: list[np.ndarray] = []
+    labels: list[str] = []
+    for index, row in enumerate(cohort.rows(("image", "eye", "dr_grade", "glaucoma"))):
+        if index % stride == 0 and len(images) < arguments.images:
+            images.append(decode_image(row["image"]["bytes"]))
+            grade = None if row["dr_grade"] is None else f"DR {row['dr_grade']}"
+            disease = None if row["glaucoma"] in (None, "no") else f"glaucoma: {row['glaucoma']}"
+            labels.append(", ".join(filter(None, (row["eye"], grade, disease))))
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_bytes(encode_png(make_sheet(images, labels)))
+    print(f"contact sheet of {len(images)} images: {arguments.out}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+"""Where a synthetic picture comes from, written into the picture itself."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+NOTICE = "Synthetic image. Research use only, not for diagnosis."
+
+
+def software() -> str:
+    """Name and version of this package, as it is written into pictures and pages."""
+    try:
+        return f"retinalogos {version('retinalogos')}"
+    except PackageNotFoundError:  # run from a source tree that was never installed
+        return "retinalogos (source tree)"
+
+
+def folder_sha256(folder: Path) -> str:
+    """Content hash of a folder: sha256 over the relative path and the sha256 of every file, by path.
+
+    Hidden files do not count, nor does the runner's ``manifest.json`` at the top, which is about the
+    folder and not of it: so the same weights have the same hash wherever they lie.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        relative = path.relative_to(folder)
+        if not path.is_file() or any(part.startswith(".") for part in relative.parts):
+            continue
+        if relative.as_posix() == "manifest.json":
+            continue
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        digest.update(f"{relative.as_posix()}\0{content}\n".encode())
+    return digest.hexdigest()
+
+
+def write_png(path: Path, image: np.ndarray, record: Mapping[str, str | int | float | None]) -> None:
+    """Writes a PNG that carries its provenance as text chunks.
+
+    Args:
+        path: file to write.
+        image: uint8, height × width × 3.
+        record: what to say beside ``synthetic``, ``notice`` and ``software``, which are always written;
+            values that are None are left out.
+    """
+    chunks = PngInfo()
+    for key, value in {"synthetic": "true", "notice": NOTICE, "software": software(), **record}.items():
+        if value is not None:
+            chunks.add_itxt(key, str(value))
+    Image.fromarray(image).save(path, "PNG", pnginfo=chunks)
+
+
+def read_png(path: Path) -> dict[str, str]:
+    """The provenance that :func:`write_png` wrote: text chunk by name."""
+    with Image.open(path) as image:
+        image.load()
+        return {str(key): value for key, value in image.info.items() if isinstance(value, str)}
+
+
+def append_records(path: Path, records: list[dict[str, str | int | float | None]], key: str) -> None:
+    """Adds records to a JSON-lines file; a record whose ``key`` is there already takes its place."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    known = {json.loads(line)[key]: line for line in lines}
+    known.update({str(record[key]): json.dumps(record, ensure_ascii=False) for record in records})
+    path.write_text("".join(f"{line}\n" for line in known.values()), encoding="utf-8")

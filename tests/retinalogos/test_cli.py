@@ -1,0 +1,155 @@
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from retinalogos import cli
+from retinalogos.cohort.shards import CohortWriter, encode_jpeg
+from retinalogos.contact_sheet import make_sheet
+from retinalogos.errors import UsageError
+from retinalogos.provenance import folder_sha256, read_png
+
+
+class DrawnByHash:
+    """Stands for a generator: an image depends on prompt, seed and settings and on nothing else."""
+
+    def __call__(self, prompts, *, seeds, steps=None, guidance=None, size=None, batch_size=16):
+        assert len(prompts) == len(seeds)
+        side = size or 32
+        images = []
+        for prompt, seed in zip(prompts, seeds, strict=True):
+            key = hashlib.sha256(f"{prompt}|{seed}|{steps}|{guidance}".encode()).digest()
+            images.append(np.random.default_rng(list(key)).integers(0, 256, (side, side, 3), np.uint8))
+        return np.stack(images)
+
+
+@pytest.fixture
+def model(tmp_path, monkeypatch):
+    folder = tmp_path / "generator"
+    folder.mkdir()
+    (folder / "model_index.json").write_text('{"_class_name": "TextToFundusPipeline"}')
+    (folder / "weights.safetensors").write_bytes(b"weights")
+    monkeypatch.setattr(cli, "_load", lambda folder: DrawnByHash())
+    return folder
+
+
+def pixels(folder: Path) -> dict[str, bytes]:
+    return {p.name: Image.open(p).tobytes() for p in folder.glob("*-seed*.png")}
+
+
+def test_generate_writes_pictures_with_provenance_index_and_sheet(model, tmp_path):
+    out = tmp_path / "out"
+    prompts = ["left eye, severe non-proliferative diabetic retinopathy", "right eye, gesundes Auge – ø"]
+    assert cli.main(["generate", *prompts, "--model", str(model), "--n", "3", "--seed", "5", "--out", str(out)]) == 0
+    index = [json.loads(line) for line in (out / "index.jsonl").read_text().splitlines()]
+    assert [(line["prompt"], line["seed"]) for line in index] == [(p, s) for p in prompts for s in (5, 6, 7)]
+    for line in index:
+        chunks = read_png(out / line["file"])
+        assert chunks["prompt"] == line["prompt"]
+        assert chunks["seed"] == str(line["seed"])
+        assert chunks["generator_sha256"] == folder_sha256(model)
+        assert chunks["synthetic"] == "true"
+        assert "not for diagnosis" in chunks["notice"]
+        assert chunks["software"].startswith("retinalogos ")
+    assert Image.open(out / "contact_sheet.png").width > 3 * 100
+    assert read_png(out / "contact_sheet.png")["synthetic"] == "true"
+
+
+def test_same_seed_gives_same_picture_whatever_the_batch(model, tmp_path):
+    common = ["generate", "left eye", "--model", str(model), "--n", "5"]
+    assert cli.main([*common, "--batch-size", "5", "--out", str(tmp_path / "a")]) == 0
+    assert cli.main([*common, "--batch-size", "2", "--out", str(tmp_path / "b")]) == 0
+    assert pixels(tmp_path / "a") == pixels(tmp_path / "b")
+    assert len(set(pixels(tmp_path / "a").values())) == 5
+
+
+def test_a_second_call_adds_to_the_folder_and_repeats_nothing(model, tmp_path):
+    out = tmp_path / "out"
+    call = ["generate", "left eye", "--model", str(model), "--n", "2", "--out", str(out)]
+    assert cli.main(call) == 0
+    assert cli.main(call) == 0
+    assert len((out / "index.jsonl").read_text().splitlines()) == 2
+    assert cli.main([*call, "--guidance", "3"]) == 0
+    assert len((out / "index.jsonl").read_text().splitlines()) == 4
+    assert len(pixels(out)) == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["generate"], "required"),
+        (["generate", "left eye"], "--out"),
+        (["generate", "left eye", "--out", "o", "--n", "0"], "less than 1"),
+        (["generate", "left eye", "--out", "o", "--seed", "x"], "not a whole number"),
+        (["generate", "left eye", "--out", "o", "--guidance", "nan"], "finite"),
+        (["generate", "left eye", "--out", "o", "--model", "nowhere"], "model_index.json"),
+        (["generate", "left eye", "--out", "o"], "make run"),
+        (["generate", "  ", "--out", "o"], "empty"),
+        (["paint"], "paint"),
+        (["inspect", "nowhere"], "cohort.json"),
+    ],
+)
+def test_wrong_use_is_answered_with_one_line_and_code_two(arguments, says, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert cli.main(arguments) == 2
+    answer = capsys.readouterr().err
+    assert says in answer
+    assert answer.count("\n") == 1
+    assert not list(tmp_path.iterdir()), "a refused call leaves nothing behind"
+
+
+def test_an_unknown_registered_model_is_wrong_use(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    assert cli.main(["generate", "left eye", "--model", "models:/nobody@champion", "--out", str(tmp_path / "o")]) == 2
+    assert "models:/nobody@champion" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_help_starts_without_torch():
+    code = "import sys; from retinalogos.cli import main\ntry: main(['generate', '--help'])\nfinally: assert 'torch' not in sys.modules and 'mlflow' not in sys.modules"  # noqa: E501
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "not for diagnosis" in done.stdout
+    assert "examples:" in done.stdout
+
+
+def test_inspect_counts_and_draws(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    with CohortWriter(tmp_path / "cohort", "toy") as writer:
+        for index in range(6):
+            image = encode_jpeg(rng.integers(0, 256, (40, 40, 3), np.uint8))
+            writer.add(
+                {
+                    "image_id": f"{index:016x}",
+                    "patient_id": f"p{index // 2}",
+                    "eye": ("left", "right")[index % 2],
+                    "dr_grade": None if index == 5 else index % 3,
+                    "split": "train" if index < 4 else "test",
+                    "source": "toy",
+                    "width": 40,
+                    "height": 40,
+                    "sha256": hashlib.sha256(image).hexdigest(),
+                    "image": {"bytes": image, "path": f"{index}.jpg"},
+                }
+            )
+    assert cli.main(["inspect", str(tmp_path / "cohort"), "--out", str(tmp_path / "s.png"), "--images", "6"]) == 0
+    text = capsys.readouterr().out
+    assert "6 images of 3 patients" in text
+    assert any("train" in line and " 4 " in line and "66.7%" in line for line in text.splitlines())
+    assert Image.open(tmp_path / "s.png").width > 100
+
+
+def test_sheet_keeps_pictures_in_order_and_captions_within_their_width():
+    images = [np.full((20, 20, 3), value, np.uint8) for value in (10, 90, 170)]
+    sheet = make_sheet(images, ["a", "word " * 100, "x" * 500], columns=2, size=64)
+    assert sheet.shape[1] == 2 * 72 + 8
+    assert [sheet[20, 20].tolist(), sheet[20, 92].tolist()] == [[10] * 3, [90] * 3]
+    assert (sheet[:, -4:] == sheet[0, 0]).all(), "no caption runs over the margin"
+    with pytest.raises(UsageError, match="captions"):
+        make_sheet(images, ["one"])
+    with pytest.raises(UsageError, match="at least one"):
+        make_sheet([])
