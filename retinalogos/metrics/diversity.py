@@ -1,0 +1,124 @@
+"""Diversity: whether synthetic images differ among themselves as real ones do, and cover what real ones cover."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
+
+from retinalogos.errors import UsageError
+from retinalogos.metrics.intervals import Estimate, bootstrap
+
+# Weights of the scales, finest first: Wang, Simoncelli and Bovik, Asilomar 2003, table 1.
+SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+WINDOW = 11  # pixels, of the same paper
+BATCH = 32  # pairs at a time: bounds memory
+
+
+def scale_weights(size: int) -> tuple[float, ...]:
+    """Weights of the scales of MS-SSIM that an image of ``size`` pixels has room for, summing to one.
+
+    The coarsest scale must be larger than the window; five scales need more than 160 pixels. Values at
+    different numbers of scales must not be compared.
+
+    Raises:
+        UsageError: not even one scale fits.
+    """
+    scales = sum(size > (WINDOW - 1) * 2**i for i in range(len(SCALE_WEIGHTS)))
+    if scales == 0:
+        raise UsageError(f"MS-SSIM needs images of more than {WINDOW - 1} pixels, these have {size}")
+    weights = np.array(SCALE_WEIGHTS[:scales])
+    return tuple(float(w) for w in weights / weights.sum())
+
+
+def disjoint_pairs(n: int, pairs: int, seed: int) -> np.ndarray:
+    """At most ``pairs`` pairs of n images, no image in two of them (so that pairs are independent): p × 2."""
+    count = min(pairs, n // 2)
+    return np.random.default_rng(seed).permutation(n)[: 2 * count].reshape(count, 2)
+
+
+def ms_ssim(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Multi-scale structural similarity of each pair, in [0, 1] (Wang, Simoncelli and Bovik 2003).
+
+    Args:
+        a: uint8, n × size × size × 3; compared as luma (ITU-R 601), on which the measure is defined.
+        b: of the same shape.
+    """
+    betas = scale_weights(min(a.shape[1:3]))
+    values = []
+    for start in range(0, len(a), BATCH):
+        one, two = (torch.from_numpy(grey(x[start : start + BATCH]))[:, None] for x in (a, b))
+        value = multiscale_structural_similarity_index_measure(
+            one, two, data_range=255.0, betas=betas, kernel_size=WINDOW, reduction="none"
+        )
+        values.append(torch.atleast_1d(value).numpy())
+    return np.concatenate(values) if values else np.empty(0, np.float32)
+
+
+def grey(images: np.ndarray) -> np.ndarray:
+    """Luma of uint8 RGB images (… × 3) by the weights of ITU-R BT.601, float32 0-255."""
+    return images.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
+
+
+def mean_pairwise_ms_ssim(images: np.ndarray, pairs: int, resamples: int, seed: int) -> Estimate:
+    """Mean MS-SSIM over random disjoint pairs of a set: higher means less diverse (Odena et al., ICML 2017).
+
+    Args:
+        images: uint8, n × size × size × 3.
+        pairs: at most so many.
+        resamples: of the bootstrap over pairs.
+        seed: of the pairs and of the bootstrap.
+    """
+    chosen = disjoint_pairs(len(images), pairs, seed)
+    similarity = ms_ssim(images[chosen[:, 0]], images[chosen[:, 1]])
+    return bootstrap(np.mean, similarity, resamples=resamples, seed=seed)
+
+
+@dataclass(frozen=True)
+class Manifold:
+    """Precision and recall (Kynkäänniemi et al., NeurIPS 2019), density and coverage (Naeem et al., ICML 2020).
+
+    With the ball around each image that reaches to its k-th neighbour of the same set:
+
+    - precision: share of synthetic images inside some real ball
+    - recall: share of real images inside some synthetic ball
+    - density: number of real balls around a synthetic image, over k; may exceed 1
+    - coverage: share of real balls that hold a synthetic image
+    """
+
+    precision: float
+    recall: float
+    density: float
+    coverage: float
+
+
+def manifold(real: np.ndarray, synthetic: np.ndarray, k: int) -> Manifold:
+    """The four measures of :class:`Manifold` between features n × d and m × d.
+
+    Raises:
+        UsageError: k is not below the number of images of each set.
+    """
+    if not 1 <= k < min(len(real), len(synthetic)):
+        raise UsageError(f"k = {k} neighbours cannot be had among {len(real)} and {len(synthetic)} images")
+    real_radius, synthetic_radius = _kth_distance(real, k), _kth_distance(synthetic, k)
+    distance = pairwise_distance(real, synthetic)  # n × m
+    in_real = distance <= real_radius[:, None]
+    return Manifold(
+        precision=float(in_real.any(0).mean()),
+        recall=float((distance <= synthetic_radius[None, :]).any(1).mean()),
+        density=float(in_real.sum(0).mean() / k),
+        coverage=float((distance.min(1) <= real_radius).mean()),
+    )
+
+
+def _kth_distance(features: np.ndarray, k: int) -> np.ndarray:
+    distance = pairwise_distance(features, features)
+    np.fill_diagonal(distance, np.inf)
+    return np.partition(distance, k - 1, axis=1)[:, k - 1]
+
+
+def pairwise_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Euclidean distances, n × m, of rows of a (n × d) and b (m × d), in float64."""
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    squared = (a**2).sum(1)[:, None] + (b**2).sum(1)[None, :] - 2 * a @ b.T
+    return np.sqrt(np.clip(squared, 0, None))

@@ -1,0 +1,96 @@
+"""Bootstrap intervals: how far a figure would move if other images of the same kind had been drawn."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with its interval and the number of images (or pairs) behind it.
+
+    ``low`` and ``high`` are None where no interval can be had.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+
+    def as_json(self) -> dict[str, float | int | None]:
+        """As JSON has it: a figure that is not defined (nan) becomes null."""
+        return {name: None if value != value else value for name, value in asdict(self).items()}
+
+
+def undefined(n: int = 0) -> Estimate:
+    """The estimate of a figure that the data at hand does not define."""
+    return Estimate(float("nan"), None, None, n)
+
+
+def bootstrap(
+    statistic: Callable[..., float],
+    *samples: np.ndarray,
+    resamples: int,
+    seed: int,
+    paired: bool = True,
+    level: float = LEVEL,
+) -> Estimate:
+    """Percentile bootstrap interval of ``statistic(*samples)`` (Efron, Annals of Statistics 1979).
+
+    Args:
+        statistic: maps the samples to one number. Resamples on which it is nan (for instance the AUC of
+            a resample with one class) are left out.
+        samples: arrays whose first axis counts observations.
+        resamples: number of resamples; 0 gives the value without an interval.
+        seed: of the resampling.
+        paired: the samples are columns of the same observations and are resampled together;
+            otherwise each is resampled by itself.
+        level: coverage of the interval.
+    """
+    n = len(samples[0])
+    if n == 0:
+        return undefined()
+    rng = np.random.default_rng(seed)
+    value = float(statistic(*samples))
+    draws = []
+    for _ in range(resamples):
+        together = rng.integers(0, n, n) if paired else None
+        draws.append(
+            statistic(*(s[rng.integers(0, len(s), len(s)) if together is None else together] for s in samples))
+        )
+    low, high = _quantiles(np.asarray(draws, float), level)
+    return Estimate(value, low, high, n)
+
+
+def centred_bootstrap(
+    statistic: Callable[..., float],
+    *samples: np.ndarray,
+    resamples: int,
+    seed: int,
+    level: float = LEVEL,
+) -> Estimate:
+    """Bootstrap interval of a distance between independent samples, moved back onto the estimate.
+
+    A resample repeats images, so its distances are larger than those of a fresh sample of the same
+    size: the percentile interval of a Fréchet distance can lie wholly above its estimate. The spread
+    is right, the place is not; the interval is therefore shifted by (estimate − mean of resamples), and
+    cut at zero, below which no distance lies.
+    """
+    rng = np.random.default_rng(seed)
+    value = float(statistic(*samples))
+    draws = np.array(
+        [statistic(*(s[rng.integers(0, len(s), len(s))] for s in samples)) for _ in range(resamples)], float
+    )
+    low, high = _quantiles(draws - draws.mean() + value if resamples else draws, level)
+    return Estimate(value, None if low is None else max(low, 0.0), high, min(len(s) for s in samples))
+
+
+def _quantiles(draws: np.ndarray, level: float) -> tuple[float | None, float | None]:
+    draws = draws[np.isfinite(draws)]
+    if draws.size == 0:
+        return None, None
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)

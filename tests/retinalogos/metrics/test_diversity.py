@@ -1,0 +1,93 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from retinalogos.errors import UsageError
+from retinalogos.metrics import diversity
+
+
+def noise(seed: int, n: int, size: int = 64) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (n, size, size, 3), dtype=np.uint8)
+
+
+def test_ms_ssim_of_an_image_with_itself_is_one_and_with_noise_is_low() -> None:
+    images = noise(0, 4)
+    np.testing.assert_allclose(diversity.ms_ssim(images, images), 1, atol=1e-4)
+    assert diversity.ms_ssim(images, noise(1, 4)).max() < 0.3
+
+
+def test_ms_ssim_is_symmetric() -> None:
+    a, b = noise(0, 3), noise(1, 3) // 2 + noise(0, 3) // 2
+    np.testing.assert_allclose(diversity.ms_ssim(a, b), diversity.ms_ssim(b, a), atol=1e-5)
+
+
+@pytest.mark.parametrize(("size", "scales"), [(11, 1), (64, 3), (128, 4), (161, 5), (512, 5)])
+def test_scales_fit_the_image(size: int, scales: int) -> None:
+    weights = diversity.scale_weights(size)
+    assert len(weights) == scales
+    assert sum(weights) == pytest.approx(1)
+
+
+def test_too_small_images_are_refused() -> None:
+    with pytest.raises(UsageError, match="MS-SSIM needs images of more than 10 pixels"):
+        diversity.scale_weights(10)
+
+
+@given(st.integers(0, 50), st.integers(0, 40), st.integers(0, 99))
+def test_pairs_share_no_image(n: int, pairs: int, seed: int) -> None:
+    chosen = diversity.disjoint_pairs(n, pairs, seed)
+    assert chosen.shape == (min(pairs, n // 2), 2)
+    assert len(np.unique(chosen)) == chosen.size
+
+
+def test_a_collapsed_set_is_seen() -> None:
+    varied = noise(0, 12, 32)
+    collapsed = np.repeat(varied[:1], 12, axis=0)
+    high = diversity.mean_pairwise_ms_ssim(collapsed, pairs=6, resamples=20, seed=0)
+    low = diversity.mean_pairwise_ms_ssim(varied, pairs=6, resamples=20, seed=0)
+    assert high.value == pytest.approx(1, abs=1e-4)
+    assert low.high < 0.5
+    assert low.n == 6
+
+
+def test_grey_is_luma() -> None:
+    assert diversity.grey(np.full((1, 2, 2, 3), 100, np.uint8)) == pytest.approx(100)
+    assert diversity.grey(np.array([0, 255, 0], np.uint8)) == pytest.approx(149.685)
+
+
+def test_pairwise_distance() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(5, 3)), rng.normal(size=(7, 3))
+    expected = np.linalg.norm(a[:, None] - b[None], axis=2)
+    np.testing.assert_allclose(diversity.pairwise_distance(a, b), expected, atol=1e-12)
+
+
+def test_manifold_of_one_distribution_of_a_far_one_and_of_a_collapsed_one() -> None:
+    rng = np.random.default_rng(0)
+    real, same = rng.normal(size=(300, 4)), rng.normal(size=(300, 4))
+    alike = diversity.manifold(real, same, k=5)
+    assert alike.precision > 0.9
+    assert alike.recall > 0.9
+    assert alike.density == pytest.approx(1, abs=0.15)
+    assert alike.coverage > 0.9
+    far = diversity.manifold(real, same + 100, k=5)
+    assert (far.precision, far.recall, far.density, far.coverage) == (0, 0, 0, 0)
+    collapsed = diversity.manifold(real, real[:1] + 0.01 * same, k=5)
+    assert collapsed.precision > 0.9
+    assert collapsed.recall < 0.1
+    assert collapsed.coverage < 0.3
+
+
+def test_manifold_by_hand() -> None:
+    # Balls to the nearest neighbour: real {0, 1, 10} have radii 1, 1, 9; synthetic {0.5, 30} have 29.5.
+    measures = diversity.manifold(np.array([[0.0], [1.0], [10.0]]), np.array([[0.5], [30.0]]), k=1)
+    assert measures.precision == 0.5  # 0.5 lies in the balls of 0 and 1; 30 in none
+    assert measures.density == 1.0  # 2 balls around 0.5 (10 − 0.5 > 9), none around 30
+    assert measures.recall == 1.0
+    assert measures.coverage == pytest.approx(2 / 3)
+
+
+def test_manifold_refuses_too_many_neighbours() -> None:
+    with pytest.raises(UsageError, match="k = 5"):
+        diversity.manifold(np.zeros((5, 2)), np.zeros((9, 2)), k=5)

@@ -1,0 +1,95 @@
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from retinalogos.errors import DataError
+from retinalogos.metrics import memorisation
+
+SIDE = 24
+
+
+def pictures(seed: int, n: int, size: int = 64) -> np.ndarray:
+    """Smooth random pictures: blurred noise, each its own."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.uniform(0, 255, (n, 8, 8, 3)).astype(np.float32)
+    return (
+        np.stack([cv2.resize(c, (size, size), interpolation=cv2.INTER_CUBIC) for c in coarse])
+        .clip(0, 255)
+        .astype(np.uint8)
+    )
+
+
+def altered_copies(images: np.ndarray, seed: int) -> np.ndarray:
+    """Copies with another brightness and contrast, noise, and a shift of one pixel."""
+    rng = np.random.default_rng(seed)
+    changed = 0.8 * np.roll(images, 1, axis=2).astype(float) + 20 + rng.normal(0, 4, images.shape)
+    return changed.clip(0, 255).astype(np.uint8)
+
+
+def test_planted_copies_are_flagged_and_originals_are_not() -> None:
+    train, test, fresh = pictures(0, 300), pictures(1, 200), pictures(2, 100)
+    synthetic = np.concatenate([altered_copies(train[:20], 3), fresh])
+    references = memorisation.pixel_descriptor(train, SIDE)
+    unseen = memorisation.nearest(memorisation.pixel_descriptor(test, SIDE), references)
+    found = memorisation.nearest(memorisation.pixel_descriptor(synthetic, SIDE), references)
+    threshold = memorisation.calibrated_threshold(unseen.distance, 0.01)
+    marks = memorisation.flagged(found.distance, threshold)
+    assert marks[:20].all()
+    assert marks[20:].mean() <= 0.05
+    np.testing.assert_array_equal(found.index[:20], np.arange(20))
+
+
+@pytest.mark.parametrize("quantile", [0.05, 0.2])
+def test_unseen_images_are_flagged_at_the_quantile(quantile: float) -> None:
+    distance = np.random.default_rng(0).gamma(4, size=1000)
+    assert memorisation.leave_one_out_flagged(distance, quantile).mean() == pytest.approx(quantile, abs=0.005)
+
+
+def test_descriptor_ignores_brightness_and_contrast() -> None:
+    image = pictures(0, 1)
+    darker = (image * 0.5 + 30).astype(np.uint8)
+    a, b = memorisation.pixel_descriptor(image, SIDE), memorisation.pixel_descriptor(darker, SIDE)
+    assert np.linalg.norm(a) == pytest.approx(1, abs=1e-5)
+    assert np.linalg.norm(a - b) < 0.02
+
+
+def test_descriptor_of_a_featureless_image_is_zero() -> None:
+    assert not memorisation.pixel_descriptor(np.full((1, 32, 32, 3), 90, np.uint8), SIDE).any()
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 30), st.integers(2, 30), st.integers(0, 1000))
+def test_nearest_equals_brute_force_at_any_chunk(n: int, m: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    queries, references = rng.normal(size=(n, 3)), rng.normal(size=(m, 3))
+    distance = np.linalg.norm(queries[:, None] - references[None], axis=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memorisation, "CHUNK", 7)
+        found = memorisation.nearest(queries, references)
+        own = memorisation.nearest(references, references, exclude_self=True)
+        batches = memorisation.nearest_of_batches(np.array_split(queries, 3), references)
+    np.testing.assert_allclose(found.distance, distance.min(1), atol=1e-9)
+    np.testing.assert_array_equal(found.index, distance.argmin(1))
+    np.testing.assert_array_equal(batches.index, found.index)
+    among = np.linalg.norm(references[:, None] - references[None], axis=2)
+    np.fill_diagonal(among, np.inf)
+    np.testing.assert_allclose(own.distance, among.min(1), atol=1e-9)
+    assert (own.index != np.arange(m)).all()
+
+
+def test_nearest_needs_references() -> None:
+    with pytest.raises(DataError, match="there are none"):
+        memorisation.nearest(np.zeros((2, 3)), np.zeros((0, 3)))
+
+
+def test_copies_are_not_authentic_and_fresh_samples_are_as_often_as_others() -> None:
+    rng = np.random.default_rng(0)
+    train = rng.normal(size=(800, 2))
+    own = memorisation.nearest(train, train, exclude_self=True).distance
+    copies = memorisation.nearest(train[:50] + 1e-6, train)
+    shares = [memorisation.authentic(memorisation.nearest(rng.normal(size=(800, 2)), train), own) for _ in range(2)]
+    assert not memorisation.authentic(copies, own).any()
+    assert shares[0].mean() == pytest.approx(shares[1].mean(), abs=0.08)
+    assert 0.3 < shares[0].mean() < 0.6

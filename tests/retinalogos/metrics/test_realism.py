@@ -1,0 +1,145 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.linalg import sqrtm
+from torchmetrics.image.fid import _compute_fid
+from torchmetrics.image.kid import poly_mmd
+
+from retinalogos.errors import DataError, UsageError
+from retinalogos.metrics import realism
+
+seeds = st.integers(0, 2**32 - 1)
+
+
+def features(seed: int, n: int, d: int, shift: float = 0.0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return rng.normal(shift, 1, (n, d)) @ rng.normal(size=(d, d)) / np.sqrt(d)
+
+
+def by_matrix_root(a: realism.Moments, b: realism.Moments) -> float:
+    root = sqrtm(a.covariance @ b.covariance)
+    shift = a.mean - b.mean
+    return float(shift @ shift + np.trace(a.covariance) + np.trace(b.covariance) - 2 * np.trace(root).real)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seeds, st.integers(2, 24), st.integers(30, 80))
+def test_frechet_equals_matrix_root_and_torchmetrics(seed: int, d: int, n: int) -> None:
+    a, b = (realism.Moments.of(features(seed + i, n, d, 0.3 * i)) for i in range(2))
+    ours = realism.frechet_from_moments(a, b)
+    theirs = _compute_fid(*(torch.from_numpy(x) for x in (a.mean, a.covariance, b.mean, b.covariance)))
+    assert ours == pytest.approx(by_matrix_root(a, b), rel=1e-7, abs=1e-9)
+    assert ours == pytest.approx(float(theirs), rel=1e-7, abs=1e-9)
+
+
+def test_frechet_of_known_normals() -> None:
+    # Diagonal covariances commute: d² = |Δμ|² + Σ (σ_a − σ_b)².
+    d = 5
+    sd_a, sd_b = np.arange(1, d + 1.0), np.full(d, 2.0)
+    a = realism.Moments(100, np.zeros(d), np.diag(sd_a**2))
+    b = realism.Moments(100, np.full(d, 3.0), np.diag(sd_b**2))
+    assert realism.frechet_from_moments(a, b) == pytest.approx(9 * d + ((sd_a - sd_b) ** 2).sum(), rel=1e-12)
+
+
+def test_frechet_with_fewer_images_than_features_equals_the_nuclear_norm() -> None:
+    # For centred features A, B (rows scaled by 1/√(n−1)) the overlap is the nuclear norm of A Bᵀ.
+    x, y = features(1, 20, 64), features(2, 25, 64, 0.5)
+    a, b = ((z - z.mean(0)) / np.sqrt(len(z) - 1) for z in (x, y))
+    shift = x.mean(0) - y.mean(0)
+    expected = shift @ shift + (a**2).sum() + (b**2).sum() - 2 * np.linalg.svd(a @ b.T, compute_uv=False).sum()
+    assert realism.frechet_distance(x, y) == pytest.approx(expected, rel=1e-6)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seeds)
+def test_frechet_invariances(seed: int) -> None:
+    x, y = features(seed, 40, 6), features(seed + 1, 50, 6, 0.4)
+    distance = realism.frechet_distance(x, y)
+    rng = np.random.default_rng(seed)
+    rotation = np.linalg.qr(rng.normal(size=(6, 6)))[0]
+    assert distance >= 0
+    assert realism.frechet_distance(x, x) == pytest.approx(0, abs=1e-8)
+    assert realism.frechet_distance(y, x) == pytest.approx(distance, rel=1e-7)
+    assert realism.frechet_distance(x @ rotation + 5, y @ rotation + 5) == pytest.approx(distance, rel=1e-6)
+    assert realism.frechet_distance(3 * x, 3 * y) == pytest.approx(9 * distance, rel=1e-7)
+    assert realism.frechet_distance(rng.permutation(x), y) == pytest.approx(distance, rel=1e-7)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seeds, st.lists(st.integers(2, 30), min_size=1, max_size=5))
+def test_streamed_moments_equal_those_of_everything(seed: int, sizes: list[int]) -> None:
+    whole = features(seed, sum(sizes), 7, 100.0)
+    moments = realism.streaming_moments(np.split(whole, np.cumsum(sizes)[:-1]))
+    assert moments.n == len(whole)
+    np.testing.assert_allclose(moments.mean, whole.mean(0), rtol=1e-10)
+    np.testing.assert_allclose(moments.covariance, np.cov(whole.T), rtol=1e-7, atol=1e-9)
+
+
+def test_moments_refuse_what_has_none() -> None:
+    with pytest.raises(DataError, match="two rows"):
+        realism.Moments.of(np.zeros((1, 3)))
+    with pytest.raises(DataError, match="not finite"):
+        realism.Moments.of(np.array([[1.0, np.nan], [0, 1]]))
+    with pytest.raises(DataError, match="empty"):
+        realism.streaming_moments([])
+
+
+def test_frechet_interval_holds_the_estimate_and_shrinks_with_n() -> None:
+    widths = []
+    for n in (50, 800):
+        estimate = realism.frechet_with_interval(features(1, n, 4), features(2, n, 4, 1.0), resamples=100, seed=0)
+        assert estimate.low < estimate.value < estimate.high
+        assert estimate.n == n
+        widths.append(estimate.high - estimate.low)
+    assert widths[1] < widths[0] / 2
+
+
+@settings(max_examples=15, deadline=None)
+@given(seeds, st.integers(2, 40))
+def test_kernel_distance_equals_torchmetrics(seed: int, n: int) -> None:
+    x, y = features(seed, n, 8), features(seed + 1, n, 8, 0.2)  # theirs takes equal sizes only
+    theirs = poly_mmd(torch.from_numpy(x), torch.from_numpy(y))
+    assert realism.kernel_distance(x, y) == pytest.approx(float(theirs), rel=1e-8, abs=1e-10)
+
+
+def test_kernel_distance_is_unbiased() -> None:
+    # Of one distribution the mean over many small samples is zero within its own standard error;
+    # the biased estimate (with the diagonal) would be off by about (k(x,x) − k(x,y)) / n a side.
+    rng = np.random.default_rng(0)
+    values = [realism.kernel_distance(rng.normal(size=(6, 5)), rng.normal(size=(9, 5))) for _ in range(3000)]
+    error = np.std(values) / np.sqrt(len(values))
+    assert abs(np.mean(values)) < 4 * error
+    assert 4 * error < 0.5
+
+
+def test_kernel_subsets() -> None:
+    x, y = features(1, 60, 8), features(2, 70, 8, 1.0)
+    whole = realism.kernel_distance(x, y)
+    mean, sd = realism.kernel_distance_subsets(x, y, subsets=200, size=30, seed=0)
+    assert sd > 0
+    assert mean == pytest.approx(whole, abs=4 * sd / np.sqrt(200) + 0.05 * whole)
+    assert realism.kernel_distance_subsets(x, y, 5, 30, seed=3) == realism.kernel_distance_subsets(x, y, 5, 30, seed=3)
+    with pytest.raises(UsageError, match="subsets of 61"):
+        realism.kernel_distance_subsets(x, y, subsets=2, size=61, seed=0)
+
+
+def test_kernel_interval_of_one_distribution_holds_zero_and_of_two_does_not() -> None:
+    x, same = np.split(features(1, 220, 6), [100])
+    other = same + 1.0
+    close = realism.kernel_with_interval(x, same, resamples=300, seed=0)
+    far = realism.kernel_with_interval(x, other, resamples=300, seed=0)
+    assert close.low < 0 < close.high
+    assert 0 < far.low < far.value < far.high
+    assert far.value == pytest.approx(realism.kernel_distance(x, other), rel=1e-10)
+
+
+@settings(max_examples=50)
+@given(st.lists(st.sampled_from("abcd"), max_size=40), st.lists(st.sampled_from("bcde"), max_size=40), seeds)
+def test_matched_draw_has_equal_size_and_mix(a: list[str], b: list[str], seed: int) -> None:
+    first, second = realism.matched_draw(a, b, seed)
+    assert len(first) == len(second) == sum(min(a.count(c), b.count(c)) for c in "abcde")
+    assert sorted(a[i] for i in first) == sorted(b[i] for i in second)
+    assert len(set(first)) == len(first)
+    assert len(set(second)) == len(second)
