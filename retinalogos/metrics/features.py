@@ -69,9 +69,7 @@ class RandomConv:
 
     def __init__(self, seed: int, channels: int = 32):
         generator = torch.Generator().manual_seed(seed)
-        self._layers = [
-            nn.Conv2d(3 if i == 0 else channels, channels, 3, stride=2, padding=1) for i in range(4)
-        )
+        self._layers = [nn.Conv2d(3 if i == 0 else channels, channels, 3, stride=2, padding=1) for i in range(4)]
         with torch.no_grad():
             for layer in self._layers:
                 # Variance kept through rectified layers: He et al., ICCV 2015.
