@@ -1,0 +1,289 @@
+"""Training and use of the grader: images and labels in, probabilities and features out."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from safetensors.torch import load_file, save_file
+from sklearn.metrics import roc_auc_score
+from torch.nn import functional as F
+
+from retinalogos.classifiers.network import (
+    GraderNetwork,
+    describe_backbone,
+    new_backbone,
+    normalise,
+    restore_backbone,
+)
+from retinalogos.errors import DataError, UsageError
+from retinalogos.progress import track
+
+Labels = dict[str, np.ndarray]
+UNKNOWN = -1
+# Images per forward pass where no gradient is needed; bounds memory, does not change results.
+PREDICT_BATCH = 64
+
+
+class GraderConfig(BaseModel):
+    """Settings of one grader; the values stand in params.yaml."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    backbone: str = Field(description="small, or hub name or folder of an image model of transformers")
+    size: int = Field(ge=32, description="side of the input in pixels")
+    widths: tuple[int, ...] = Field(
+        min_length=1, description="channels per stage of the small backbone, multiples of 8"
+    )
+    features: int = Field(ge=8, description="dimension of the penultimate layer")
+    steps: int = Field(ge=1, description="optimiser steps")
+    batch_size: int = Field(ge=2)
+    learning_rate: float = Field(gt=0, description="peak of the one-cycle schedule")
+    weight_decay: float = Field(ge=0)
+    validate_every: int = Field(ge=1, description="steps between looks at the validation images")
+    rotation: float = Field(ge=0, le=180, description="largest rotation of the augmentation, degrees")
+    zoom: float = Field(ge=0, lt=1, description="largest relative change of scale")
+    brightness: float = Field(ge=0, lt=1, description="largest relative change of brightness")
+    colour: float = Field(ge=0, lt=1, description="largest relative change of one channel's gain")
+    flip_swaps: dict[str, tuple[int, ...]] = Field(
+        description="task → class that each class becomes in a mirror image; a task left out is unchanged by it"
+    )
+
+
+class Grader:
+    """A trained grader."""
+
+    def __init__(self, network: GraderNetwork, classes: dict[str, int], config: GraderConfig):
+        self.network = network.eval()
+        self.classes = dict(classes)
+        self.config = config
+
+    def predict(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Probabilities under equal class frequencies, float32 n×classes, of every task.
+
+        Args:
+            images: uint8, n×h×w×3, any size.
+        """
+        batches = [{task: logits.softmax(1) for task, logits in self.network(x).items()} for x in self._batches(images)]
+        return {
+            task: torch.cat([batch[task] for batch in batches]).numpy(force=True)
+            if batches
+            else np.zeros((0, count), np.float32)
+            for task, count in self.classes.items()
+        }
+
+    def features(self, images: np.ndarray) -> np.ndarray:
+        """Penultimate activations, float32 n×features, of uint8 images n×h×w×3."""
+        batches = [self.network.features(x) for x in self._batches(images)]
+        return torch.cat(batches).numpy(force=True) if batches else np.zeros((0, self.config.features), np.float32)
+
+    def _batches(self, images: np.ndarray) -> Iterator[torch.Tensor]:
+        device = next(self.network.parameters()).device
+        backbone: Any = self.network.backbone
+        with torch.inference_mode():
+            for start in range(0, len(images), PREDICT_BATCH):
+                batch = resize(images[start : start + PREDICT_BATCH], self.config.size)
+                yield normalise(batch, backbone, device)
+
+    def save(self, folder: Path) -> None:
+        """Writes ``grader.json`` and ``grader.safetensors``."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        backbone: Any = self.network.backbone
+        meta = {
+            "classes": self.classes,
+            "config": self.config.model_dump(mode="json"),
+            "backbone": describe_backbone(backbone),
+        }
+        (folder / "grader.json").write_text(json.dumps(meta, indent=2) + "\n")
+        save_file(
+            {k: v.cpu().contiguous() for k, v in self.network.state_dict().items()}, folder / "grader.safetensors"
+        )
+
+    @classmethod
+    def load(cls, folder: Path) -> "Grader":
+        """Reads what :meth:`save` wrote; needs neither the hub nor the backbone's own folder.
+
+        Raises:
+            UsageError: the folder holds no grader.
+        """
+        folder = Path(folder)
+        try:
+            meta = json.loads((folder / "grader.json").read_text())
+        except FileNotFoundError:
+            raise UsageError(f"{folder} is not a grader: it has no grader.json") from None
+        config = GraderConfig.model_validate(meta["config"])
+        backbone = restore_backbone(meta["backbone"], config.widths)
+        network = GraderNetwork(backbone, backbone.dimension, config.features, meta["classes"])
+        network.load_state_dict(load_file(folder / "grader.safetensors"))
+        return cls(network, meta["classes"], config)
+
+
+def fit_grader(
+    images: np.ndarray,
+    labels: Labels,
+    classes: dict[str, int],
+    config: GraderConfig,
+    seed: int,
+    validation: tuple[np.ndarray, Labels] | None = None,
+    what: str = "grader",
+) -> Grader:
+    """Trains one network for all tasks at once.
+
+    The loss is the balanced softmax (Ren et al., NeurIPS 2020; logit adjustment of Menon et al., ICLR 2021): cross
+    entropy of ``logits + log class frequency``, so that the bare logits are those of equally frequent classes, and a
+    rare class counts without the exploding weights of inverse frequency. Tasks are averaged; an unknown label adds
+    nothing. With ``validation`` the state with the best mean AUC over the tasks is kept, else the last.
+
+    Deterministic on a CPU for a given number of threads; torch's global random state is left as it was.
+
+    Args:
+        images: uint8, n×h×w×3.
+        labels: task → integers (n,), -1 where unknown.
+        classes: task → number of classes.
+        config: settings.
+        seed: of initial weights, order and augmentation.
+        validation: images and labels of the same form.
+        what: name shown with the progress.
+
+    Raises:
+        DataError: a label is out of range, or a task has no label at all.
+    """
+    for task, count in classes.items():
+        check_labels(task, labels[task], count, len(images))
+        if (labels[task] == UNKNOWN).all():
+            raise DataError(f"task {task}: no training image has a label; leave the task out")
+    for task, swap in config.flip_swaps.items():
+        if task in classes and sorted(swap) != list(range(classes[task])):
+            raise UsageError(f"flip_swaps.{task} = {list(swap)} is no permutation of {classes[task]} classes")
+    where = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        backbone = new_backbone(config.backbone, config.size, config.widths)
+        network = GraderNetwork(backbone, backbone.dimension, config.features, classes).to(where)
+        return _train(network, resize(images, config.size), labels, classes, config, seed, validation, what, where)
+
+
+def _train(
+    network: GraderNetwork,
+    images: np.ndarray,
+    labels: Labels,
+    classes: dict[str, int],
+    config: GraderConfig,
+    seed: int,
+    validation: tuple[np.ndarray, Labels] | None,
+    what: str,
+    where: torch.device,
+) -> Grader:
+    grader = Grader(network, classes, config)
+    backbone: Any = network.backbone
+    rng = np.random.default_rng(seed)
+    targets = {task: torch.from_numpy(labels[task].astype(np.int64)).to(where) for task in classes}
+    log_prior = {task: _log_prior(labels[task], count).to(where) for task, count in classes.items()}
+    swaps = {task: torch.tensor(swap, device=where) for task, swap in config.flip_swaps.items() if task in classes}
+    if validation is not None:
+        validation = (resize(validation[0], config.size), validation[1])
+    optimiser = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.learning_rate, total_steps=config.steps + 1)
+    order = _order(len(images), config.batch_size, rng)
+    best, kept = -np.inf, None
+    network.train()
+    for step in track(range(1, config.steps + 1), what, unit="step"):
+        rows = next(order)
+        x_bchw, flipped = _augment(normalise(images[rows], backbone, where), config, rng)
+        loss = torch.zeros((), device=where)
+        for task, logits in network(x_bchw).items():
+            target = targets[task][rows]
+            if task in swaps:
+                target = torch.where(flipped & (target != UNKNOWN), swaps[task][target.clamp(min=0)], target)
+            known = target != UNKNOWN
+            if known.any():
+                loss = loss + F.cross_entropy(logits[known] + log_prior[task], target[known]) / len(classes)
+        if loss.requires_grad:
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            optimiser.step()
+        schedule.step()
+        if validation is not None and (step % config.validate_every == 0 or step == config.steps):
+            network.eval()
+            score = _score(grader, *validation)
+            network.train()
+            if score > best:
+                best, kept = score, {name: value.clone() for name, value in network.state_dict().items()}
+    if kept is not None:
+        network.load_state_dict(kept)
+    network.eval()
+    return grader
+
+
+def resize(images: np.ndarray, size: int) -> np.ndarray:
+    """uint8 n×h×w×3 to n×size×size×3; smaller by area average, larger by cubic interpolation."""
+    if images.shape[1:3] == (size, size):
+        return images
+    method = cv2.INTER_AREA if size < images.shape[1] else cv2.INTER_CUBIC
+    resized = np.empty((len(images), size, size, 3), np.uint8)
+    for source, target in zip(images, resized, strict=True):
+        target[:] = cv2.resize(source, (size, size), interpolation=method)
+    return resized
+
+
+def check_labels(task: str, values: np.ndarray, classes: int, rows: int) -> None:
+    """Raises DataError where ``values`` are not ``rows`` integers of -1 … classes - 1."""
+    if values.shape != (rows,):
+        raise DataError(f"task {task}: {values.shape} labels for {rows} images; give one per image, -1 for unknown")
+    wrong = np.flatnonzero((values < UNKNOWN) | (values >= classes))
+    if wrong.size:
+        raise DataError(
+            f"task {task}, image {wrong[0]}: label {values[wrong[0]]} is not one of -1 (unknown) … {classes - 1}"
+        )
+
+
+def _log_prior(values: np.ndarray, classes: int) -> torch.Tensor:
+    """Log frequency of every class; one count is added to each, so that an absent class stays finite."""
+    counts = np.bincount(values[values != UNKNOWN], minlength=classes) + 1
+    return torch.from_numpy(np.log(counts / counts.sum()).astype(np.float32))
+
+
+def _order(n: int, batch: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Endless batches of row numbers: every row once per pass, in a new order each pass."""
+    rest = np.empty(0, np.int64)
+    while True:
+        while len(rest) < batch:
+            rest = np.concatenate([rest, rng.permutation(n)])
+        yield rest[:batch]
+        rest = rest[batch:]
+
+
+def _augment(x_bchw: torch.Tensor, config: GraderConfig, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Random rotation, scale, mirror image, brightness and colour; also says which images were mirrored."""
+    n = len(x_bchw)
+    angle = np.deg2rad(rng.uniform(-config.rotation, config.rotation, n))
+    scale = 1 + rng.uniform(-config.zoom, config.zoom, n)
+    flipped = rng.random(n) < 0.5
+    mirror = np.where(flipped, -1.0, 1.0)
+    theta = np.zeros((n, 2, 3), np.float32)
+    theta[:, 0, 0], theta[:, 0, 1] = np.cos(angle) * scale * mirror, -np.sin(angle) * scale
+    theta[:, 1, 0], theta[:, 1, 1] = np.sin(angle) * scale * mirror, np.cos(angle) * scale
+    grid = F.affine_grid(torch.from_numpy(theta).to(x_bchw.device), list(x_bchw.shape), align_corners=False)
+    moved = F.grid_sample(x_bchw, grid, padding_mode="border", align_corners=False)
+    gain = 1 + rng.uniform(-config.colour, config.colour, (n, 3, 1, 1))
+    gain *= 1 + rng.uniform(-config.brightness, config.brightness, (n, 1, 1, 1))
+    # Images are centred on zero here: gains act as contrast about mid grey, which is what cameras differ in.
+    tinted = moved * torch.from_numpy(gain.astype(np.float32)).to(x_bchw.device)
+    return tinted, torch.from_numpy(flipped).to(x_bchw.device)
+
+
+def _score(grader: Grader, images: np.ndarray, labels: Labels) -> float:
+    """Mean over tasks of the mean one-against-rest AUC of the classes present; 0 where no task has two."""
+    probabilities = grader.predict(images)
+    areas = []
+    for task, values in probabilities.items():
+        known = labels[task] != UNKNOWN
+        present = np.unique(labels[task][known])
+        if len(present) > 1:
+            areas.append(np.mean([roc_auc_score(labels[task][known] == c, values[known, c]) for c in present]))
+    return float(np.mean(areas)) if areas else 0.0

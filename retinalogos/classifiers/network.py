@@ -1,0 +1,165 @@
+"""The multi-task grader: one image backbone, one linear head per task."""
+
+import json
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import AutoConfig, AutoImageProcessor, AutoModel
+
+from retinalogos.errors import UsageError
+
+SMALL = "small"
+# Channel statistics of ImageNet, for which the hub's backbones are trained where their processor does not say otherwise.
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class ResidualBlock(nn.Module):
+    """Two 3×3 convolutions with group norm and a skip (He et al., CVPR 2016; Wu & He, ECCV 2018).
+
+    A stride of 2 averages the skip before its 1×1 convolution, so that no pixel is dropped (He et al., CVPR 2019).
+    """
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int):
+        super().__init__()
+        groups = channels_out // 8
+        self.first = nn.Conv2d(channels_in, channels_out, 3, stride, 1, bias=False)
+        self.first_norm = nn.GroupNorm(groups, channels_out)
+        self.second = nn.Conv2d(channels_out, channels_out, 3, 1, 1, bias=False)
+        self.second_norm = nn.GroupNorm(groups, channels_out)
+        # The block starts as the identity, which makes the first steps stable without warm-up (Goyal et al., 2017).
+        nn.init.zeros_(self.second_norm.weight)
+        skip: list[nn.Module] = [nn.AvgPool2d(stride)] if stride > 1 else []
+        if channels_in != channels_out:
+            skip.append(nn.Conv2d(channels_in, channels_out, 1, bias=False))
+        self.skip = nn.Sequential(*skip)
+
+    def forward(self, x_bchw: torch.Tensor) -> torch.Tensor:
+        """float32 b×c×h×w to b×c'×(h/stride)×(w/stride)."""
+        y = F.relu(self.first_norm(self.first(x_bchw)))
+        return F.relu(self.skip(x_bchw) + self.second_norm(self.second(y)))
+
+
+class SmallBackbone(nn.Module):
+    """A residual network for two CPU cores: stride 4 in the stem, then one block per width.
+
+    The features are the mean and the maximum over the last map: a single lesion moves the maximum, and the mean
+    tells the load.
+    """
+
+    mean, std = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+
+    def __init__(self, widths: tuple[int, ...]):
+        super().__init__()
+        if any(width % 8 for width in widths):
+            raise UsageError(f"widths {list(widths)}: every width of the small backbone is a multiple of 8")
+        stem = widths[0] // 2
+        layers: list[nn.Module] = [nn.Conv2d(3, stem, 5, 2, 2), nn.ReLU(), nn.Conv2d(stem, widths[0], 3, 2, 1)]
+        layers += [nn.GroupNorm(widths[0] // 8, widths[0]), nn.ReLU()]
+        for index, width in enumerate(widths):
+            layers.append(ResidualBlock(widths[max(index - 1, 0)], width, 1 if index == 0 else 2))
+        self.layers = nn.Sequential(*layers)
+        self.dimension = 2 * widths[-1]
+
+    def forward(self, x_bchw: torch.Tensor) -> torch.Tensor:
+        """Normalised float32 b×3×h×w to pooled features b×dimension."""
+        maps = self.layers(x_bchw)
+        return torch.cat([maps.mean((2, 3)), maps.amax((2, 3))], 1)
+
+
+class TransformersBackbone(nn.Module):
+    """Any image backbone of transformers; its features are the mean of the last hidden state.
+
+    The mean over positions (or tokens) is used for every family because the pooler of several checkpoints (ViT among
+    them) is not part of the published weights and would be random.
+    """
+
+    def __init__(self, model: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]):
+        super().__init__()
+        self.model, self.mean, self.std = model, mean, std
+        sizes = getattr(model.config, "hidden_sizes", None)
+        self.dimension = int(sizes[-1] if sizes else model.config.hidden_size)
+
+    @classmethod
+    def from_pretrained(cls, name: str, size: int) -> "TransformersBackbone":
+        """Loads weights and channel statistics from the hub or a folder.
+
+        Raises:
+            UsageError: nothing of that name can be loaded, or it wants images of another size.
+        """
+        try:
+            model = AutoModel.from_pretrained(name, dtype=torch.float32)
+            processor = AutoImageProcessor.from_pretrained(name)
+        except (OSError, ValueError) as error:
+            raise UsageError(
+                f"backbone {name!r} is neither {SMALL!r} nor an image model of transformers (hub name or folder "
+                f"with config.json, weights and preprocessor_config.json): {str(error).splitlines()[0]}"
+            ) from error
+        wanted = getattr(model.config, "image_size", None)
+        if wanted is not None and "num_channels" in model.config.to_dict() and _fixed_size(model) and wanted != size:
+            raise UsageError(f"backbone {name!r} takes images of {wanted} px, not {size}: set `size` to {wanted}")
+        mean = tuple(getattr(processor, "image_mean", None) or IMAGENET_MEAN)
+        std = tuple(getattr(processor, "image_std", None) or IMAGENET_STD)
+        return cls(model, mean, std)
+
+    def forward(self, x_bchw: torch.Tensor) -> torch.Tensor:
+        """Normalised float32 b×3×h×w to pooled features b×dimension."""
+        state = self.model(pixel_values=x_bchw).last_hidden_state
+        return state.mean((2, 3)) if state.ndim == 4 else state.mean(1)
+
+
+def _fixed_size(model: nn.Module) -> bool:
+    """Whether the network has one learnt embedding per position."""
+    return any("position_embedding" in name for name, _ in model.named_parameters())
+
+
+class GraderNetwork(nn.Module):
+    """Backbone, one hidden layer (the features) and a linear head per task."""
+
+    def __init__(self, backbone: nn.Module, dimension: int, features: int, classes: dict[str, int]):
+        super().__init__()
+        self.backbone = backbone
+        self.neck = nn.Linear(dimension, features)
+        self.heads = nn.ModuleDict({task: nn.Linear(features, count) for task, count in classes.items()})
+
+    def features(self, x_bchw: torch.Tensor) -> torch.Tensor:
+        """Normalised float32 b×3×h×w to the penultimate activations b×features."""
+        return F.gelu(self.neck(self.backbone(x_bchw)))
+
+    def forward(self, x_bchw: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Normalised float32 b×3×h×w to logits b×classes of every task."""
+        features = self.features(x_bchw)
+        return {task: head(features) for task, head in self.heads.items()}
+
+
+def new_backbone(name: str, size: int, widths: tuple[int, ...]) -> SmallBackbone | TransformersBackbone:
+    """``small`` with random weights from torch's global seed, or a backbone of transformers with its own."""
+    return SmallBackbone(widths) if name == SMALL else TransformersBackbone.from_pretrained(name, size)
+
+
+def describe_backbone(backbone: SmallBackbone | TransformersBackbone) -> dict[str, Any] | None:
+    """What :func:`restore_backbone` needs beside the weights: None for ``small``."""
+    if isinstance(backbone, SmallBackbone):
+        return None
+    config = json.loads(backbone.model.config.to_json_string(use_diff=False))
+    config.pop("_name_or_path", None)
+    return {"config": config, "mean": backbone.mean, "std": backbone.std}
+
+
+def restore_backbone(
+    description: dict[str, Any] | None, widths: tuple[int, ...]
+) -> SmallBackbone | TransformersBackbone:
+    """The architecture without its weights; neither network nor hub is needed."""
+    if description is None:
+        return SmallBackbone(widths)
+    config = AutoConfig.for_model(**description["config"])
+    return TransformersBackbone(AutoModel.from_config(config), tuple(description["mean"]), tuple(description["std"]))
+
+
+def normalise(images: np.ndarray, backbone: SmallBackbone | TransformersBackbone, device: torch.device) -> torch.Tensor:
+    """uint8 n×h×w×3 to float32 n×3×h×w in the backbone's units."""
+    x_bchw = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float().div_(255)
+    mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (backbone.mean, backbone.std))
+    return ((x_bchw - mean) / std).contiguous()
