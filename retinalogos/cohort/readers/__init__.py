@@ -1,0 +1,40 @@
+"""Readers: one per data set, each a function ``read(source)`` that yields records in a fixed order."""
+
+import difflib
+from collections.abc import Iterator
+from importlib import import_module
+
+from retinalogos.cohort.readers.record import Drawing, Layer, Record, Source
+from retinalogos.errors import UsageError
+
+# Name of a reader → what it reads.
+READERS: dict[str, str] = {
+    "odir5k": "ODIR-5K: both eyes, age, sex, diagnostic keywords per eye",
+    "phantom": "digital fundus phantom: drawn eyes whose every attribute is known",
+}
+
+
+def read(reader: str, source: Source) -> Iterator[Record]:
+    """Records of a data set, in the order of the source.
+
+    Args:
+        reader: one of :data:`READERS`.
+        source: where to read from.
+
+    Raises:
+        UsageError: there is no such reader, or the folder is missing.
+        DataError: a table of the source is not as published; the message names file, row and column.
+    """
+    if reader not in READERS:
+        near = difflib.get_close_matches(reader, READERS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise UsageError(f"there is no reader {reader!r}{hint} Known: {', '.join(sorted(READERS))}")
+    if reader != "phantom":
+        if source.folder is None:
+            raise UsageError(f"reader {reader!r} needs the folder of the data set: set `source`")
+        if not source.folder.is_dir():
+            raise UsageError(f"{source.folder} is not a folder: set `source` to the folder of the data set")
+    return import_module(f"retinalogos.cohort.readers.{reader}").read(source)
+
+
+__all__ = ["READERS", "Drawing", "Layer", "Record", "Source", "read"]

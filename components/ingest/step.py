@@ -1,0 +1,75 @@
+"""Ingest: a data set or the phantom becomes a cohort."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from components.step import Metrics, Params, Paths, Port, Step
+from retinalogos.cohort.deidentify import pseudonym_key
+from retinalogos.cohort.ingest import Ingestion, ingest
+from retinalogos.cohort.readers import Source, read
+from retinalogos.cohort.schema import SPLITS
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class IngestParams(Params):
+    """Parameters of the step; defaults and their sources stand in params.yaml."""
+
+    reader: str
+    source: str | None
+    mapping: str | None
+    source_fingerprint: str | None
+    name: str
+    size: Annotated[int, Field(ge=32, le=4096)]
+    n: Annotated[int, Field(ge=1)] | None
+    seed: int
+    train: Share
+    validation: Share
+    test: Share
+    quarantine_share: Share
+    jpeg_quality: Annotated[int, Field(ge=50, le=100)]
+    near_distance: Annotated[int, Field(ge=0, le=64)]
+    workers: Annotated[int, Field(ge=0)]
+
+
+def run(params: IngestParams, inputs: Paths, outputs: Paths) -> Metrics:
+    """Reads, prepares, splits and writes the cohort; see :func:`retinalogos.cohort.ingest.ingest`."""
+    source = Source(
+        folder=None if params.source is None else Path(params.source),
+        mapping=None if params.mapping is None else Path(params.mapping),
+        n=params.n,
+        seed=params.seed,
+        size=params.size,
+    )
+    how = Ingestion(
+        size=params.size,
+        jpeg_quality=params.jpeg_quality,
+        fractions={split: getattr(params, split) for split in SPLITS},
+        seed=params.seed,
+        quarantine_share=params.quarantine_share,
+        near_distance=params.near_distance,
+        key=pseudonym_key(open_source=params.reader != "table"),
+        workers=params.workers or len(os.sched_getaffinity(0)),
+    )
+    summary = ingest(read(params.reader, source), outputs["cohort"], params.name, how)
+    return {
+        "rows": summary.rows,
+        "quarantined": summary.quarantined,
+        "repeated": summary.repeated,
+        "duplicates": summary.duplicates,
+        "quality_mean": round(summary.quality, 6),
+        **{f"rows_{split}": count for split, count in summary.splits.items()},
+        **{f"images_{name.replace(':', '_')}": count for name, count in summary.classes.items()},
+    }
+
+
+STEP = Step(
+    name="ingest",
+    summary="reads a data set or draws the phantom, de-identifies, crops, judges, finds duplicates, splits by patient",
+    params=IngestParams,
+    run=run,
+    outputs={"cohort": Port("cohort: parquet shards, cohort.json, quarantine.csv", "Dataset")},
+)

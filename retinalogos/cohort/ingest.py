@@ -1,0 +1,256 @@
+"""From a reader's records to a cohort: prepared in parallel, spooled, split, written as a stream.
+
+Two passes over small things instead of two over the photographs: the workers prepare every image once and the rows go
+to a spool on disk; patients, classes and hashes stay in memory (a few hundred bytes a row). When all rows are known
+the split is drawn, and the spool is copied to the shards. So a cohort may be larger than memory.
+"""
+
+import csv
+import hashlib
+import itertools
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from retinalogos.cohort.deidentify import pseudonym
+from retinalogos.cohort.duplicates import HASH_BITS, Neighbours
+from retinalogos.cohort.prepare import Prepared, Rejected, prepare
+from retinalogos.cohort.readers.record import Record
+from retinalogos.cohort.schema import SCHEMA, SPLITS
+from retinalogos.cohort.shards import SHARD_BYTES, CohortWriter
+from retinalogos.cohort.split import Groups, split_rows
+from retinalogos.errors import DataError, UsageError
+from retinalogos.progress import track
+
+# Records per piece of work: large enough that handing it over costs little, small enough that all cores end together.
+_CHUNK = 16
+_SPOOL_SCHEMA = pa.schema([field for field in SCHEMA if field.name not in ("split", "duplicate_group")])
+QUARANTINE_COLUMNS = ("row", "file", "patient_id", "eye", "reason", "detail")
+
+
+@dataclass(frozen=True)
+class Ingestion:
+    """How to ingest.
+
+    Attributes:
+        size: side of the stored square images, pixels.
+        jpeg_quality: 1-100; 100 is still lossy.
+        fractions: split → share; sums to 1.
+        seed: seed of the split.
+        quarantine_share: largest share of unusable files, 0-1.
+        near_distance: bits of :func:`~retinalogos.cohort.duplicates.perceptual_hash` up to which two images count as
+            one picture.
+        key: key of the pseudonyms.
+        workers: processes; the result does not depend on it.
+        shard_bytes: size at which a shard is closed.
+    """
+
+    size: int
+    jpeg_quality: int
+    fractions: Mapping[str, float]
+    seed: int
+    quarantine_share: float
+    near_distance: int
+    key: bytes
+    workers: int = 1
+    shard_bytes: int = SHARD_BYTES
+
+    def __post_init__(self) -> None:
+        if set(self.fractions) != set(SPLITS) or abs(sum(self.fractions.values()) - 1) > 1e-6:
+            raise UsageError(f"split fractions {dict(self.fractions)} must be of {', '.join(SPLITS)} and sum to 1")
+
+
+@dataclass
+class _Index:
+    """What must be known of all rows before the first can be written."""
+
+    image_ids: list[str] = field(default_factory=list)
+    patients: list[str] = field(default_factory=list)
+    eyes: list[str | None] = field(default_factory=list)
+    classes: list[tuple[str, ...]] = field(default_factory=list)
+    hashes: list[int | None] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What was done: counts by their name, mean quality."""
+
+    rows: int
+    quarantined: int
+    repeated: int
+    duplicates: int
+    splits: Mapping[str, int]
+    classes: Mapping[str, int]
+    quality: float
+
+
+def ingest(records: Iterable[Record], folder: Path, name: str, how: Ingestion) -> Summary:
+    """Makes the cohort ``name`` in ``folder``, with ``quarantine.csv`` beside it.
+
+    The order of the rows is that of ``records``; the result does not depend on the number of workers.
+
+    Raises:
+        DataError: more than ``how.quarantine_share`` of the files are unusable, or all are.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    spool = folder / "spool.arrow"
+    try:
+        index, rejected, repeated, quality = _prepare_all(records, spool, folder / "quarantine.csv", how)
+        _check_share(rejected, len(index.image_ids), folder / "quarantine.csv", how.quarantine_share)
+        pairs, group_of = _duplicates(index, how.near_distance)
+        splits = split_rows(index.patients, index.classes, pairs, how.fractions, how.seed)
+        with CohortWriter(folder, name, how.shard_bytes) as writer:
+            rows = _spooled(spool)
+            for number, row in enumerate(track(rows, "ingest: write", len(splits), "image")):
+                writer.add(row | {"split": splits[number], "duplicate_group": group_of.get(number)})
+    finally:
+        spool.unlink(missing_ok=True)
+    return Summary(
+        rows=len(splits),
+        quarantined=sum(rejected.values()),
+        repeated=repeated,
+        duplicates=len(group_of),
+        splits={split: splits.count(split) for split in SPLITS},
+        classes=dict(sorted(Counter(itertools.chain.from_iterable(index.classes)).items())),
+        quality=quality / max(1, len(splits)),
+    )
+
+
+def _prepare_all(
+    records: Iterable[Record], spool: Path, quarantine: Path, how: Ingestion
+) -> tuple[_Index, Counter[str], int, float]:
+    index, rejected, repeated, quality = _Index(), Counter[str](), 0, 0.0
+    seen: set[str] = set()
+    rows: list[dict[str, Any]] = []
+    total = len(records) if hasattr(records, "__len__") else None
+    with (
+        quarantine.open("w", newline="", encoding="utf-8") as handle,
+        pa.OSFile(str(spool), "wb") as sink,
+        pa.ipc.new_stream(sink, _SPOOL_SCHEMA) as stream,
+    ):
+        bad = csv.DictWriter(handle, QUARANTINE_COLUMNS, lineterminator="\n")
+        bad.writeheader()
+        results = _work(records, how)
+        for number, (record, result) in enumerate(track(results, "ingest: prepare", total, "image"), start=1):
+            patient = patient_pseudonym(record, number, how.key)
+            if isinstance(result, Rejected):
+                rejected[result.reason] += 1
+                bad.writerow(_quarantine_row(record, number, patient, result))
+                continue
+            row = result.row | {"patient_id": patient}
+            if row["image_id"] in seen:
+                # The picture is there already: the id is then that of the picture with its owner.
+                owned = f"{row['image_id']}:{patient}:{record.eye}"
+                row["image_id"] = hashlib.sha256(owned.encode()).hexdigest()[:16]
+                if row["image_id"] in seen:
+                    repeated += 1
+                    bad.writerow(
+                        _quarantine_row(record, number, patient, Rejected("repeated", "same picture, patient and eye"))
+                    )
+                    continue
+            seen.add(row["image_id"])
+            row["image"]["path"] = f"{row['image_id']}.jpg"
+            index.image_ids.append(row["image_id"])
+            index.patients.append(patient)
+            index.eyes.append(record.eye)
+            index.classes.append(classes_of(record))
+            index.hashes.append(result.hash)
+            quality += row["quality"]
+            rows.append(row)
+            if len(rows) == 4 * _CHUNK:
+                stream.write_batch(pa.RecordBatch.from_pylist(rows, schema=_SPOOL_SCHEMA))
+                rows = []
+        if rows:
+            stream.write_batch(pa.RecordBatch.from_pylist(rows, schema=_SPOOL_SCHEMA))
+    return index, rejected, repeated, quality
+
+
+def _work(records: Iterable[Record], how: Ingestion) -> Iterator[tuple[Record, Prepared | Rejected]]:
+    """Prepared records in their order; never more than a few chunks per worker in memory."""
+    chunks = iter(lambda source=iter(records): list(itertools.islice(source, _CHUNK)), [])
+    if how.workers == 1:
+        for chunk in chunks:
+            yield from zip(chunk, _prepare_chunk(chunk, how), strict=True)
+        return
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["retinalogos.cohort.prepare"])
+    with ProcessPoolExecutor(how.workers, mp_context=context) as pool:
+        waiting: deque[tuple[list[Record], Future[list[Prepared | Rejected]]]] = deque()
+        try:
+            for chunk in chunks:
+                waiting.append((chunk, pool.submit(_prepare_chunk, chunk, how)))
+                if len(waiting) > 3 * how.workers:
+                    done, future = waiting.popleft()
+                    yield from zip(done, future.result(), strict=True)
+            while waiting:
+                done, future = waiting.popleft()
+                yield from zip(done, future.result(), strict=True)
+        finally:
+            for _, future in waiting:
+                future.cancel()
+
+
+def _prepare_chunk(chunk: list[Record], how: Ingestion) -> list[Prepared | Rejected]:
+    return [prepare(record, how.size, how.jpeg_quality) for record in chunk]
+
+
+def patient_pseudonym(record: Record, number: int, key: bytes) -> str:
+    """Pseudonym of the record's patient; an image whose patient is not known is a patient of its own."""
+    identifier = record.patient if record.patient is not None else f"{record.name}#{number}"
+    return pseudonym(record.source, identifier, key)
+
+
+def _quarantine_row(record: Record, number: int, patient: str, why: Rejected) -> dict[str, Any]:
+    # A file's name often holds the patient's number; it is then replaced by the pseudonym.
+    name = record.name if record.patient is None else record.name.replace(record.patient, patient)
+    return dict(zip(QUARANTINE_COLUMNS, (number, name, patient, record.eye, why.reason, why.detail), strict=True))
+
+
+def classes_of(record: Record) -> tuple[str, ...]:
+    """Classes that the split keeps in proportion: grade, glaucoma, findings."""
+    classes = [f"finding:{code}" for code in record.findings or ()]
+    if record.dr_grade is not None:
+        classes.append(f"dr_grade:{record.dr_grade}")
+    if record.glaucoma is not None:
+        classes.append(f"glaucoma:{record.glaucoma}")
+    return tuple(classes)
+
+
+def _check_share(rejected: Counter[str], kept: int, quarantine: Path, allowed: float) -> None:
+    bad = sum(rejected.values())
+    if bad > allowed * (bad + kept):
+        reasons = ", ".join(f"{count} {reason}" for reason, count in rejected.most_common())
+        raise DataError(
+            f"{bad} of {bad + kept} files are unusable ({reasons}), which is more than the share of {allowed:g} that "
+            f"`quarantine_share` allows; {quarantine} lists them"
+        )
+
+
+def _duplicates(index: _Index, distance: int) -> tuple[list[tuple[int, int]], dict[int, str]]:
+    """Pairs of rows that show the same picture, and the group of each row that is in one."""
+    neighbours = Neighbours(distance, HASH_BITS)
+    groups = Groups(len(index.hashes))
+    pairs: list[tuple[int, int]] = []
+    rows: list[int] = []
+    for row, value in enumerate(index.hashes):
+        if value is None:
+            continue
+        for near in neighbours.near(value):
+            pairs.append((rows[near], row))
+            groups.join(rows[near], row)
+        neighbours.add(value)
+        rows.append(row)
+    members = {row for pair in pairs for row in pair}
+    return pairs, {row: index.image_ids[groups.find(row)] for row in sorted(members)}
+
+
+def _spooled(spool: Path) -> Iterator[dict[str, Any]]:
+    with pa.OSFile(str(spool), "rb") as source, pa.ipc.open_stream(source) as stream:
+        for batch in stream:
+            yield from batch.to_pylist()

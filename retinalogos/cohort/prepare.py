@@ -1,0 +1,101 @@
+"""One record to one row: decode, cut to the field of view, resize, judge, hash, encode. Runs in the workers."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from retinalogos.cohort.deidentify import OLDEST_AGE, deidentify_text
+from retinalogos.cohort.duplicates import perceptual_hash
+from retinalogos.cohort.field_of_view import find_field, place, square_image, square_map
+from retinalogos.cohort.picture import UnusableImage, read_classes, read_picture
+from retinalogos.cohort.quality import assess_quality
+from retinalogos.cohort.readers.record import Drawing, Record
+from retinalogos.cohort.shards import encode_jpeg, encode_png
+
+# Grey levels of standard deviation in the green channel below which nothing can be seen (ODIR-5K's darkest has 4.9).
+LEAST_DEVIATION = 2.0
+
+# Least share of a pixel that a class must cover to be kept when a map is made smaller: vessels are thinner than a
+# pixel, lesions are small, the disc and the field are large.
+LEAST_SHARE = {"lesions": 0.25, "vessels": 0.4, "disc_cup": 0.5, "fov": 0.5}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A row without split and patient, and the perceptual hash of its picture (None: not looked for duplicates)."""
+
+    row: dict[str, Any]
+    hash: int | None
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """Why a record cannot become a row."""
+
+    reason: str
+    detail: str
+
+
+def prepare(record: Record, size: int, jpeg_quality: int) -> Prepared | Rejected:
+    """Makes the row of one record; a bad file is rejected with its reason, whatever is wrong with it."""
+    try:
+        image, maps, coverage = _drawn(record) if callable(record.image) else _photographed(record, size)
+        if image[..., 1].std() < LEAST_DEVIATION:
+            raise UnusableImage("featureless", "nothing can be seen in the picture")
+    except UnusableImage as error:
+        return Rejected(error.reason, error.detail)
+    encoded = encode_jpeg(image, jpeg_quality)
+    row: dict[str, Any] = {
+        "image_id": hashlib.sha256(image.tobytes()).hexdigest()[:16],
+        "eye": record.eye,
+        "age": None if record.age is None else min(record.age, OLDEST_AGE),
+        "sex": record.sex,
+        "dr_grade": record.dr_grade,
+        "dme": record.dme,
+        "glaucoma": record.glaucoma,
+        "vcdr": record.vcdr,
+        "findings": None if record.findings is None else sorted(set(record.findings)),
+        "report": None if record.report is None else deidentify_text(record.report),
+        "labels": _labels(record),
+        "quality": assess_quality(image, coverage).score,
+        "source": record.source,
+        "licence": record.licence,
+        "width": size,
+        "height": size,
+        "sha256": hashlib.sha256(encoded).hexdigest(),
+        "image": {"bytes": encoded, "path": None},
+        "truth": record.truth,
+    }
+    for name, classes in maps.items():
+        row[name] = {"bytes": encode_png(classes), "path": f"{name}.png"}
+    return Prepared(row, perceptual_hash(image))
+
+
+def _drawn(record: Record) -> tuple[np.ndarray, dict[str, np.ndarray], float]:
+    assert callable(record.image)
+    drawing: Drawing = record.image()
+    fov = drawing.maps.get("fov")
+    coverage = 1.0 if fov is None else min(1.0, float((fov > 0).mean()) / (np.pi / 4))
+    return drawing.image, dict(drawing.maps), coverage
+
+
+def _photographed(record: Record, size: int) -> tuple[np.ndarray, dict[str, np.ndarray], float]:
+    assert not callable(record.image)
+    image = read_picture(record.image, size)
+    frame = find_field(image)
+    at = place(frame, image.shape[1], image.shape[0], size)
+    maps = {}
+    for name, layers in record.maps.items():
+        classes = read_classes(layers)
+        maps[name] = square_map(classes, frame, at, LEAST_SHARE[name])
+    return square_image(image, frame, at), maps, frame.coverage
+
+
+def _labels(record: Record) -> str | None:
+    if not record.labels:
+        return None
+    clean = {key: deidentify_text(value) if isinstance(value, str) else value for key, value in record.labels.items()}
+    return json.dumps(clean, ensure_ascii=False, sort_keys=True)

@@ -1,0 +1,64 @@
+"""Quality of a fundus photograph, 0 (unusable) to 1, from four simple measures."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+# Quality is measured at one size, so that it does not depend on the size of the stored image.
+MEASURED_SIDE = 128
+
+# Values at which a measure is full (1): medians of ODIR-5K, see docs/cohorts.md.
+FULL_SHARPNESS = 4.0
+FULL_CONTRAST = 60.0
+
+
+@dataclass(frozen=True)
+class Quality:
+    """The four measures, each 0-1, and their geometric mean."""
+
+    sharpness: float
+    contrast: float
+    illumination: float
+    coverage: float
+
+    @property
+    def score(self) -> float:
+        """Geometric mean: one bad measure makes a bad picture."""
+        product = self.sharpness * self.contrast * self.illumination * self.coverage
+        return float(product**0.25)
+
+
+def assess_quality(image: np.ndarray, coverage: float) -> Quality:
+    """Sharpness, contrast and evenness of light of the green channel, where vessels and lesions stand out best.
+
+    - sharpness: standard deviation of the band between Gaussian blurs of 0.7 and 2 pixels at 128 pixels across
+      (structures the width of a vessel), over ``FULL_SHARPNESS`` grey levels, at most 1;
+    - contrast: 5th to 95th percentile, over ``FULL_CONTRAST`` grey levels, at most 1;
+    - illumination: 1 - (standard deviation of the blur of 16 pixels) / (its mean), at least 0;
+    - coverage: share of the field's ellipse that is lit.
+
+    Args:
+        image: uint8, side × side × 3, cropped to the field of view.
+        coverage: as of :func:`retinalogos.cohort.field_of_view.find_field`.
+    """
+    green = image[..., 1]
+    if green.shape[0] > MEASURED_SIDE:
+        green = cv2.resize(green, (MEASURED_SIDE, MEASURED_SIDE), interpolation=cv2.INTER_AREA)
+    inside = _disc(green.shape[0])
+    level = green.astype(np.float32)
+    fine = cv2.GaussianBlur(level, (0, 0), 0.7) - cv2.GaussianBlur(level, (0, 0), 2.0)
+    coarse = cv2.resize(green, (8, 8), interpolation=cv2.INTER_AREA).astype(np.float32)[_disc(8)]
+    low, high = np.percentile(green[inside], (5, 95))
+    return Quality(
+        sharpness=min(1.0, float(fine[inside].std()) / FULL_SHARPNESS),
+        contrast=min(1.0, float(high - low) / FULL_CONTRAST),
+        illumination=max(0.0, 1.0 - float(coarse.std()) / max(1.0, float(coarse.mean()))),
+        coverage=coverage,
+    )
+
+
+def _disc(side: int) -> np.ndarray:
+    # Inner disc of 0.9 of the radius: the edge of the field is sharp in every picture.
+    axis = (np.arange(side) + 0.5) / side * 2 - 1
+    return axis[:, None] ** 2 + axis[None, :] ** 2 < 0.81
