@@ -28,6 +28,9 @@ _VENOUS = np.array([0.30, 0.78, 0.52], np.float32)
 _CLOT = np.array([0.50, 1.05, 0.70], np.float32)
 _MELANIN = np.array([0.45, 0.62, 0.55], np.float32)
 
+# Between the choroidal vessels lies pigment; over them blood, which is orange.
+_CHOROID = np.array([0.55, 1.05, 0.95], np.float32)
+
 _EXUDATE = np.array([250, 232, 120], np.float32)
 _COTTON = np.array([246, 238, 206], np.float32)
 _DRUSEN = np.array([245, 210, 120], np.float32)
@@ -155,11 +158,12 @@ class _Painter:
         macula = 0.34 * np.exp(-((from_fovea / 1.15) ** 2)) + 0.30 * np.exp(-((from_fovea / 0.5) ** 2))
         pigment += (0.45 + 0.75 * record.macular_pigment) * macula * (0.8 + 0.4 * record.melanin)
         from_disc = np.hypot(self.gx - record.disc[0], self.gy - record.disc[1])
-        pigment -= 0.16 * np.exp(-((from_disc / 2.6) ** 2))
+        pigment -= 0.12 * np.exp(-((from_disc / 2.6) ** 2))
+        choroid = np.zeros_like(pigment)
         if record.tessellation > 0.05:
-            pigment = pigment + self._choroid(from_fovea) * record.tessellation
+            choroid = record.tessellation * self._choroid(from_fovea)
         hue = 0.04 * self._noise(3)
-        density = base + pigment[..., None] * (_MELANIN / 0.55) + hue[..., None] * np.array([-0.3, 0.4, 1.0], np.float32)
+        density = base + pigment[..., None] * (_MELANIN / 0.55) + choroid[..., None] * _CHOROID + hue[..., None] * np.array([-0.3, 0.4, 1.0], np.float32)
         if record.sheen > 0.05:
             density -= self._sheen(from_fovea, from_disc)[..., None] * np.array([0.8, 1.0, 1.25], np.float32)
         if record.nerve_fibre_defect:
@@ -169,23 +173,23 @@ class _Painter:
     def _choroid(self, from_fovea: np.ndarray) -> np.ndarray:
         """Density of the pigment between the choroidal vessels, which stream from the pole to the vortex veins."""
         rng = self.rng
-        k = 130
+        k = 330
         radius, angle = FIELD_RADIUS * np.sqrt(rng.uniform(0.02, 1, k)), rng.uniform(0, 2 * np.pi, k)
         start = np.stack([radius * np.cos(angle), radius * np.sin(angle)], -1)
         # Towards the nearest of four vortex veins, beyond the field at its diagonals.
         goal = np.sign(start + 1e-6) * np.array([6.5, 9.0])
         heading = np.arctan2(*(goal - start).T[::-1])
-        path, _, _ = grow(rng, start, heading + rng.normal(0, 0.5, k), heading, np.full(k, 1.5), np.full(k, 4.5), 0.22, 20)
+        path, _, _ = grow(rng, start, heading + rng.normal(0, 0.5, k), heading, np.full(k, 1.2), rng.uniform(1.2, 3.4, k), 0.30, 14)
         canvas = np.zeros((2 * _GRID, 2 * _GRID), np.uint8)
         scale = 2 * _GRID / FIELD_MM * 2**_SHIFT
         points = np.rint((path + FIELD_MM / 2) * scale).astype(np.int32)
-        thickness = rng.integers(3, 8, k)
+        thickness = rng.integers(2, 6, k)
         for curve, t in zip(points, thickness, strict=True):
             cv2.polylines(canvas, [curve], False, 255, int(t), cv2.LINE_8, _SHIFT)
         vessels = cv2.resize(canvas, (_GRID, _GRID), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
-        vessels = cv2.GaussianBlur(vessels, (0, 0), 0.9)
+        vessels = cv2.GaussianBlur(vessels, (0, 0), 1.1)
         # The pigment epithelium of the macula hides the choroid.
-        return (0.42 * (0.5 - vessels)) * (1 - 0.8 * np.exp(-((from_fovea / 2.0) ** 2)))
+        return (0.48 * (0.5 - vessels)) * (1 - 0.8 * np.exp(-((from_fovea / 2.0) ** 2)))
 
     def _sheen(self, from_fovea: np.ndarray, from_disc: np.ndarray) -> np.ndarray:
         """Reflex of the nerve-fibre layer: bright striae along the arcades, a ring round the macula."""
@@ -229,9 +233,9 @@ class _Painter:
 
         patch = image[window]
         around = patch.mean((0, 1))
-        bright = float(np.clip(np.array(record.colour).mean() / 125, 0.75, 1.12))
-        rim = 0.40 * np.minimum(around * 1.42, 255) + 0.60 * bright * np.array([238, 158, 104], np.float32)
-        pale = 0.30 * np.minimum(around * 1.75, 255) + 0.70 * bright * np.array([255, 236, 176], np.float32)
+        bright = float(np.clip(np.array(record.colour).mean() / 110, 0.86, 1.08))
+        rim = 0.35 * np.minimum(around * 1.45, 255) + 0.65 * bright * np.array([250, 164, 98], np.float32)
+        pale = 0.22 * np.minimum(around * 1.75, 255) + 0.78 * bright * np.array([255, 238, 170], np.float32)
         blend = patch
         if record.peripapillary_atrophy:
             crescent = np.hypot((u - 0.75 * record.peripapillary_atrophy) / (width / 2 + 0.55 * record.peripapillary_atrophy),
@@ -273,10 +277,10 @@ class _Painter:
         self, image: np.ndarray, vessels: list[Vessel], artery: np.ndarray, vein: np.ndarray, disc_cup: np.ndarray
     ) -> np.ndarray:
         # A crossing artery lies in front of the vein (in the great majority of crossings).
-        thick = [v for v in vessels if v.generation < 2 and v.width[0] > 0.045]
-        reflex = self._fill(
-            [v.outline(0.32) for v in thick], [165 if v.kind == ARTERY else 90 for v in thick]
-        )
+        # The light streak along the crest of a vessel is seen on the larger ones, off the disc.
+        thick = [v for v in vessels if v.generation == 0 and v.width[0] > 0.06]
+        reflex = self._fill([v.outline(0.30) for v in thick], [170 if v.kind == ARTERY else 85 for v in thick])
+        reflex[disc_cup > 0] = 0
         behind = vein * (1 - 0.5 * artery)
         density = artery[..., None] * _ARTERIAL + behind[..., None] * _VENOUS
         image = image * np.exp(-density)
@@ -300,8 +304,8 @@ class _Painter:
 
         put("drusen", _DRUSEN, 0.45, 0.02)
         put("soft_exudate", _COTTON, 0.72, 0.09)
-        stain("haemorrhage", 0.85, 0.018)
-        stain("microaneurysm", 0.80, 0.010)
+        stain("haemorrhage", 0.66, 0.026)
+        stain("microaneurysm", 0.72, 0.010)
         put("hard_exudate", _EXUDATE, 0.92, 0.012)
         if lesions.tangles:
             image = image * np.exp(-0.75 * self._fill(lesions.tangles)[..., None] * _VENOUS)

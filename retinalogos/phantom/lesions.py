@@ -132,18 +132,18 @@ def _haemorrhages(rng: np.random.Generator, record: "PhantomRecord", lesions: Le
         flame = rng.random(count) < record.flame_share
         direction = _fibre_direction(record, centre)
         # Dots and blots from just above the size of a microaneurysm to a quarter of a disc diameter and more.
-        radius = np.clip(np.exp(rng.normal(np.log(0.105), 0.42, count)), 0.065, 0.36)
+        radius = np.clip(np.exp(rng.normal(np.log(0.088), 0.45, count)), 0.063, 0.34)
         round_ones = blobs(rng, centre[~flame], radius[~flame], rng.uniform(1, 1.5, (~flame).sum()), 0.0, 0.22)
         lesions.add("haemorrhage", round_ones, int((~flame).sum()))
         for place, angle in zip(centre[flame], direction[flame], strict=True):
             # A flame: a bundle of streaks between the nerve fibres, frayed at both ends.
-            streaks = int(rng.integers(3, 6))
+            streaks = int(rng.integers(4, 7))
             length = np.clip(rng.normal(0.55, 0.15), 0.3, 0.9) * rng.uniform(0.6, 1.0, streaks)
-            side = np.linspace(-0.5, 0.5, streaks) * 0.055 * streaks
+            side = np.linspace(-0.5, 0.5, streaks) * 0.036 * streaks
             shift = rng.normal(0, 0.07, streaks)
             normal, along = np.array([-np.sin(angle), np.cos(angle)]), np.array([np.cos(angle), np.sin(angle)])
             middle = place + side[:, None] * normal + shift[:, None] * along
-            outlines = blobs(rng, middle, np.sqrt(length * 0.075 / np.pi), length / 0.075, angle, 0.05, 12)
+            outlines = blobs(rng, middle, np.sqrt(length * 0.05 / np.pi), length / 0.05, angle, 0.05, 12)
             lesions.add("haemorrhage", outlines, 1)
     if record.disc_haemorrhage:
         # A splinter across the border of the disc, mostly inferotemporal.

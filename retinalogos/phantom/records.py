@@ -24,12 +24,12 @@ GLAUCOMA_WEIGHTS = (0.72, 0.08, 0.20)  # no, suspect, glaucoma
 
 # Background colour (RGB, 0-255) of the cameras and fundi seen in ODIR-5K, HRF and IDRiD, read off the pictures by eye.
 TONES = {
-    "orange": (204, 112, 52),
-    "red-orange": (208, 84, 44),
-    "brown": (158, 98, 48),
-    "pink": (188, 116, 98),
-    "olive": (172, 126, 66),
-    "dark red": (148, 62, 38),
+    "orange": (182, 92, 38),
+    "red-orange": (186, 66, 32),
+    "brown": (138, 80, 36),
+    "pink": (164, 92, 74),
+    "olive": (146, 102, 48),
+    "dark red": (132, 50, 28),
 }
 _TONE_WEIGHTS = (0.30, 0.20, 0.16, 0.14, 0.12, 0.08)
 
@@ -249,8 +249,8 @@ def _patient(
     first_grade = int(rng.choice(5, p=grades))
     first_glaucoma = int(rng.choice(3, p=glaucoma))
     tone = str(rng.choice(list(TONES), p=_TONE_WEIGHTS))
-    brightness = rng.normal(0, 0.09)
-    colour = tuple(float(min(c * np.exp(brightness + rng.normal(0, 0.05)), 245)) for c in TONES[tone])
+    brightness = rng.normal(0, 0.08)
+    colour = tuple(float(min(c * np.exp(brightness + rng.normal(0, 0.04)), 245)) for c in TONES[tone])
     melanin = float(rng.beta(3, 3))
     myopia = float(rng.beta(1.2, 3.2))
     # Tessellation grows with age and axial length and shrinks with pigment (Yan et al., Ophthalmology 2015, 122:133).

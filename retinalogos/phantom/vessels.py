@@ -45,9 +45,11 @@ def grow_vessels(record: "PhantomRecord") -> list[Vessel]:
     """
     rng = np.random.default_rng([record.seed, 2])
     vessels: list[Vessel] = []
+    # Artery and vein of a pair run side by side; which of them arches wider differs from arcade to arcade.
+    wider = rng.choice([-1.0, 1.0], 8)
     for kind in (VEIN, ARTERY):
-        level = _trunks(rng, record, kind)
-        for generation, count in enumerate((9, 5, 3)):
+        level = _trunks(rng, record, kind, wider if kind == VEIN else -wider)
+        for generation, count in enumerate((7, 3, 2)):
             grown, branches = _stretch(rng, record, kind, generation, level, count)
             vessels += grown
             if branches is None:
@@ -68,7 +70,7 @@ class _Seeds:
     calibre: np.ndarray  # mm
 
 
-def _trunks(rng: np.random.Generator, record: "PhantomRecord", kind: int) -> _Seeds:
+def _trunks(rng: np.random.Generator, record: "PhantomRecord", kind: int, wider: np.ndarray) -> _Seeds:
     calibre = record.vein_um / 1000 * (record.arteriole_venule_ratio if kind == ARTERY else 1.0)
     sides = np.array([-1, 1])
     superior, inferior = record.arcade_mm
@@ -78,16 +80,17 @@ def _trunks(rng: np.random.Generator, record: "PhantomRecord", kind: int) -> _Se
                               sides * rng.uniform(155, 178, 2)])  # fmt: skip
     target = np.concatenate([sides * rng.normal(5, 6, 2), sides * rng.normal(142, 10, 2), sides * rng.uniform(-12, 4, 2),
                              sides * rng.uniform(168, 184, 2)])  # fmt: skip
-    spread = 1 + (0.10 if kind == VEIN else -0.10) * rng.choice([-1, 1]) + rng.normal(0, 0.03, 2)
-    relax = np.concatenate([np.array([superior, inferior]) * spread, rng.uniform(2, 4, 2), np.full(4, 1.6)])
+    spread = 1 + 0.12 * wider[:2] + rng.normal(0, 0.03, 2)
+    heading = heading + np.tile(sides, 4) * wider * np.array([7, 7, -9, -9, 6, 6, 4, 4])
+    relax = np.concatenate([np.array([superior, inferior]) * spread, rng.uniform(2.5, 4.5, 2), np.full(4, 1.6)])
     length = np.concatenate([rng.uniform(12, 15, 2), rng.uniform(7, 9, 2), rng.uniform(2.4, 3.4, 2), rng.uniform(3, 5, 2)])
-    share = np.array([1, 1, 0.74, 0.74, 0.36, 0.36, 0.40, 0.40]) * np.concatenate(
+    share = np.array([1, 1, 0.70, 0.70, 0.32, 0.32, 0.32, 0.32]) * np.concatenate(
         [1 + rng.normal(0, 0.03, 4), 1 + rng.normal(0, 0.1, 4)]
     )
-    # The central vessels enter at the nasal side of the cup.
+    # The central vessels enter at the nasal side of the cup and are pushed nasally as it grows.
     width, height = record.disc_size
     start = np.array(record.disc) + np.stack(
-        [np.full(8, -0.07 * width) + rng.normal(0, 0.02, 8), np.tile(sides, 4) * 0.06 * height + rng.normal(0, 0.02, 8)], -1
+        [-(0.04 + 0.24 * record.vcdr) * width + rng.normal(0, 0.03, 8), np.tile(sides, 4) * 0.10 * height + rng.normal(0, 0.03, 8)], -1
     )
     return _Seeds(start, np.deg2rad(heading) + tilt, np.deg2rad(target) + tilt, relax, length, calibre * share)
 
@@ -131,6 +134,12 @@ def _stretch(
     to_fovea = np.hypot(path[..., 0] - record.fovea[0], path[..., 1] - record.fovea[1])
     outside = (np.hypot(path[..., 0], path[..., 1]) > FIELD_RADIUS + 0.3) | (to_fovea < _AVASCULAR_MM)
     outside |= calibre < _THINNEST_MM
+    if generation:
+        # Branches end short of the avascular zone, and neither half's vessels cross the horizontal raphe.
+        outside |= to_fovea < rng.uniform(0.45, 1.3, (k, 1))
+        axis = np.deg2rad(record.disc_fovea_angle)
+        above = (path[..., 1] - record.disc[1]) * np.cos(axis) - (path[..., 0] - record.disc[0]) * np.sin(axis)
+        outside |= (above * above[:, :1] < 0) & (path[..., 0] > record.disc[0])
     stop = np.where(outside.any(1), outside.argmax(1), points)
 
     vessels, rows, columns = [], [], []
@@ -151,14 +160,17 @@ def _stretch(
     i, j = np.array(rows), np.array(columns)
     start, parent = path[i, at[i, j]], angle[i, at[i, j]]
     # The smaller the branch beside its parent the nearer to a right angle it leaves (Zamir & Brown 1982).
-    heading = parent + sides[i, j] * np.deg2rad(rng.uniform(62, 82, len(i)) - 30 * share[i, j])
+    heading = parent + sides[i, j] * np.deg2rad(rng.uniform(56, 80, len(i)) - 30 * share[i, j])
     to_fovea_angle = np.arctan2(record.fovea[1] - start[:, 1], record.fovea[0] - start[:, 0])
     pole = (np.array(record.fovea) + np.array(record.disc)) / 2
     outward = np.arctan2(start[:, 1] - pole[1], start[:, 0] - pole[0])
     inner = np.cos(heading - to_fovea_angle) > np.cos(heading - outward)
     inner &= start[:, 0] > record.disc[0] + 0.4
     target = np.where(inner, to_fovea_angle, outward)
-    target = heading + ((target - heading + np.pi) % (2 * np.pi) - np.pi) * rng.uniform(0.35, 0.9, len(i))
+    # Most branches go the way of their parent, opening outwards or towards the macula.
+    target = parent + ((target - parent + np.pi) % (2 * np.pi) - np.pi) * np.where(
+        inner, rng.uniform(0.45, 0.95, len(i)), rng.uniform(0.15, 0.7, len(i))
+    )
     calibre_mm = branch[i, j]
-    length = 5.2 * (calibre_mm / 0.08) ** 0.8 * rng.uniform(0.7, 1.2, len(i))
-    return vessels, _Seeds(start, heading, target, 0.45 * length, length, calibre_mm)
+    length = 4.0 * (calibre_mm / 0.08) ** 0.8 * rng.uniform(0.7, 1.2, len(i))
+    return vessels, _Seeds(start, heading, target, 0.35 * length, length, calibre_mm)
