@@ -8,6 +8,8 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "2")
+# Tests that look at what MLflow is told switch it on, with a store of their own.
+os.environ.setdefault("RETINALOGOS_TRACKING", "off")
 
 ROOT = Path(__file__).parent.parent
 

@@ -1,0 +1,175 @@
+"""Command line of the steps: ``python -m components list | schema STEP | run STEP …``."""
+
+import argparse
+import json
+import sys
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+
+from components import ROOT
+from components.runner import load_step, run_step, summaries
+from components.step import METRICS
+from retinalogos.errors import DataError, UsageError
+
+EXAMPLES = textwrap.dedent(
+    """\
+    examples:
+      python -m components list
+      python -m components schema caption
+      python -m components run ingest --out cohort=data/cohort --set reader=phantom
+      python -m components run caption --in cohort=data/cohort --out captions=data/captions --set wordings=2
+      python -m components run encode --stage encode_curated --in cohort=data/cohort \\
+          --in captions=data/curated_captions --in autoencoder=models/autoencoder --out latents=data/curated_latents
+
+    exit code: 0 done, 1 the step failed, 2 wrong use (the reason stands in one line)
+    """
+)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without the usage before it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise argparse.ArgumentTypeError(f"expected name=value, got {text!r}")
+    return name, value
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python -m components",
+        description="Runs one step of the workflow, or tells what steps there are.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
+    commands.add_parser("list", help="the steps, a line each: name and what it does")
+    schema = commands.add_parser("schema", help="parameters (JSON schema), inputs and outputs of a step, as JSON")
+    schema.add_argument("step", help="name of the step, see `list`")
+    run = commands.add_parser(
+        "run",
+        help="run a step",
+        description="Runs a step. Its parameters are its section of params.yaml, then what --set says.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    run.add_argument("step", help="name of the step, see `list`")
+    run.add_argument(
+        "--in", dest="inputs", metavar="NAME=PATH", type=_pair, action="append", default=[], help="an input, by port"
+    )
+    run.add_argument(
+        "--out",
+        dest="outputs",
+        metavar="NAME=PATH",
+        type=_pair,
+        action="append",
+        default=[],
+        help="an output, by port; `metrics` may be left out: metrics/<stage>.json",
+    )
+    run.add_argument(
+        "--set",
+        dest="settings",
+        metavar="KEY=VALUE",
+        type=_pair,
+        action="append",
+        default=[],
+        help="a parameter, its value as YAML; dots lead into nested ones",
+    )
+    run.add_argument("--params", type=Path, default=ROOT / "params.yaml", help="parameter file (default: params.yaml)")
+    run.add_argument("--stage", help="section of the parameter file and name of the run (default: the step's name)")
+    return parser
+
+
+def section(path: Path, name: str) -> dict[str, Any]:
+    """Section ``name`` of a parameter file; empty where it has none.
+
+    Raises:
+        UsageError: the file is missing or no mapping of sections.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except FileNotFoundError:
+        raise UsageError(f"no parameter file at {path}") from None
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
+    values = content.get(name) or {} if isinstance(content, dict) else None
+    if not isinstance(values, dict):
+        raise UsageError(f"{path}: {name} should be a section with a parameter a line")
+    return values
+
+
+def overlay(values: dict[str, Any], key: str, text: str) -> None:
+    """Sets ``values["a"]["b"]`` for key ``a.b``, the text read as YAML."""
+    *outer, last = key.split(".")
+    for name in outer:
+        inner = values.setdefault(name, {})
+        if not isinstance(inner, dict):
+            raise UsageError(f"{key}: {name} holds a value, not a section")
+        values = inner
+    try:
+        values[last] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UsageError(f"{key}: {text!r} is no YAML value") from None
+
+
+def _paths(pairs: Sequence[tuple[str, str]], kind: str) -> dict[str, Path]:
+    paths = {name: Path(path) for name, path in pairs}
+    if len(paths) < len(pairs):
+        raise UsageError(f"an {kind} is given twice among {', '.join(name for name, _ in pairs)}")
+    return paths
+
+
+def _schema(name: str) -> dict[str, Any]:
+    step = load_step(name)
+    ports = {
+        kind: {
+            port: {"description": value.description, "artifact": value.artifact, "optional": value.optional}
+            for port, value in given.items()
+        }
+        for kind, given in (("inputs", step.inputs), ("outputs", step.outputs))
+    }
+    ports["outputs"][METRICS] = {"description": "metrics of the step (JSON)", "artifact": "Metrics", "optional": True}
+    return {"name": step.name, "summary": step.summary, "params": step.params.model_json_schema(), **ports}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        if options.command == "list":
+            steps = summaries()
+            width = max(map(len, steps), default=0)
+            for name, summary in steps.items():
+                print(f"{name:<{width}}  {summary}")
+        elif options.command == "schema":
+            print(json.dumps(_schema(options.step), indent=2))
+        else:
+            step = load_step(options.step)
+            values = section(options.params, options.stage or step.name)
+            for key, text in options.settings:
+                overlay(values, key, text)
+            run_step(step, values, _paths(options.inputs, "input"), _paths(options.outputs, "output"), options.stage)
+    except UsageError as error:
+        print(f"error: {_line(error)}", file=sys.stderr)
+        return 2
+    except DataError as error:
+        print(f"error: {_line(error)}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
