@@ -22,7 +22,9 @@ class PretrainParams(Params):
 
     seed: int
     backbone: BackboneConfig
-    standardise_text: bool = Field(description="fit the scale of text features; false for weights pre-trained on raw ones")
+    standardise_text: bool = Field(
+        description="fit the scale of text features; false for weights pre-trained on raw ones"
+    )
     flow: FlowConfig
     training: TrainingConfig
     sampling: SamplingConfig

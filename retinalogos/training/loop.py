@@ -50,7 +50,8 @@ def train(
     """
     where = device()
     dtype = compute_dtype(config.precision, where)
-    model.to(where).train()
+    # Convolutions run faster channels-last on every device; matrices are not touched by it.
+    model.to(where, memory_format=torch.channels_last).train()
     average = {name: value.detach().clone() for name, value in model.state_dict().items()}
     optimizer = torch.optim.AdamW(
         _decayed(model, config.weight_decay),
@@ -125,7 +126,7 @@ def train(
     log.mkdir(parents=True, exist_ok=True)
     (log / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     model.load_state_dict(average)
-    return model.eval().cpu()
+    return model.eval().to("cpu", memory_format=torch.contiguous_format)
 
 
 def schedule(step: int, steps: int, warmup: int) -> float:

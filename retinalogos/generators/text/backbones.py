@@ -23,7 +23,9 @@ _UNET_TIME_SCALE = 1000.0
 _ROTARY_POSITIONS = 384
 
 
-def build_backbone(name: BackboneName, latent_channels: int, text_dim: int, size: int, config: dict[str, Any]) -> ModelMixin:
+def build_backbone(
+    name: BackboneName, latent_channels: int, text_dim: int, size: int, config: dict[str, Any]
+) -> ModelMixin:
     """A new backbone with seeded random weights (seed torch before the call).
 
     Args:
@@ -87,7 +89,9 @@ def _rotary(head_dim: int, linear_factor: float, ntk_factor: float) -> Tensor:
     )
 
 
-def velocity(backbone: nn.Module, x_bchw: Tensor, t_b: Tensor, text_bnd: Tensor, mask_bn: Tensor, pooled_bd: Tensor) -> Tensor:
+def velocity(
+    backbone: nn.Module, x_bchw: Tensor, t_b: Tensor, text_bnd: Tensor, mask_bn: Tensor, pooled_bd: Tensor
+) -> Tensor:
     """Predicted velocity (data − noise), B×C×H×W.
 
     Args:

@@ -55,7 +55,9 @@ def guided(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
     return unconditional + scale * (conditional - unconditional)
 
 
-def solve(velocity: Velocity, noise_bchw: Tensor, steps: int, shift: float = 1.0, solver: Solver = "midpoint") -> Tensor:
+def solve(
+    velocity: Velocity, noise_bchw: Tensor, steps: int, shift: float = 1.0, solver: Solver = "midpoint"
+) -> Tensor:
     """Integrates dx/dt = velocity(x, t) from noise at t = 0 to data at t = 1.
 
     Args:

@@ -51,7 +51,9 @@ class LatentWriter:
         self._pending_tokens += len(tokens_nd)
         return len(self._texts) - 1
 
-    def add_image(self, image_id: str, split: str, latents_chw: Tensor, coarse: Sequence[int], fine: Sequence[int]) -> None:
+    def add_image(
+        self, image_id: str, split: str, latents_chw: Tensor, coarse: Sequence[int], fine: Sequence[int]
+    ) -> None:
         """Adds an image's latents and the numbers of its coarse and fine captions."""
         self._images.append(
             {
@@ -70,7 +72,8 @@ class LatentWriter:
     def _flush_latents(self) -> None:
         if self._latents:
             save_file(
-                {"latents": torch.stack(self._latents)}, self.folder / f"latents-{self._shards['latents']:05d}.safetensors"
+                {"latents": torch.stack(self._latents)},
+                self.folder / f"latents-{self._shards['latents']:05d}.safetensors",
             )
             self._latents = []
             self._shards["latents"] += 1
@@ -108,7 +111,9 @@ class Latents:
         except FileNotFoundError:
             raise UsageError(f"{folder} holds no finished latents: it has no latents.json; run `encode`") from None
         shards = self.meta["shards"]
-        self._latents = [load_file(self.folder / f"latents-{i:05d}.safetensors")["latents"] for i in range(shards["latents"])]
+        self._latents = [
+            load_file(self.folder / f"latents-{i:05d}.safetensors")["latents"] for i in range(shards["latents"])
+        ]
         self._tokens = [load_file(self.folder / f"text-{i:05d}.safetensors")["tokens"] for i in range(shards["text"])]
         self.images: list[dict[str, Any]] = pq.read_table(self.folder / "images.parquet").to_pylist()
         self.texts: list[dict[str, Any]] = pq.read_table(self.folder / "texts.parquet").to_pylist()

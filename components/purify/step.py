@@ -1,0 +1,121 @@
+"""Stage 2: drops captions that break a text rule or do not agree with their image, and says which and why."""
+
+import csv
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import Field
+
+from components.step import Metrics, Params, Paths, Port, Step
+from retinalogos.captions.rules import check
+from retinalogos.captions.tokens import TokenBudget
+from retinalogos.cohort.schema import TABLE_COLUMNS
+from retinalogos.cohort.shards import Cohort
+from retinalogos.errors import DataError
+from retinalogos.generators.text import TextToFundusPipeline
+from retinalogos.generators.text.agreement import agreement
+from retinalogos.generators.text.latents import Latents
+from retinalogos.progress import track
+from retinalogos.training.configuration import device
+
+
+class PurifyParams(Params):
+    """Parameters of ``purify``."""
+
+    seed: int
+    agreement_quantile: float = Field(ge=0, lt=1, description="share of training captions that agree least, dropped")
+    agreement_draws: int = Field(ge=1, description="times and noises over which agreement is averaged")
+    batch_size: int = Field(ge=1)
+
+
+def run(params: PurifyParams, inputs: Paths, outputs: Paths) -> Metrics:
+    """See the module."""
+    captions = pq.read_table(inputs["captions"] / "captions.parquet")
+    meta = json.loads((inputs["captions"] / "captions.json").read_text())
+    rows = captions.to_pylist()
+    dropped = _against_rules(rows, Cohort(inputs["cohort"]), inputs)
+    scores = _agreements(params, rows, inputs)
+    least = np.quantile(list(scores.values()), params.agreement_quantile) if scores else float("-inf")
+    for number, score in scores.items():
+        if score < least and number not in dropped:
+            dropped[number] = ("agreement", f"{score:.4f} < {least:.4f}")
+    kept = [number for number in range(len(rows)) if number not in dropped]
+    if not kept:
+        raise DataError(f"{inputs['captions']}: purification drops every caption; look at the rules in dropped.csv")
+    outputs["curated"].mkdir(parents=True)
+    pq.write_table(captions.take(pa.array(kept)), outputs["curated"] / "captions.parquet")
+    curated = {**meta, "captions": len(kept), "dropped": len(dropped)}
+    (outputs["curated"] / "captions.json").write_text(json.dumps(curated, indent=2, sort_keys=True) + "\n")
+    _write_dropped(outputs["curated"] / "dropped.csv", rows, dropped)
+    reasons = [rule for rule, _ in dropped.values()]
+    by_rule = {f"dropped_{rule}": reasons.count(rule) for rule in sorted(set(reasons))}
+    values = np.array(list(scores.values())) if scores else np.zeros(1)
+    return {
+        "captions": len(rows),
+        "kept": len(kept),
+        "dropped": len(dropped),
+        "agreement_median": float(np.median(values)),
+        "agreement_positive_share": float((values > 0).mean()),
+        **by_rule,
+    }
+
+
+def _against_rules(rows: list[dict[str, Any]], cohort: Cohort, inputs: Paths) -> dict[int, tuple[str, str]]:
+    """Number of a caption → the first rule it breaks and how."""
+    meta = json.loads((inputs["captions"] / "captions.json").read_text())
+    budget = TokenBudget(meta["text_encoder"], meta["token_budget"])
+    records: Mapping[str, dict[str, Any]] = {row["image_id"]: row for row in cohort.table(TABLE_COLUMNS).to_pylist()}
+    dropped: dict[int, tuple[str, str]] = {}
+    for number, row in enumerate(track(rows, "purify: rules", unit="caption")):
+        violations = check(row["text"], records[row["image_id"]], budget)
+        if violations:
+            dropped[number] = (violations[0].rule, violations[0].detail)
+    return dropped
+
+
+def _agreements(params: PurifyParams, rows: list[dict[str, Any]], inputs: Paths) -> dict[int, float]:
+    """Number of a caption → its agreement, for every caption of a training image."""
+    latents = Latents(inputs["latents"])
+    pipeline = TextToFundusPipeline.from_pretrained(inputs["generator"]).to(device())
+    images = {row["image_id"]: i for i, row in enumerate(latents.images) if row["split"] == "train"}
+    texts = {row["text"]: i for i, row in enumerate(latents.texts)}
+    pairs = [
+        (number, images[row["image_id"]], texts[row["text"]])
+        for number, row in enumerate(rows)
+        if row["image_id"] in images and row["text"] in texts
+    ]
+    scores: dict[int, float] = {}
+    for start in track(range(0, len(pairs), params.batch_size), "purify: agreement", unit="batch"):
+        numbers, batch_images, batch_texts = zip(*pairs[start : start + params.batch_size], strict=True)
+        values = agreement(pipeline, latents, batch_images, batch_texts, params.agreement_draws, params.seed)
+        scores.update(zip(numbers, values.tolist(), strict=True))
+    return scores
+
+
+def _write_dropped(path: Path, rows: list[dict[str, Any]], dropped: dict[int, tuple[str, str]]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image_id", "wording", "granularity", "rule", "detail"])
+        for number, (rule, detail) in sorted(dropped.items()):
+            row = rows[number]
+            writer.writerow([row["image_id"], row["wording"], row["granularity"], rule, detail])
+
+
+STEP = Step(
+    name="purify",
+    summary="stage 2: drop captions that break a rule or do not agree with their image",
+    params=PurifyParams,
+    run=run,
+    inputs={
+        "cohort": Port("cohort", "Dataset"),
+        "captions": Port("captions", "Dataset"),
+        "latents": Port("latents and text features of stage 1", "Dataset"),
+        "generator": Port("generator of stage 1, the judge of agreement", "Model"),
+    },
+    outputs={"curated": Port("captions that stay, and dropped.csv", "Dataset")},
+)
