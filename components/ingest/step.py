@@ -31,7 +31,7 @@ class IngestParams(Params):
     test: Share
     quarantine_share: Share
     jpeg_quality: Annotated[int, Field(ge=50, le=100)]
-    near_distance: Annotated[int, Field(ge=0, le=64)]
+    near_distance: Annotated[int, Field(ge=0, le=256)]
     workers: Annotated[int, Field(ge=0)]
 
 

@@ -4,11 +4,14 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from PIL import Image
 
-# Side to which a picture is reduced before its field of view is sought: the edge is found to about 1/200 of the width.
-_SEARCH_SIDE = 192
+# Side to which a picture is reduced before its field of view is sought: the edge is found to about 1/150 of the width.
+_SEARCH_SIDE = 160
 # The frame around the field is black up to sensor noise and JPEG ringing; of the field even a dark part is brighter.
 _LEAST_LIGHT = 10
+# Paper white, less JPEG ringing; no retina is as bright in blue.
+_WHITE = 250
 # A lit part smaller than this share of the frame is no field of view (a reflex, a label): the whole frame is kept.
 _LEAST_SHARE = 0.2
 
@@ -33,6 +36,10 @@ class Frame:
     hull_side: tuple[int, int]
     coverage: float
 
+    def side(self, image: np.ndarray) -> float:
+        """Longer side of the box in pixels of ``image``."""
+        return max((self.right - self.left) * image.shape[1], (self.bottom - self.top) * image.shape[0])
+
 
 def find_field(image: np.ndarray) -> Frame:
     """Finds the field of view: the convex hull of the largest lit part.
@@ -44,22 +51,22 @@ def find_field(image: np.ndarray) -> Frame:
         image: uint8, height × width × 3.
     """
     height, width = image.shape[:2]
-    scale = _SEARCH_SIDE / max(height, width)
-    side = (max(1, round(width * scale)), max(1, round(height * scale)))
-    small = cv2.resize(image, side, interpolation=cv2.INTER_AREA) if scale < 1 else image
-    side = (small.shape[1], small.shape[0])
-    lit = (cv2.max(cv2.max(small[..., 0], small[..., 1]), small[..., 2]) > _LEAST_LIGHT).view(np.uint8)
-    count, parts, stats, _ = cv2.connectedComponentsWithStats(lit, connectivity=4)
+    # By a whole number: averaging over whole pixels is several times as fast.
+    by = max(1, round(max(height, width) / _SEARCH_SIDE))
+    side = (max(1, width // by), max(1, height // by))
+    small = image if by == 1 else cv2.resize(image[: side[1] * by, : side[0] * by], side, interpolation=cv2.INTER_AREA)
+    red, green, blue = cv2.split(small)
+    brightest, darkest = cv2.max(cv2.max(red, green), blue), cv2.min(cv2.min(red, green), blue)
+    # Some exports pad the frame with white; a reflex inside the field is white too, and the hull takes it back in.
+    lit = ((brightest > _LEAST_LIGHT) & (darkest < _WHITE)).view(np.uint8)
     whole = Frame(0.0, 0.0, 1.0, 1.0, None, side, float(lit.mean()))
-    if count < 2:
+    outlines, _ = cv2.findContours(lit, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    outline = max(outlines, key=cv2.contourArea, default=None)
+    if outline is None or cv2.contourArea(outline) < _LEAST_SHARE * lit.size:
         return whole
-    largest = 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
-    x, y, w, h, area = (int(value) for value in stats[largest])
-    if area < _LEAST_SHARE * lit.size:
-        return whole
-    coverage = min(1.0, area / (np.pi / 4 * w * h))
-    outline, _ = cv2.findContours((parts == largest).view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    hull = cv2.convexHull(outline[0])
+    x, y, w, h = cv2.boundingRect(outline)
+    coverage = min(1.0, cv2.contourArea(outline) / (np.pi / 4 * w * h))
+    hull = cv2.convexHull(outline)
     return Frame(x / side[0], y / side[1], (x + w) / side[0], (y + h) / side[1], hull, side, coverage)
 
 
@@ -104,9 +111,7 @@ def square_image(image: np.ndarray, frame: Frame, at: Placement) -> np.ndarray:
     """
     cut = _cut(image, frame)
     if cut.shape[:2] != (at.height, at.width):
-        shrinks = cut.shape[0] >= at.height and cut.shape[1] >= at.width
-        how = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
-        cut = cv2.resize(cut, (at.width, at.height), interpolation=how)
+        cut = resample(cut, at.width, at.height)
     if frame.hull is not None:
         cut = cv2.bitwise_and(cut, cut, mask=_inside(frame, at))
     if (at.height, at.width) == (at.size, at.size):
@@ -114,6 +119,21 @@ def square_image(image: np.ndarray, frame: Frame, at: Placement) -> np.ndarray:
     square = np.zeros((at.size, at.size, 3), np.uint8)
     square[at.y : at.y + at.height, at.x : at.x + at.width] = cut
     return square
+
+
+def resample(image: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Resizes without aliasing.
+
+    To less than half the mean of the area is the fastest filter that does not alias; nearer to the size of the source
+    it would blur by a varying amount, and a windowed sinc (Lanczos, with support scaled to the source) is used.
+
+    Args:
+        image: uint8, height × width × 3.
+        width, height: pixels.
+    """
+    if image.shape[1] >= 2 * width and image.shape[0] >= 2 * height:
+        return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
 
 
 def _inside(frame: Frame, at: Placement) -> np.ndarray:

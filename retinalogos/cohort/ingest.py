@@ -9,7 +9,7 @@ import csv
 import hashlib
 import itertools
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import get_context
@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 
 from retinalogos.cohort.deidentify import pseudonym
-from retinalogos.cohort.duplicates import HASH_BITS, Neighbours
+from retinalogos.cohort.duplicates import near_pairs
 from retinalogos.cohort.prepare import Prepared, Rejected, prepare
 from retinalogos.cohort.readers.record import Record
 from retinalogos.cohort.schema import SCHEMA, SPLITS
@@ -72,9 +72,8 @@ class _Index:
 
     image_ids: list[str] = field(default_factory=list)
     patients: list[str] = field(default_factory=list)
-    eyes: list[str | None] = field(default_factory=list)
     classes: list[tuple[str, ...]] = field(default_factory=list)
-    hashes: list[int | None] = field(default_factory=list)
+    hashes: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -128,7 +127,7 @@ def _prepare_all(
     index, rejected, repeated, quality = _Index(), Counter[str](), 0, 0.0
     seen: set[str] = set()
     rows: list[dict[str, Any]] = []
-    total = len(records) if hasattr(records, "__len__") else None
+    total = len(records) if isinstance(records, Sized) else None
     with (
         quarantine.open("w", newline="", encoding="utf-8") as handle,
         pa.OSFile(str(spool), "wb") as sink,
@@ -158,7 +157,6 @@ def _prepare_all(
             row["image"]["path"] = f"{row['image_id']}.jpg"
             index.image_ids.append(row["image_id"])
             index.patients.append(patient)
-            index.eyes.append(record.eye)
             index.classes.append(classes_of(record))
             index.hashes.append(result.hash)
             quality += row["quality"]
@@ -173,7 +171,8 @@ def _prepare_all(
 
 def _work(records: Iterable[Record], how: Ingestion) -> Iterator[tuple[Record, Prepared | Rejected]]:
     """Prepared records in their order; never more than a few chunks per worker in memory."""
-    chunks = iter(lambda source=iter(records): list(itertools.islice(source, _CHUNK)), [])
+    source = iter(records)
+    chunks = iter(lambda: list(itertools.islice(source, _CHUNK)), [])
     if how.workers == 1:
         for chunk in chunks:
             yield from zip(chunk, _prepare_chunk(chunk, how), strict=True)
@@ -234,20 +233,12 @@ def _check_share(rejected: Counter[str], kept: int, quarantine: Path, allowed: f
 
 def _duplicates(index: _Index, distance: int) -> tuple[list[tuple[int, int]], dict[int, str]]:
     """Pairs of rows that show the same picture, and the group of each row that is in one."""
-    neighbours = Neighbours(distance, HASH_BITS)
+    pairs = near_pairs(index.hashes, distance)
     groups = Groups(len(index.hashes))
-    pairs: list[tuple[int, int]] = []
-    rows: list[int] = []
-    for row, value in enumerate(index.hashes):
-        if value is None:
-            continue
-        for near in neighbours.near(value):
-            pairs.append((rows[near], row))
-            groups.join(rows[near], row)
-        neighbours.add(value)
-        rows.append(row)
-    members = {row for pair in pairs for row in pair}
-    return pairs, {row: index.image_ids[groups.find(row)] for row in sorted(members)}
+    for one, other in pairs:
+        groups.join(one, other)
+    members = sorted({row for pair in pairs for row in pair})
+    return pairs, {row: index.image_ids[groups.find(row)] for row in members}
 
 
 def _spooled(spool: Path) -> Iterator[dict[str, Any]]:

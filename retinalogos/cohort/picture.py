@@ -1,13 +1,15 @@
 """Reads an image file of any kind into 8-bit RGB, or says why it cannot be used."""
 
 import io
+import struct
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from retinalogos.cohort.readers.record import Layer
 
@@ -29,49 +31,101 @@ class UnusableImage(Exception):
         self.reason, self.detail = reason, detail
 
 
-def read_picture(source: Path | bytes, size: int) -> np.ndarray:
-    """Decodes a photograph, upright, as large as is needed for a square of ``size`` pixels and no larger.
+@dataclass(frozen=True)
+class Photograph:
+    """A file whose header has been read and found sound.
 
-    JPEG files are reduced by 2, 4 or 8 while decoding (in the discrete cosine domain, which is free of
-    aliasing) where twice ``size`` is left. 16-bit files are scaled by their white point, CMYK is converted.
+    Attributes:
+        data: the whole file.
+        width, height: pixels as stored, before the orientation is applied.
+        orientation: EXIF orientation, 1-8.
+        plain: an 8-bit JPEG in colour that ends as it should: it can be decoded at reduced size.
+        deep: more than 8 bits per channel.
+    """
 
-    Args:
-        source: a file or its bytes.
-        size: side of the square in pixels that the picture is meant for.
+    data: bytes
+    width: int
+    height: int
+    orientation: int = 1
+    plain: bool = False
+    deep: bool = False
 
-    Returns:
-        uint8, height × width × 3.
+    def reduction(self, least: float) -> int:
+        """The largest of 8, 4, 2 and 1 that leaves at least ``least`` pixels on the shorter side."""
+        if not self.plain:
+            return 1
+        return next((by for by in (8, 4, 2) if min(self.width, self.height) >= by * least), 1)
+
+    def pixels(self, reduction: int = 1) -> np.ndarray:
+        """Decodes to uint8 RGB, height × width × 3, upright.
+
+        Args:
+            reduction: of a plain JPEG, the factor by which it is reduced while it is decoded (in the cosine domain,
+                hence without aliasing): 1, 2, 4 or 8. Other files come at full size.
+
+        Raises:
+            UnusableImage: truncated, or the pixels cannot be decoded.
+        """
+        if self.plain:
+            array = cv2.imdecode(np.frombuffer(self.data, np.uint8), _REDUCED[reduction])
+            if array is None:
+                raise UnusableImage("truncated", "the pixels cannot be decoded")
+            array = cv2.cvtColor(array, cv2.COLOR_BGR2RGB, dst=array)
+        elif self.deep:
+            array = _decode_deep(self.data)
+        else:
+            array = _decode(self.data)
+        return array if self.orientation == 1 else np.ascontiguousarray(_UPRIGHT[self.orientation](array))
+
+
+# Pixels as the camera held them → upright, by EXIF orientation.
+_UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: lambda image: image[:, ::-1],
+    3: lambda image: image[::-1, ::-1],
+    4: lambda image: image[::-1],
+    5: lambda image: image.transpose(1, 0, 2),
+    6: lambda image: np.rot90(image, -1),
+    7: lambda image: image[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda image: np.rot90(image),
+}
+_REDUCED = {
+    by: flag | cv2.IMREAD_IGNORE_ORIENTATION
+    for by, flag in (
+        (1, cv2.IMREAD_COLOR),
+        (2, cv2.IMREAD_REDUCED_COLOR_2),
+        (4, cv2.IMREAD_REDUCED_COLOR_4),
+        (8, cv2.IMREAD_REDUCED_COLOR_8),
+    )
+}
+
+
+def open_photograph(source: Path | bytes) -> Photograph:
+    """Reads a file and its header.
 
     Raises:
-        UnusableImage: missing, empty, no image, truncated, too large or too small.
+        UnusableImage: missing, empty, no image, too large or too small.
     """
     data = _bytes(source)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(data))
+            _check_size(*image.size)
+            orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
     except Image.DecompressionBombError as error:
         raise UnusableImage("too large", str(error)) from None
     except UnidentifiedImageError:
-        return _deep_tiff(data)
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        return Photograph(data, *_deep_tiff_size(data), deep=True)
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
         raise UnusableImage("not an image", str(error)) from None
-    _check_size(*image.size)
-    orientation = image.getexif().get(_EXIF_ORIENTATION, 1) if "exif" in image.info or image.format == "TIFF" else 1
-    try:
-        if _is_deep(image, data):
-            array = _decode_deep(data)
-            image = Image.fromarray(array)
-        elif image.format == "JPEG" and image.mode == "RGB":
-            image.draft("RGB", (2 * size, 2 * size))
-        if image.mode != "RGB":
-            image = image.convert("RGB")
-        if orientation != 1:
-            image.getexif()[_EXIF_ORIENTATION] = orientation
-            image = ImageOps.exif_transpose(image)
-        return np.asarray(image)
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:
-        raise UnusableImage("truncated", str(error)) from None
+    return Photograph(
+        data,
+        *image.size,
+        orientation=orientation if orientation in _UPRIGHT else 1,
+        # Without its end mark a JPEG may be cut short, which OpenCV would fill up with grey; Pillow finds out.
+        plain=image.format == "JPEG" and image.mode == "RGB" and data.rstrip(b"\0").endswith(b"\xff\xd9"),
+        deep=_is_deep(image, data),
+    )
 
 
 def _bytes(source: Path | bytes) -> bytes:
@@ -98,8 +152,16 @@ def _is_deep(image: Image.Image, data: bytes) -> bool:
     return image.mode.startswith("I") or image.mode == "F"
 
 
-def _deep_tiff(data: bytes) -> np.ndarray:
-    # Pillow does not know TIFF files of 3 × 16 bits; OpenCV does, and its size is checked first.
+def _decode(data: bytes) -> np.ndarray:
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error) as error:
+        raise UnusableImage("truncated", str(error)) from None
+
+
+def _deep_tiff_size(data: bytes) -> tuple[int, int]:
+    # Pillow does not know TIFF files of 3 × 16 bits; OpenCV does, but would open one of any size.
     if data[:4] not in (b"II*\0", b"MM\0*"):
         raise UnusableImage("not an image", "no known image format")
     try:
@@ -111,7 +173,7 @@ def _deep_tiff(data: bytes) -> np.ndarray:
     except Exception as error:
         raise UnusableImage("truncated", f"TIFF directory: {error}") from None
     _check_size(width, height)
-    return _decode_deep(data)
+    return width, height
 
 
 def _decode_deep(data: bytes) -> np.ndarray:

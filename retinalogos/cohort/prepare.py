@@ -5,12 +5,13 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 
 from retinalogos.cohort.deidentify import OLDEST_AGE, deidentify_text
 from retinalogos.cohort.duplicates import perceptual_hash
 from retinalogos.cohort.field_of_view import find_field, place, square_image, square_map
-from retinalogos.cohort.picture import UnusableImage, read_classes, read_picture
+from retinalogos.cohort.picture import UnusableImage, open_photograph, read_classes
 from retinalogos.cohort.quality import assess_quality
 from retinalogos.cohort.readers.record import Drawing, Record
 from retinalogos.cohort.shards import encode_jpeg, encode_png
@@ -25,10 +26,10 @@ LEAST_SHARE = {"lesions": 0.25, "vessels": 0.4, "disc_cup": 0.5, "fov": 0.5}
 
 @dataclass(frozen=True)
 class Prepared:
-    """A row without split and patient, and the perceptual hash of its picture (None: not looked for duplicates)."""
+    """A row without split and patient, and the perceptual hash of its picture."""
 
     row: dict[str, Any]
-    hash: int | None
+    hash: int
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def prepare(record: Record, size: int, jpeg_quality: int) -> Prepared | Rejected
     """Makes the row of one record; a bad file is rejected with its reason, whatever is wrong with it."""
     try:
         image, maps, coverage = _drawn(record) if callable(record.image) else _photographed(record, size)
-        if image[..., 1].std() < LEAST_DEVIATION:
+        if float(cv2.meanStdDev(cv2.extractChannel(image, 1))[1][0, 0]) < LEAST_DEVIATION:
             raise UnusableImage("featureless", "nothing can be seen in the picture")
     except UnusableImage as error:
         return Rejected(error.reason, error.detail)
@@ -84,13 +85,19 @@ def _drawn(record: Record) -> tuple[np.ndarray, dict[str, np.ndarray], float]:
 
 def _photographed(record: Record, size: int) -> tuple[np.ndarray, dict[str, np.ndarray], float]:
     assert not callable(record.image)
-    image = read_picture(record.image, size)
-    frame = find_field(image)
+    photograph = open_photograph(record.image)
+    reduction = photograph.reduction(least=size)
+    while True:
+        image = photograph.pixels(reduction)
+        frame = find_field(image)
+        # A field that fills little of the frame needs more of the photograph's resolution.
+        if reduction == 1 or frame.side(image) >= size:
+            break
+        reduction //= 2
     at = place(frame, image.shape[1], image.shape[0], size)
-    maps = {}
-    for name, layers in record.maps.items():
-        classes = read_classes(layers)
-        maps[name] = square_map(classes, frame, at, LEAST_SHARE[name])
+    maps = {
+        name: square_map(read_classes(layers), frame, at, LEAST_SHARE[name]) for name, layers in record.maps.items()
+    }
     return square_image(image, frame, at), maps, frame.coverage
 
 

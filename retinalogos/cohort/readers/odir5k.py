@@ -1,6 +1,7 @@
 """ODIR-5K, Peking University 2019: both eyes of a patient, age, sex, diagnostic keywords per eye."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from retinalogos.cohort.readers.record import Record, Source
 from retinalogos.cohort.readers.rows import Row, read_rows
@@ -96,7 +97,7 @@ def age_of(row: Row) -> float | None:
     return None if age == 1 else age
 
 
-def diagnose(row: Row, keywords: list[str]) -> dict:
+def diagnose(row: Row, keywords: list[str]) -> dict[str, Any]:
     """Grade, glaucoma and findings of one eye from its keywords.
 
     Raises:
@@ -109,12 +110,11 @@ def diagnose(row: Row, keywords: list[str]) -> dict:
     disease = [word for word in keywords if word != "normal fundus" and word not in PICTURE]
     graded = [GRADES[word] for word in disease if word in GRADES]
     healthy = "normal fundus" in keywords and not disease
+    # The keywords list every diagnosis of the eye, so one that lacks glaucoma says no.
+    otherwise = "no" if disease or healthy else None
     codes = tuple(dict.fromkeys(FINDINGS[word] for word in disease if word in FINDINGS))
     return {
         "dr_grade": 0 if healthy else max(graded, default=None),
-        # The keywords list every diagnosis of the eye, so one that lacks glaucoma says no.
-        "glaucoma": next(
-            (GLAUCOMA[word] for word in disease if word in GLAUCOMA), "no" if disease or healthy else None
-        ),
+        "glaucoma": next((GLAUCOMA[word] for word in disease if word in GLAUCOMA), otherwise),
         "findings": () if healthy else codes or None,
     }
