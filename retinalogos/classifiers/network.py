@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import AutoConfig, AutoImageProcessor, AutoModel
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, PreTrainedModel
 
 from retinalogos.errors import UsageError
 
 SMALL = "small"
-# Channel statistics of ImageNet, for which the hub's backbones are trained where their processor does not say otherwise.
+# Channel statistics of ImageNet: of the hub's backbones, where their processor does not say otherwise.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -55,9 +55,7 @@ class SmallBackbone(nn.Module):
         super().__init__()
         if any(width % 8 for width in widths):
             raise UsageError(f"widths {list(widths)}: every width of the small backbone is a multiple of 8")
-        stem = widths[0] // 2
-        layers: list[nn.Module] = [nn.Conv2d(3, stem, 5, 2, 2), nn.ReLU(), nn.Conv2d(stem, widths[0], 3, 2, 1)]
-        layers += [nn.GroupNorm(widths[0] // 8, widths[0]), nn.ReLU()]
+        layers: list[nn.Module] = [nn.Conv2d(3, widths[0], 7, 4, 3), nn.GroupNorm(widths[0] // 8, widths[0]), nn.ReLU()]
         for index, width in enumerate(widths):
             layers.append(ResidualBlock(widths[max(index - 1, 0)], width, 1 if index == 0 else 2))
         self.layers = nn.Sequential(*layers)
@@ -76,7 +74,7 @@ class TransformersBackbone(nn.Module):
     them) is not part of the published weights and would be random.
     """
 
-    def __init__(self, model: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]):
+    def __init__(self, model: PreTrainedModel, mean: tuple[float, ...], std: tuple[float, ...]):
         super().__init__()
         self.model, self.mean, self.std = model, mean, std
         sizes = getattr(model.config, "hidden_sizes", None)
@@ -98,7 +96,7 @@ class TransformersBackbone(nn.Module):
                 f"with config.json, weights and preprocessor_config.json): {str(error).splitlines()[0]}"
             ) from error
         wanted = getattr(model.config, "image_size", None)
-        if wanted is not None and "num_channels" in model.config.to_dict() and _fixed_size(model) and wanted != size:
+        if wanted is not None and wanted != size and _fixed_size(model):
             raise UsageError(f"backbone {name!r} takes images of {wanted} px, not {size}: set `size` to {wanted}")
         mean = tuple(getattr(processor, "image_mean", None) or IMAGENET_MEAN)
         std = tuple(getattr(processor, "image_std", None) or IMAGENET_STD)
@@ -110,7 +108,7 @@ class TransformersBackbone(nn.Module):
         return state.mean((2, 3)) if state.ndim == 4 else state.mean(1)
 
 
-def _fixed_size(model: nn.Module) -> bool:
+def _fixed_size(model: PreTrainedModel) -> bool:
     """Whether the network has one learnt embedding per position."""
     return any("position_embedding" in name for name, _ in model.named_parameters())
 
@@ -162,4 +160,5 @@ def normalise(images: np.ndarray, backbone: SmallBackbone | TransformersBackbone
     """uint8 n×h×w×3 to float32 n×3×h×w in the backbone's units."""
     x_bchw = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float().div_(255)
     mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (backbone.mean, backbone.std))
-    return ((x_bchw - mean) / std).contiguous()
+    # Channels last: a quarter to a half faster on a CPU, measured on the small backbone.
+    return ((x_bchw - mean) / std).contiguous(memory_format=torch.channels_last)
