@@ -1,0 +1,630 @@
+"""Captions without a model: from what a record knows to what a reader would write.
+
+A caption is planned as sentences, one per topic, in the paper's order: modality with laterality, grade and glaucoma
+(the attributes that a generator must obey, so they stand first and in every caption), image quality, disc, cup,
+vessels, macula, lesions, what is absent, conclusion, background tone. Each sentence has several forms, the richest
+first; the token budget decides which sentences stand and in which form, and none is ever cut.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any, Literal
+
+from retinalogos.captions.description import DIABETIC_LESIONS, Description, describe
+from retinalogos.captions.tokens import TokenBudget
+from retinalogos.cohort.findings import FINDINGS
+from retinalogos.cohort.schema import ICDR_GRADES
+from retinalogos.errors import UsageError
+
+Granularity = Literal["coarse", "fine"]
+GRANULARITIES: tuple[Granularity, ...] = ("coarse", "fine")
+
+# Raise when a wording changes, so that stored captions say which templates wrote them.
+PROMPT_VERSION = "template-1"
+
+_MODALITIES = (
+    "colour fundus photograph",
+    "retinal fundus photograph",
+    "colour fundus image",
+    "colour retinal photograph",
+)
+_SHORT_MODALITIES = ("fundus photograph", "retinal photograph", "fundus image", "retinal image")
+_OPENINGS = 4  # ways to put an opening together, see _rich_opening and _short_opening
+# Every wording of one record opens differently, so no two are alike.
+MAX_WORDINGS = len(_MODALITIES) * _OPENINGS
+
+# Findings as they read inside a sentence, where the vocabulary's own name does not.
+_PHRASES = {
+    "haemorrhage": "retinal haemorrhages",
+    "soft_exudate": "cotton wool spots",
+    "cataract": "lens opacity suggestive of cataract",
+    "tessellated_fundus": "a tessellated background",
+    "epiretinal_membrane": "an epiretinal membrane",
+    "macular_hole": "a macular hole",
+    "rim_notch": "notching of the neuroretinal rim",
+    "nerve_fibre_layer_defect": "a nerve fibre layer defect",
+    "disc_haemorrhage": "a disc haemorrhage",
+    "disc_oedema": "swelling of the optic disc",
+    "diabetic_retinopathy": "diabetic retinopathy of unstated grade",
+    "maculopathy": "maculopathy",
+    "preretinal_haemorrhage": "preretinal haemorrhage",
+    "vessel_sheathing": "sheathed white vessels",
+    "retinal_fold": "a retinal fold",
+    "retinal_detachment": "retinal detachment",
+    "other": "an unspecified abnormality",
+}
+_SHORT_PHRASES = {
+    "haemorrhage": "haemorrhages",
+    "cataract": "cataract",
+    "tessellated_fundus": "tessellation",
+    "rim_notch": "rim notching",
+    "irma": "IRMA",
+}
+
+# Where in the order a finding is told.
+_DISC = (
+    "rim_notch",
+    "disc_haemorrhage",
+    "nerve_fibre_layer_defect",
+    "peripapillary_atrophy",
+    "disc_oedema",
+    "optic_atrophy",
+    "myelinated_nerve_fibre",
+)
+_VESSELS = ("venous_beading", "vessel_tortuosity", "vessel_sheathing", "arteriosclerosis")
+_MACULA = ("macular_oedema", "maculopathy", "macular_hole", "epiretinal_membrane", "drusen", "retinal_fold")
+_BACKGROUND = ("tessellated_fundus",)
+# Diseases: a picture can suggest them, and a reader says no more than that.
+_DISEASES = (
+    "wet_amd",
+    "dry_amd",
+    "central_retinal_artery_occlusion",
+    "central_retinal_vein_occlusion",
+    "branch_retinal_artery_occlusion",
+    "branch_retinal_vein_occlusion",
+    "retinal_detachment",
+    "pathological_myopia",
+    "retinitis_pigmentosa",
+    "hypertensive_retinopathy",
+    "central_serous_chorioretinopathy",
+    "cataract",
+    "media_opacity",
+    "diabetic_retinopathy",
+    "suspected_diabetic_retinopathy",
+    "vitreous_degeneration",
+    "asteroid_hyalosis",
+)
+# Lesions, the gravest first: so they are listed, and so they are kept where the budget is short.
+_LESIONS = (
+    "neovascularisation",
+    "preretinal_haemorrhage",
+    "vitreous_haemorrhage",
+    "haemorrhage",
+    "hard_exudate",
+    "soft_exudate",
+    "irma",
+    "microaneurysm",
+    "laser_scar",
+    "chorioretinal_atrophy",
+    "retinal_atrophy",
+    "rpe_hypertrophy",
+    "other",
+)
+_PLACED = {*_DISC, *_VESSELS, *_MACULA, *_BACKGROUND, *_DISEASES, *_LESIONS}
+
+# Diseases that a picture shows as such, or whose name is a hedge.
+_NEED_NO_HEDGE = {"suspected_diabetic_retinopathy", "media_opacity", "vitreous_degeneration", "asteroid_hyalosis"}
+
+# Up to how many lesions a reader would say "a few" and "several". Microaneurysms and haemorrhages: 5, and the 20 of the
+# 4-2-1 rule (Wilkinson et al. 2003); the others are rarer, and their bounds split a phantom cohort into thirds.
+_AMOUNTS = {
+    "microaneurysm": (5, 20),
+    "haemorrhage": (5, 20),
+    "hard_exudate": (2, 4),
+    "soft_exudate": (1, 3),
+    "drusen": (15, 35),
+}
+
+# Absences worth telling, the most telling first.
+_LOOKED_FOR = (
+    "neovascularisation",
+    "hard_exudate",
+    "haemorrhage",
+    "soft_exudate",
+    "vitreous_haemorrhage",
+    "microaneurysm",
+)
+
+_GRADED_RICH = ("features suggestive of", "findings consistent with", "changes in keeping with", "signs suggestive of")
+_GRADED_SHORT = ("signs of", "probable", "likely", "features of")
+_GLAUCOMA_RICH = {
+    "no": ("no sign of glaucoma", "no evident glaucomatous change"),
+    "suspect": ("suspected glaucoma", "a disc appearance suspicious for glaucoma"),
+    "glaucoma": ("an appearance suggestive of glaucoma", "signs suggestive of glaucoma"),
+}
+_GLAUCOMA_SHORT = {
+    "no": ("no sign of glaucoma",),
+    "suspect": ("suspected glaucoma",),
+    "glaucoma": ("signs of glaucoma", "glaucomatous changes"),
+}
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A caption and its length in tokens of the text encoder, special tokens included."""
+
+    text: str
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """One topic of a caption.
+
+    Attributes:
+        topic: what it is about.
+        forms: the same statement, the richest form first.
+        importance: what stands where the budget is short; the opening always does.
+    """
+
+    topic: str
+    forms: tuple[str, ...]
+    importance: float
+
+
+OPENING = 100.0
+
+
+class _Choice:
+    """Picks among wordings by hash: each topic for itself, so that one changed attribute changes its sentence alone.
+
+    Args:
+        seed, identity, granularity, wording: what the picks are a function of.
+    """
+
+    def __init__(self, seed: int, identity: str, granularity: str, wording: int):
+        self._all = f"{seed}/{identity}/{granularity}"
+        self._one = f"{self._all}/{wording}"
+        self._wording = wording
+
+    def of(self, topic: str, options: Sequence[str]) -> str:
+        """One of ``options``."""
+        return options[_hash(f"{self._one}/{topic}") % len(options)]
+
+    def opening(self) -> tuple[int, int]:
+        """(modality, structure): different for every wording below MAX_WORDINGS."""
+        index = (_hash(self._all) + self._wording) % MAX_WORDINGS
+        # The structure changes with each wording, the modality after all structures were used.
+        return index // _OPENINGS, index % _OPENINGS
+
+
+def _hash(key: str) -> int:
+    return int.from_bytes(blake2b(key.encode(), digest_size=8).digest(), "big")
+
+
+def write_caption(
+    record: Mapping[str, Any], *, granularity: Granularity, wording: int, seed: int, budget: TokenBudget
+) -> Caption:
+    """The caption of one record; see :func:`write_captions`."""
+    return write_captions([(record, granularity, wording, seed)], budget)[0]
+
+
+def write_captions(
+    requests: Sequence[tuple[Mapping[str, Any], Granularity, int, int]], budget: TokenBudget
+) -> list[Caption]:
+    """Captions of many records, their tokens counted in a few calls.
+
+    Args:
+        requests: (record, granularity, wording, seed). A record is a cohort row without pixels or any part of one;
+            ``wording`` is 0 to MAX_WORDINGS - 1, and two wordings of a record always differ. The same request gives
+            the same text.
+        budget: of the text encoder.
+
+    Raises:
+        UsageError: there is no such granularity or wording, or the budget is too small for the opening sentence.
+        DataError: a record holds a value outside the vocabulary.
+    """
+    plans = [plan(record, granularity, wording, seed) for record, granularity, wording, seed in requests]
+    lengths = budget.lengths(form for sentences in plans for sentence in sentences for form in sentence.forms)
+    room = budget.budget - budget.special_tokens
+    chosen = [_fit(sentences, lengths, room) for sentences in plans]
+    texts = [" ".join(forms.values()) for forms in chosen]
+    tokens = budget.count_all(texts)
+    for index, sentences in enumerate(plans):
+        # The parts' lengths add up for word-piece tokenizers; others may cut the whole differently.
+        left = room
+        while tokens[index] > budget.budget:
+            if tuple(chosen[index].values()) == (sentences[0].forms[-1],):
+                raise UsageError(
+                    f"token_budget {budget.budget}: the opening sentence alone takes {tokens[index]} tokens of "
+                    f"{budget.source} ({texts[index]!r}); give a larger budget"
+                )
+            left -= tokens[index] - budget.budget
+            chosen[index] = _fit(sentences, lengths, left)
+            texts[index] = " ".join(chosen[index].values())
+            tokens[index] = budget.count(texts[index])
+    return [Caption(text, length) for text, length in zip(texts, tokens, strict=True)]
+
+
+def _fit(sentences: Sequence[Sentence], lengths: Mapping[str, int], room: int) -> dict[str, str]:
+    """Topic → form of the sentences that stand, in reading order.
+
+    First as many topics as fit, the most important first, each in its shortest form; then richer forms, in the same
+    order, as far as the room goes.
+    """
+    ranked = sorted(sentences, key=lambda sentence: -sentence.importance)
+    form: dict[str, int] = {}
+    for sentence in ranked:
+        shortest = len(sentence.forms) - 1
+        if sentence.importance == OPENING or lengths[sentence.forms[shortest]] <= room:
+            form[sentence.topic] = shortest
+            room -= lengths[sentence.forms[shortest]]
+    for sentence in ranked:
+        if sentence.topic not in form:
+            continue
+        now = lengths[sentence.forms[form[sentence.topic]]]
+        for richer in range(form[sentence.topic]):
+            extra = lengths[sentence.forms[richer]] - now
+            if extra <= room:
+                form[sentence.topic] = richer
+                room -= extra
+                break
+    return {s.topic: s.forms[form[s.topic]] for s in sentences if s.topic in form}
+
+
+def plan(record: Mapping[str, Any], granularity: Granularity, wording: int, seed: int) -> list[Sentence]:
+    """The sentences of a caption in reading order, before any budget.
+
+    Raises:
+        UsageError: there is no such granularity or wording.
+        DataError: the record holds a value outside the vocabulary.
+    """
+    if granularity not in GRANULARITIES:
+        raise UsageError(f"granularity {granularity!r}: known are {', '.join(GRANULARITIES)}")
+    if not 0 <= wording < MAX_WORDINGS:
+        raise UsageError(f"wording {wording}: there are {MAX_WORDINGS}, counted from 0")
+    eye = describe(record)
+    choice = _Choice(seed, str(record.get("image_id") or ""), granularity, wording)
+    if granularity == "coarse":
+        return [_opening(eye, choice, _salient(eye))]
+    topics = (
+        _opening(eye, choice, ()),
+        _quality(eye, choice),
+        _disc(eye, choice),
+        _cup(eye, choice),
+        _vessels(eye, choice),
+        _macula(eye, choice),
+        _lesions(eye, choice),
+        _diseases(eye, choice),
+        _absent(eye, choice),
+        _conclusion(eye, choice),
+        _background(eye, choice),
+    )
+    return [sentence for sentence in topics if sentence is not None]
+
+
+def _opening(eye: Description, choice: _Choice, salient: Sequence[str]) -> Sentence:
+    """Modality, laterality and side of the disc, grade, glaucoma; in a coarse caption also the gravest findings."""
+    modality, structure = choice.opening()
+    grade, glaucoma = _grade(eye, choice, rich=True), _glaucoma(eye, choice, rich=True)
+    short_grade, short_glaucoma = _grade(eye, choice, rich=False), _glaucoma(eye, choice, rich=False)
+    # Findings are left out only where something else is left to say of the eye.
+    counts = [n for n in (3, 2, 1) if n <= len(salient)]
+    if grade or glaucoma or not salient:
+        counts.append(0)
+    forms = []
+    for n in counts:
+        findings = _list([_in_list(code) for code in salient[:n]])
+        brief = _list([_in_list(code, rich=False) for code in salient[:n]])
+        seen, short_seen = _joined(grade, findings, glaucoma), _joined(short_grade, brief, short_glaucoma)
+        forms.append(_rich_opening(eye, _MODALITIES[modality], structure, seen))
+        forms.append(_short_opening(eye, _SHORT_MODALITIES[modality], structure, short_seen))
+    return Sentence("opening", tuple(forms), OPENING)
+
+
+def _salient(eye: Description) -> list[str]:
+    """Findings worth a place in a single sentence, the gravest first."""
+    found = _told(eye)
+    order = (*_DISEASES, *_LESIONS, *_MACULA, *_DISC, *_VESSELS, *_BACKGROUND)
+    return [code for code in order if code in found]
+
+
+def _told(eye: Description) -> set[str]:
+    """The findings to tell: those of the record, less what the grade says already."""
+    found = set(eye.findings or ())
+    if eye.dme:
+        found.add("macular_oedema")
+    if eye.grade is not None and eye.grade > 0:
+        found -= {"diabetic_retinopathy", "suspected_diabetic_retinopathy"}
+    return found
+
+
+def _grade(eye: Description, choice: _Choice, rich: bool) -> str:
+    if eye.grade is None:
+        return ""
+    if eye.grade == 0:  # the standard's own words are hedged already
+        return ICDR_GRADES[0]
+    return f"{choice.of('hedge', _GRADED_RICH if rich else _GRADED_SHORT)} {ICDR_GRADES[eye.grade]}"
+
+
+def _glaucoma(eye: Description, choice: _Choice, rich: bool) -> str:
+    if eye.glaucoma is None:
+        return ""
+    return choice.of("glaucoma", (_GLAUCOMA_RICH if rich else _GLAUCOMA_SHORT)[eye.glaucoma])
+
+
+def _joined(grade: str, findings: str, glaucoma: str) -> str:
+    """The three noun phrases in one: "but" turns from what is ruled out to what is there."""
+    text = grade
+    if findings:
+        text += f" {'but' if grade.startswith('no ') else 'with'} {findings}" if grade else findings
+    if not glaucoma:
+        return text
+    if not text:
+        return glaucoma
+    if grade.startswith("no ") and not findings and not glaucoma.startswith("no "):
+        return f"{text} but {glaucoma}"
+    return f"{text}{',' if ' and ' in text else ''} and {glaucoma}"
+
+
+def _rich_opening(eye: Description, modality: str, structure: int, seen: str) -> str:
+    subject = f"the {eye.eye} eye" if eye.eye else "the retina"
+    disc = f"the optic disc {_place(eye.disc_side)}" if eye.disc_side else ""
+    lying = disc.replace("disc ", "disc lying ")
+    match structure:
+        case 0:
+            return _sentence(
+                f"{modality} of {subject}", f", with {disc}" if disc else "", f", showing {seen}" if seen else ""
+            )
+        case 1:
+            verb = f"shows {seen}" if seen else f"is of {subject}"
+            of = f" of {subject}" if seen else ""
+            return _sentence(f"this {modality}{of} {verb}", f", with {disc}" if disc else "")
+        case 2:
+            return _sentence(f"{modality} showing {subject}", f", {lying}" if disc else "", f": {seen}" if seen else "")
+        case _:
+            verb = f"shows {seen}" if seen else "is seen"
+            return _sentence(f"{subject} in this {modality} {verb}", f", {lying}" if disc else "")
+
+
+def _short_opening(eye: Description, modality: str, structure: int, seen: str) -> str:
+    subject = f"{eye.eye} eye" if eye.eye else "retina"
+    disc = f", disc {_place(eye.disc_side)}" if eye.disc_side else ""
+    match structure:
+        case 0:
+            return _sentence(f"{modality} of the {subject}{disc}", f", {seen}" if seen else "")
+        case 1:
+            return _sentence(f"{subject}, {modality}{disc}", f": {seen}" if seen else "")
+        case 2:
+            return _sentence(f"{subject} on {modality}{disc}", f", with {seen}" if seen else "")
+        case _:
+            return _sentence(f"{modality}, {subject}{disc}", f", showing {seen}" if seen else "")
+
+
+def _place(side: str | None) -> str:
+    return "near the centre" if side == "centre" else f"on the {side}"
+
+
+def _sentence(*parts: str) -> str:
+    text = "".join(parts)
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _list(items: Sequence[str]) -> str:
+    """ "a", "a and b", "a, b and c"."""
+    return " and ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)
+
+
+def _phrase(code: str, rich: bool = True) -> str:
+    """A finding as it reads inside a sentence."""
+    if not rich and code in _SHORT_PHRASES:
+        return _SHORT_PHRASES[code]
+    return _PHRASES.get(code, FINDINGS[code])
+
+
+def _in_list(code: str, rich: bool = True) -> str:
+    """A finding among others: diseases carry their own hedge."""
+    phrase = _phrase(code, rich)
+    hedged = code not in _DISEASES or code in _NEED_NO_HEDGE or "suggestive" in phrase
+    return phrase if hedged else f"probable {phrase}"
+
+
+def _amount(eye: Description, code: str) -> str:
+    """A lesion with its number in words, where it was counted."""
+    phrase = _phrase(code)
+    count = eye.counts.get(code, 0)
+    if count < 1:
+        return phrase
+    few, several = _AMOUNTS[code]
+    return f"{'a few' if count <= few else 'several' if count <= several else 'numerous'} {phrase}"
+
+
+def _quality(eye: Description, choice: _Choice) -> Sentence | None:
+    flaws = _list(
+        [
+            {"blur": "slight blur", "haze": "a hazy veil", "glow": "a bright glow at the border"}[a]
+            for a in eye.artefacts
+        ]
+    )
+    if eye.quality is None:
+        if not flaws:
+            return None
+        return Sentence("quality", (f"The picture shows {flaws}.", _sentence(f"with {flaws}")), 50)
+    rich = choice.of(
+        "quality",
+        (
+            f"Image quality appears {eye.quality}",
+            f"The picture is of {eye.quality} quality",
+            f"The quality of the image is {eye.quality}",
+        ),
+    )
+    forms = [f"{rich}, with {flaws}." if flaws else f"{rich}."]
+    forms.append(f"{eye.quality.capitalize()} image quality{f' with {flaws}' if flaws else ''}.")
+    return Sentence("quality", tuple(forms), 30 if eye.quality == "good" and not flaws else 60)
+
+
+def _disc(eye: Description, choice: _Choice) -> Sentence | None:
+    found = [code for code in _DISC if code in _told(eye)]
+    if not found:
+        if not eye.complete:
+            return None
+        forms = (
+            choice.of("disc", ("No swelling or pallor of the optic disc can be seen.", "No disc swelling is seen.")),
+        )
+        return Sentence("disc", forms, 12)
+    start = choice.of("disc", ("The optic disc shows", "The optic nerve head appears to show", "The disc region shows"))
+    rich = f"{start} {_list([_phrase(code) for code in found])}."
+    short = [f"The disc shows {_list([_phrase(code, rich=False) for code in found[:n]])}." for n in (len(found), 1)]
+    return Sentence("disc", _distinct(rich, *short), 78)
+
+
+def _cup(eye: Description, choice: _Choice) -> Sentence | None:
+    if eye.vcdr is None:
+        return None
+    ratio = f"{eye.vcdr:.1f}"
+    size = "of average size" if eye.cup == "average" else eye.cup
+    rich = choice.of(
+        "cup",
+        (
+            f"The cup appears {size}, with a vertical cup-to-disc ratio of about {ratio}.",
+            f"The vertical cup-to-disc ratio is about {ratio}; the cup appears {size}.",
+            f"The optic cup looks {size}, the vertical cup-to-disc ratio being near {ratio}.",
+        ),
+    )
+    return Sentence("cup", (rich, f"The cup-to-disc ratio is about {ratio}.", f"Cup-to-disc ratio about {ratio}."), 80)
+
+
+def _vessels(eye: Description, choice: _Choice) -> Sentence | None:
+    found = [code for code in _VESSELS if code in _told(eye)]
+    tortuous = eye.tortuous or "vessel_tortuosity" in found
+    signs = [_phrase(code) for code in found if code != "vessel_tortuosity"]
+    if eye.narrow_arterioles:
+        signs.append("narrow arterioles")
+    vessels = choice.of("vessels", ("The retinal vessels", "The vessels", "Arterioles and venules"))
+    if tortuous:
+        forms = [
+            f"{vessels} appear tortuous" + (f", with {_list(signs)}." if signs else "."),
+            "The vessels are tortuous.",
+        ]
+        if found and found != ["vessel_tortuosity"]:
+            forms[1:] = [f"Tortuous vessels with {_list(signs)}."]
+    elif signs:
+        forms = [f"{vessels} show {_list(signs)}.", f"The vessels show {signs[0]}."]
+    elif eye.complete:
+        forms = [f"{vessels} appear regular in course and calibre.", "The vessels appear regular."]
+    else:
+        return None
+    return Sentence("vessels", _distinct(*forms), 70 if found or tortuous else 25)
+
+
+def _macula(eye: Description, choice: _Choice) -> Sentence | None:
+    found = [code for code in _MACULA if code in _told(eye)]
+    ruled_out = eye.dme is False and "macular_oedema" not in found
+    lies = f"lies {_toward(eye.macula_side)}" if eye.macula_side else ""
+    if found:
+        signs = ["signs of macular oedema" if c == "macular_oedema" else _amount(eye, c) for c in found]
+        brief = ["macular oedema" if c == "macular_oedema" else _phrase(c, rich=False) for c in found]
+        shows = choice.of("macula", ("shows", "appears to show"))
+        tail = ", without macular oedema" if ruled_out else ""
+        forms = [
+            f"The macula {f'{lies} and ' if lies else ''}{shows} {_list(signs)}{tail}.",
+            f"The macula shows {_list(signs)}.",
+            *(f"The macula shows {_list(brief[:n])}." for n in (len(brief), 1)),
+        ]
+        return Sentence("macula", _distinct(*forms), 85)
+    if eye.complete:
+        plain = choice.of("macula", ("appears unremarkable", "shows no visible lesion"))
+        forms = [f"The macula {f'{lies} and ' if lies else ''}{plain}.", f"The macula {plain}."]
+        return Sentence("macula", _distinct(*forms), 28)
+    if ruled_out:
+        return Sentence("macula", ("There is no sign of macular oedema.", "No macular oedema."), 28)
+    return None
+
+
+def _toward(side: str | None) -> str:
+    return "near the centre" if side == "centre" else f"to the {side} of the centre"
+
+
+def _lesions(eye: Description, choice: _Choice) -> Sentence | None:
+    told = _told(eye)
+    found = [code for code in _LESIONS if code in told] + sorted(told - _PLACED)
+    if not found:
+        return None
+    counted = [_amount(eye, code) for code in found]
+    spread = list(counted)
+    if "haemorrhage" in found and eye.haemorrhage_quadrants == 4:
+        spread[found.index("haemorrhage")] += " in all four quadrants"
+    start = choice.of("lesions", ("The retina shows", "Visible lesions include", "The picture appears to show"))
+    brief = choice.of("lesions brief", ("The retina shows", "Seen:", "There is evidence of"))
+    forms = [f"{start} {_list(spread)}.", f"{start} {_list(counted)}."]
+    forms += [f"{brief} {_list(counted[:n])}." for n in (len(found), 3, 2) if n <= len(found)]
+    forms += [f"{brief} {_list([_phrase(c, rich=False) for c in found[:n]])}." for n in (4, 3, 2, 1) if n <= len(found)]
+    return Sentence("lesions", _distinct(*forms), 90)
+
+
+def _diseases(eye: Description, choice: _Choice) -> Sentence | None:
+    told = _told(eye)
+    found = [code for code in _DISEASES if code in told]
+    if not found:
+        return None
+    # The opening of the phrase hedges, so the phrases need no hedge of their own.
+    names = [_SHORT_PHRASES.get(code) or _phrase(code) for code in found]
+    start = choice.of(
+        "diseases", ("The appearance is suggestive of", "The picture would be in keeping with", "There are features of")
+    )
+    forms = [f"{start} {_list(names[:n])}." for n in (len(names), 2, 1) if n <= len(names)]
+    return Sentence("diseases", _distinct(*forms, f"Features of {names[0]}."), 88)
+
+
+def _absent(eye: Description, choice: _Choice) -> Sentence | None:
+    """What was looked for and is not there: only where the record says that it was."""
+    seen = choice.of("absent", ("can be seen", "can be made out"))
+    if eye.findings == () and eye.grade in (None, 0) and eye.glaucoma in (None, "no") and not eye.dme:
+        rich = f"No microaneurysms, haemorrhages or exudates {seen}."
+        return Sentence("absent", (rich, "No retinal lesions are seen.", "No lesions are seen."), 55)
+    if eye.complete:
+        present = eye.supports()
+        absent = [code for code in _LOOKED_FOR if code not in present and code in DIABETIC_LESIONS]
+        if not absent:
+            return None
+        names = [_phrase(code, rich=False) for code in absent[:3]]
+        return Sentence("absent", (f"No {_either(names)} {seen}.", f"No {names[0]} {seen}."), 20)
+    if eye.findings == ():
+        return Sentence("absent", (f"No other abnormality {seen}.",), 20)
+    return None
+
+
+def _either(items: Sequence[str]) -> str:
+    return " or ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)
+
+
+def _conclusion(eye: Description, choice: _Choice) -> Sentence | None:
+    """The reader's impression, where a rich budget lets the paper's order end on it."""
+    graded = ICDR_GRADES[eye.grade] if eye.grade else ""
+    glaucoma = {"glaucoma": "glaucomatous damage", "suspect": "possible glaucoma"}.get(eye.glaucoma or "", "")
+    if graded or eye.glaucoma == "glaucoma":
+        start = choice.of("conclusion", ("Overall, the picture would be in keeping with", "Overall, this suggests"))
+        return Sentence("conclusion", (f"{start} {_list([part for part in (graded, glaucoma) if part])}.",), 10)
+    if eye.findings == () and eye.grade == 0 and eye.glaucoma == "no":
+        return Sentence("conclusion", ("Overall, the fundus appears within normal limits.",), 10)
+    return None
+
+
+def _background(eye: Description, choice: _Choice) -> Sentence | None:
+    degree = {"slight": "slight tessellation", "marked": "marked tessellation"}.get(eye.tessellation or "")
+    if degree is None and "tessellated_fundus" in (eye.findings or ()):
+        degree = "tessellation"
+    if eye.tone is None:
+        return None if degree is None else Sentence("background", (f"The background shows {degree}.",), 65)
+    colour = choice.of(
+        "background", (f"The background is {eye.tone}", f"The fundus has a background tone of {eye.tone}")
+    )
+    short = f"{eye.tone.capitalize()} background"
+    if degree is None:
+        return Sentence("background", (f"{colour}.", f"{short}."), 65)
+    return Sentence("background", (f"{colour}, with {degree}.", f"{short} with {degree}.", f"{short}."), 65)
+
+
+def _distinct(*forms: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(forms))
