@@ -1,0 +1,371 @@
+"""What stands on the page: each section's data, taken from the folders that the steps wrote."""
+
+import base64
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image
+
+from components.report import charts
+from components.report.figures import Figure, Results, Verdict, every, number
+from components.report.layout import Filled, Line, words
+from retinalogos.cohort.schema import EYES, GLAUCOMA, ICDR_GRADES, SPLITS
+from retinalogos.cohort.shards import Cohort, decode_image
+from retinalogos.provenance import NOTICE, software
+
+SECTIONS = (
+    ("summary", "Summary"),
+    ("pictures", "Pictures"),
+    ("assessment", "Assessment"),
+    ("classification", "Classifiers"),
+    ("training", "Training"),
+    ("captions", "Captions"),
+    ("validation", "Validation"),
+    ("cohort", "Cohort"),
+    ("provenance", "Provenance"),
+)
+Row = Mapping[str, Any]
+Picture = dict[str, str]
+
+
+def render(context: Mapping[str, Any]) -> str:
+    """The page as HTML; a name that the template asks for and the context lacks is an error."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = number
+    page = {"sections": SECTIONS, "notice": NOTICE, "software": software(), **context}
+    return environment.get_template("template.html.j2").render(page)
+
+
+def jpeg_uri(image: np.ndarray, size: int | None = None, quality: int = 85) -> str:
+    """An image as a data URI, at most ``size`` pixels wide; JPEG, without any metadata."""
+    picture = Image.fromarray(image)
+    if size is not None and picture.width > size:
+        height = round(picture.height * size / picture.width)
+        picture = picture.resize((size, height), Image.Resampling.BOX)
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=quality, subsampling=0)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def png_uri(path: Path) -> str:
+    """A PNG figure as a data URI, its bytes as they are."""
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+
+
+def spread(items: Sequence[Any], n: int) -> list[Any]:
+    """``n`` of the items at even distances, or all of them where there are fewer."""
+    if len(items) <= n:
+        return list(items)
+    return [items[index * len(items) // n] for index in range(n)]
+
+
+def kind(row: Row) -> str | None:
+    """The class that an eye stands under on the page: glaucoma first, then its ICDR grade."""
+    if row["glaucoma"] == "glaucoma":
+        return "glaucoma"
+    if row["dr_grade"] is not None:
+        return ICDR_GRADES[row["dr_grade"]]
+    return None
+
+
+KINDS = (*ICDR_GRADES, "glaucoma")
+
+
+def described(row: Row) -> str:
+    """An eye in a few words."""
+    parts = [f"{row['eye']} eye" if row["eye"] else None, kind(row)]
+    return ", ".join(part for part in parts if part) or "eye without labels"
+
+
+class Album:
+    """Pictures of a cohort by image_id, read in one pass over the shards."""
+
+    def __init__(self, cohort: Cohort, wanted: Iterable[str], size: int):
+        self._uris: dict[str, str] = {}
+        chosen = set(wanted)
+        if chosen:
+            for row in cohort.rows(("image_id", "image")):
+                if row["image_id"] in chosen:
+                    # Twice the size on the page: sharp on dense screens and on paper.
+                    self._uris[row["image_id"]] = jpeg_uri(decode_image(row["image"]["bytes"]), 2 * size)
+
+    def picture(self, row: Row, real: bool, caption: str = "") -> Picture:
+        """The picture of a row, with the text that stands for it where it is not seen."""
+        says = f"{'real' if real else 'synthetic'} photograph: {described(row)}"
+        return {"uri": self._uris[row["image_id"]], "alt": says, "caption": caption}
+
+
+def _metadata(cohort: Cohort, split: str | None = None) -> list[dict[str, Any]]:
+    columns = ("image_id", "eye", "dr_grade", "glaucoma", "prompt", "seed", "split")
+    rows: list[dict[str, Any]] = cohort.table(columns, split).to_pylist()
+    return rows
+
+
+def pictures(real: Cohort, synthetic: Cohort, per_group: int, prompts: int, size: int) -> dict[str, Any]:
+    """Real test eyes beside synthetic ones by class, and synthetic ones by prompt."""
+    rows = {"real": _metadata(real, "test"), "synthetic": _metadata(synthetic)}
+    by_kind = {
+        name: {
+            source: [row for row in rows[source] if kind(row) == name] for source in rows
+        }
+        for name in KINDS
+    }
+    chosen = {
+        name: {source: spread(members, per_group) for source, members in groups.items()}
+        for name, groups in by_kind.items()
+    }
+    by_prompt: dict[str, list[dict[str, Any]]] = {}
+    for row in rows["synthetic"]:
+        by_prompt.setdefault(row["prompt"] or "no prompt recorded", []).append(row)
+    shown = {prompt: spread(by_prompt[prompt], per_group) for prompt in spread(list(by_prompt), prompts)}
+    albums = {
+        "real": Album(real, (row["image_id"] for groups in chosen.values() for row in groups["real"]), size),
+        "synthetic": Album(
+            synthetic,
+            [
+                *(row["image_id"] for groups in chosen.values() for row in groups["synthetic"]),
+                *(row["image_id"] for group in shown.values() for row in group),
+            ],
+            size,
+        ),
+    }
+    beside = [
+        {
+            "name": words(name),
+            "real_count": len(by_kind[name]["real"]),
+            "synthetic_count": len(by_kind[name]["synthetic"]),
+            **{
+                source: [
+                    albums[source].picture(row, source == "real", f"{row['eye']} eye" if row["eye"] else "")
+                    for row in chosen[name][source]
+                ]
+                for source in rows
+            },
+        }
+        for name in KINDS
+        if by_kind[name]["real"] or by_kind[name]["synthetic"]
+    ]
+    grids = [
+        {
+            "prompt": prompt,
+            "pictures": [albums["synthetic"].picture(row, False, f"seed {row['seed']}") for row in group],
+        }
+        for prompt, group in shown.items()
+    ]
+    return {"beside": beside, "prompts": grids}
+
+
+def figures_section(results: Results, folder: Path, tables: Sequence[Filled]) -> dict[str, Any]:
+    """Tables with interval bars, every figure by its name, and the pictures that ``results.json`` names."""
+    return {
+        "tables": [
+            {
+                "title": table.title,
+                "columns": table.columns,
+                "lines": [(line, _with_bars(line, figures)) for line, figures in table.lines],
+            }
+            for table in tables
+        ],
+        "names": list(every(results)),
+        "pictures": _named_pictures(results, folder),
+    }
+
+
+def _with_bars(line: Line, figures: Sequence[Figure]) -> list[dict[str, Any]]:
+    """The figures of a line with bars on the scale of that line; shares on the scale from 0 to 1."""
+    ends = [end for figure in figures for end in (figure.low, figure.value, figure.high) if end is not None]
+    low, high = (0.0, 1.0) if line.percent else (min(0.0, *ends), max(0.0, *ends))
+    return [
+        {
+            "value": number(figure.value, line.percent),
+            "interval": figure.interval(line.percent),
+            "n": figure.n,
+            "bar": charts.interval_bar(figure, low, high),
+        }
+        for figure in figures
+    ]
+
+
+def _named_pictures(results: object, folder: Path) -> list[Picture]:
+    if isinstance(results, Mapping):
+        return [picture for entry in results.values() for picture in _named_pictures(entry, folder)]
+    if isinstance(results, list):
+        return [picture for entry in results for picture in _named_pictures(entry, folder)]
+    if isinstance(results, str) and results.endswith(".png") and (folder / results).is_file():
+        return [{"uri": png_uri(folder / results), "alt": words(Path(results).stem)}]
+    return []
+
+
+def training(name: str, log: Path, samples: int, width: int) -> dict[str, Any]:
+    """Curves and sample pictures of a training stage."""
+    records = [json.loads(line) for line in (log / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+
+    def curve(key: str) -> list[tuple[float, float]]:
+        return [(row["step"], row[key]) for row in records if row.get(key) is not None]
+
+    losses = {"training": curve("loss"), "validation": curve("validation_loss")}
+    drawn = [charts.line_chart(losses, "step", "loss")]
+    for key in ("images_per_second", "gradient_norm"):
+        drawn.append(charts.line_chart({words(key): curve(key)}, "step", words(key)))
+    names = ("loss", "images per second", "gradient norm")
+    prompts = log / "prompts.json"
+    return {
+        "name": name,
+        "charts": [{"name": label, "svg": chart} for label, chart in zip(names, drawn, strict=True) if chart],
+        "samples": [
+            {
+                "step": path.stem.removeprefix("step-").lstrip("0") or "0",
+                "uri": jpeg_uri(np.asarray(Image.open(path).convert("RGB")), width),
+            }
+            for path in spread(sorted((log / "samples").glob("*.png")), samples)
+        ],
+        "prompts": json.loads(prompts.read_text(encoding="utf-8")) if prompts.is_file() else [],
+    }
+
+
+def captions(
+    cohort: Cohort, folder: Path, curated: Path, purification: Mapping[str, Any], examples: int, size: int
+) -> dict[str, Any]:
+    """Images with their captions, and the captions that were dropped, by rule."""
+    written = pq.read_table(folder / "captions.parquet").to_pylist()
+    text = {(row["image_id"], row["granularity"], row["wording"]): row for row in written}
+    of_image: dict[str, list[dict[str, Any]]] = {}
+    for row in written:
+        of_image.setdefault(row["image_id"], []).append(row)
+    groups: dict[str | None, list[dict[str, Any]]] = {}
+    for row in _metadata(cohort, "train"):
+        if row["image_id"] in of_image:
+            groups.setdefault(kind(row), []).append(row)
+    # One eye of each class first, so that rare findings are seen too.
+    chosen = [spread(groups[name], 1)[0] for name in (*KINDS, None) if name in groups][:examples]
+    album = Album(cohort, (row["image_id"] for row in chosen), size)
+    kept = pq.read_metadata(curated / "captions.parquet").num_rows
+    dropped = _dropped(curated / "dropped.csv")
+    first = {name: members[0] for name, members in dropped.items()}
+    return {
+        "says": f"{len(written):,} captions of {len(of_image):,} images were written; {kept:,} were kept for the "
+        "last stage of training. An eye of each class, with its first coarse and fine caption:",
+        "examples": [
+            {
+                "picture": album.picture(row, True),
+                "texts": [
+                    entry
+                    for granularity in ("coarse", "fine")
+                    for entry in of_image[row["image_id"]]
+                    if entry["granularity"] == granularity and entry["wording"] == 0
+                ],
+            }
+            for row in chosen
+        ],
+        "rules": [
+            {
+                "name": words(name),
+                "count": len(members),
+                "detail": first[name]["detail"],
+                "text": text.get(
+                    (first[name]["image_id"], first[name]["granularity"], int(first[name]["wording"])), {"text": ""}
+                )["text"],
+            }
+            for name, members in sorted(dropped.items(), key=lambda item: (-len(item[1]), item[0]))
+        ],
+        "purification": purification,
+    }
+
+
+def _dropped(path: Path) -> dict[str, list[dict[str, str]]]:
+    rules: dict[str, list[dict[str, str]]] = {}
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            rules.setdefault(row["rule"], []).append(row)
+    return rules
+
+
+def cohort_section(cohort: Cohort) -> dict[str, Any]:
+    """Where the real images come from and what they hold, by split."""
+    meta = cohort.meta
+    rows = cohort.table(("patient_id", "split", "eye", "dr_grade", "glaucoma")).to_pylist()
+    splits = [split for split in SPLITS if split in meta["splits"]]
+    sources = "; ".join(f"{source} ({', '.join(licences)})" for source, licences in meta["sources"].items())
+    patients = len({row["patient_id"] for row in rows})
+
+    def count(column: str, values: Iterable[tuple[Any, str]]) -> list[tuple[str, list[int]]]:
+        counts = Counter((row[column], row["split"]) for row in rows)
+        table = [(name, [counts[value, split] for split in splits]) for value, name in [*values, (None, "not known")]]
+        return [(name, numbers) for name, numbers in table if any(numbers)]
+
+    return {
+        "name": meta["name"],
+        "hash": meta["content_sha256"][:12],
+        "says": f"{len(cohort):,} images of {patients:,} patients; source and licence: {sources}. All images of a "
+        "patient, and duplicates, are in one split.",
+        "tables": [
+            {"title": "diabetic retinopathy", "splits": splits, "rows": count("dr_grade", enumerate(ICDR_GRADES))},
+            {"title": "glaucoma", "splits": splits, "rows": count("glaucoma", ((g, g) for g in GLAUCOMA))},
+            {"title": "eye", "splits": splits, "rows": count("eye", ((eye, eye) for eye in EYES))},
+        ],
+    }
+
+
+def validation(name: str, folder: Path) -> dict[str, Any]:
+    """The verdict that `validate` wrote."""
+    verdict = json.loads((folder / "verdict.json").read_text(encoding="utf-8"))
+    return {"name": name, **verdict}
+
+
+def provenance(folders: Mapping[str, Path]) -> list[dict[str, Any]]:
+    """What the runner wrote beside each input: step, parameters, hashes of inputs, metrics."""
+    entries = []
+    for name, folder in folders.items():
+        path = folder / "manifest.json"
+        if path.is_file():
+            entries.append({"name": name.replace("_", " "), **json.loads(path.read_text(encoding="utf-8"))})
+    return entries
+
+
+def summary(real: Cohort, synthetic: Cohort, verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """The first lines of the page: what was made, what passed, what is weakest."""
+    failed = [verdict for verdict in verdicts if not verdict.passed]
+    trained = real.meta["splits"].get("train", 0)
+    made = f"{len(synthetic):,} synthetic eyes were drawn by a generator that learned from {trained:,} real images."
+    if failed:
+        headline = f"{len(verdicts) - len(failed)} of {len(verdicts)} gates passed: this generator may not be promoted."
+    else:
+        headline = f"All {len(verdicts)} gates passed."
+    sentences = [made]
+    sentences += [
+        f"Failed: {_inline(verdict.title)} is {verdict.shown}; asked for is {verdict.rule}."
+        for verdict in failed
+    ]
+    margins = [(margin, verdict) for verdict in verdicts if verdict.passed and (margin := _margin(verdict)) is not None]
+    if margins:
+        weakest = min(margins, key=lambda pair: pair[0])[1]
+        sentences.append(
+            f"The narrowest pass: {_inline(weakest.title)} is {weakest.shown}; asked for is {weakest.rule}."
+        )
+    return {"headline": headline, "summary": sentences}
+
+
+def _inline(text: str) -> str:
+    """A title inside a sentence; an abbreviation keeps its capitals."""
+    return text if text[1:2].isupper() else text[:1].lower() + text[1:]
+
+
+def _margin(verdict: Verdict) -> float | None:
+    """Distance to the limit as a share of the limit."""
+    if verdict.value is None or not verdict.limit:
+        return None
+    return abs(verdict.value - verdict.limit) / abs(verdict.limit)

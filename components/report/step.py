@@ -1,0 +1,111 @@
+"""One self-contained HTML page that a clinician and an engineer can both read, and the verdict of the gates."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+from pydantic import Field
+
+from components.report import layout, page
+from components.report.figures import Gate, judge, read_results
+from components.step import Metrics, Params, Paths, Port, Step
+from retinalogos.cohort.shards import Cohort
+from retinalogos.errors import DataError
+
+
+class ReportParams(Params):
+    """Parameters of ``report``."""
+
+    image_size: int = Field(ge=48, le=512, description="pixels of a picture on the page")
+    images_per_group: int = Field(ge=1, description="real, and synthetic, pictures of each class")
+    prompts: int = Field(ge=0, description="prompts with a row of pictures each")
+    training_samples: int = Field(ge=0, description="sample pictures of each training stage")
+    captions: int = Field(ge=0, description="images with their captions")
+    max_megabytes: float = Field(gt=0, description="a larger page stops the step")
+    gates: dict[str, Gate] = Field(min_length=1, description="limits that the generator must keep; `register` acts on them")
+
+
+def run(params: ReportParams, inputs: Paths, outputs: Paths) -> Metrics:
+    """See the module."""
+    real, synthetic = Cohort(inputs["cohort"]), Cohort(inputs["synthetic"])
+    assessment, classification = read_results(inputs["assessment"]), read_results(inputs["classification"])
+    results = {"assessment": assessment, "classification": classification}
+    verdicts = [judge(name, gate, results) for name, gate in params.gates.items()]
+    generators = synthetic.table(("generator",))["generator"].unique().to_pylist()
+    folders = {name: path for name, path in inputs.items() if path.is_dir()}
+    html = page.render(
+        {
+            "size": params.image_size,
+            "cohort": page.cohort_section(real),
+            "generator": ", ".join(sorted(str(name) for name in generators)),
+            "gates": verdicts,
+            **page.summary(real, synthetic, verdicts),
+            **page.pictures(real, synthetic, params.images_per_group, params.prompts, params.image_size),
+            "assessment": page.figures_section(
+                assessment, inputs["assessment"], layout.fill(layout.ASSESSMENT, assessment)
+            ),
+            "classification": page.figures_section(
+                classification, inputs["classification"], layout.comparisons(classification)
+            ),
+            "training": [
+                page.training(name, inputs[port], params.training_samples, 8 * params.image_size)
+                for name, port in (("Pre-training", "pretrain_log"), ("Fine-tuning", "finetune_log"))
+            ],
+            "captions": page.captions(
+                real,
+                inputs["captions"],
+                inputs["curated"],
+                json.loads(inputs["purification"].read_text(encoding="utf-8")),
+                params.captions,
+                params.image_size,
+            ),
+            "validation": [
+                page.validation("Cohort", inputs["validation"]),
+                page.validation("Captions", inputs["validation_captions"]),
+            ],
+            "provenance": page.provenance(folders),
+        }
+    )
+    megabytes = len(html.encode()) / 1e6
+    if megabytes > params.max_megabytes:
+        raise DataError(
+            f"the page is {megabytes:.1f} MB, and report.max_megabytes is {params.max_megabytes:g}; "
+            "lower report.images_per_group, report.prompts or report.training_samples"
+        )
+    outputs["report"].mkdir(parents=True)
+    (outputs["report"] / "index.html").write_text(html, encoding="utf-8")
+    write_verdicts(outputs["report"] / "gates.json", [dataclasses.asdict(verdict) for verdict in verdicts])
+    passed = sum(verdict.passed for verdict in verdicts)
+    return {
+        "gates": len(verdicts),
+        "gates_passed": passed,
+        "megabytes": round(megabytes, 3),
+        **{f"gate.{verdict.name}": verdict.passed for verdict in verdicts},
+    }
+
+
+def write_verdicts(path: Path, verdicts: list[dict[str, object]]) -> None:
+    """The gates as JSON, for `register` and for whoever reads by machine."""
+    path.write_text(json.dumps(verdicts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+STEP = Step(
+    name="report",
+    summary="one HTML page: pictures, curves, tables with intervals, gates",
+    params=ReportParams,
+    run=run,
+    inputs={
+        "cohort": Port("real cohort", "Dataset"),
+        "captions": Port("captions as written", "Dataset"),
+        "curated": Port("captions that were kept, and dropped.csv", "Dataset"),
+        "synthetic": Port("synthetic cohort", "Dataset"),
+        "assessment": Port("results.json of assess"),
+        "classification": Port("results.json of classify"),
+        "validation": Port("verdict on the cohort"),
+        "validation_captions": Port("verdict on the captions"),
+        "pretrain_log": Port("log of stage 1"),
+        "finetune_log": Port("log of stage 3"),
+        "purification": Port("metrics of purify, JSON", "Metrics"),
+    },
+    outputs={"report": Port("folder with index.html and gates.json", "HTML")},
+)
