@@ -26,7 +26,7 @@ class FinetuneParams(Params):
 def run(params: FinetuneParams, inputs: Paths, outputs: Paths) -> Metrics:
     """See the module."""
     latents = Latents(inputs["latents"])
-    pretrained = TextToFundusPipeline.from_pretrained(inputs["generator"])
+    pretrained = TextToFundusPipeline.from_pretrained(inputs["pretrained"])
     if pretrained.config.text_encoder_name != latents.meta["text_encoder"]:
         raise UsageError(
             f"the generator was trained with text encoder {pretrained.config.text_encoder_name}, the latents hold "
@@ -37,7 +37,7 @@ def run(params: FinetuneParams, inputs: Paths, outputs: Paths) -> Metrics:
         pretrained.backbone,
         pretrained.conditioning,
         latents,
-        inputs["generator"] / "autoencoder",
+        inputs["pretrained"] / "autoencoder",
         flow=params.flow,
         training=params.training,
         sampling=params.sampling,
@@ -57,7 +57,7 @@ STEP = Step(
     run=run,
     inputs={
         "latents": Port("latents and text features of the curated pairs", "Dataset"),
-        "generator": Port("generator of stage 1", "Model"),
+        "pretrained": Port("generator of stage 1", "Model"),
     },
     outputs={
         "generator": Port("diffusers-layout folder, averaged weights", "Model"),
