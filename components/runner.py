@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
 from pydantic import ValidationError
@@ -31,6 +31,7 @@ from retinalogos import __version__
 from retinalogos.errors import UsageError
 
 MANIFEST = "manifest.json"
+NULL = "null"
 
 
 def step_names() -> list[str]:
@@ -120,14 +121,13 @@ def _complaint(step: AnyStep, section: str, detail: ErrorDetails) -> str:
     return f"{where}: {detail['msg'].removeprefix('Value error, ')}{given}"
 
 
-def with_nulls(step: AnyStep, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Adds ``None`` for each absent parameter that may be ``None``: Kubeflow Pipelines cannot carry a null."""
-    absent = {
-        name: None
-        for name, field in step.params.model_fields.items()
-        if name not in values and type(None) in get_args(field.annotation)
-    }
-    return {**values, **absent}
+def from_kubeflow(value: Any) -> Any:
+    """Parameters as Kubeflow Pipelines carries them: it has no null, so the word ``null`` stands for it."""
+    if isinstance(value, Mapping):
+        return {key: from_kubeflow(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [from_kubeflow(item) for item in value]
+    return None if value == NULL else value
 
 
 def _check_ports(step: AnyStep, inputs: Mapping[str, Path], outputs: Mapping[str, Path]) -> None:
@@ -288,14 +288,13 @@ def run_component(
     Args:
         step: name of the step.
         stage: its name in the graph.
-        params: the step's parameters; nulls left out, integers as floats.
+        params: the step's parameters; the word ``null`` for null, integers as floats.
         inputs: artifact by port; ``None`` where an optional one is not connected.
         outputs: artifact by port, ``metrics`` among them.
     """
-    loaded = load_step(step)
     metrics = run_step(
-        loaded,
-        with_nulls(loaded, params),
+        step,
+        from_kubeflow(params),
         {port: artifact.path for port, artifact in inputs.items() if artifact is not None},
         {port: artifact.path for port, artifact in outputs.items()},
         stage,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -39,9 +40,18 @@ BROKEN = Step("broken", "breaks", NoParams, _break, **PORTS)
 VALUES = {"rate": 0.1, "nested": {"depth": 2}}
 
 
+@pytest.fixture(scope="module")
+def empty_store(tmp_path_factory) -> Path:
+    """A new MLflow store, made once: its migrations take seconds."""
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Path):
     """MLflow in a store of its own; the client of it."""
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
     for name in ("RETINALOGOS_RUN", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "DVC_STAGE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("RETINALOGOS_TRACKING", "on")

@@ -1,0 +1,24 @@
+"""Kubeflow component of ``purify``; the work is in step.py."""
+
+from kfp import dsl
+
+from components.image import image
+
+
+@dsl.component(base_image=image(), install_kfp_package=False)
+def purify(
+    stage: str,
+    params: dict,
+    cohort: dsl.Input[dsl.Dataset],
+    captions: dsl.Input[dsl.Dataset],
+    latents: dsl.Input[dsl.Dataset],
+    generator: dsl.Input[dsl.Model],
+    curated: dsl.Output[dsl.Dataset],
+    metrics: dsl.Output[dsl.Metrics],
+) -> None:
+    """Stage 2: drop captions that break a rule or do not agree with their image."""
+    from components.runner import run_component
+
+    inputs = {"cohort": cohort, "captions": captions, "latents": latents, "generator": generator}
+    outputs = {"curated": curated, "metrics": metrics}
+    run_component("purify", stage, params, inputs, outputs)

@@ -1,0 +1,180 @@
+"""The parameters of a run: params.yaml, then a preset, then the cohort, then single settings.
+
+What was chosen is kept in ``run/choices.yaml``, so that a bare ``dvc repro`` repeats it; what comes of it is
+``run/params.yaml``, which the stages read.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict
+
+from components import ROOT
+from components.runner import check_params, load_step
+from pipelines.graph import MAIN_LINE
+from retinalogos.cohort.readers import READERS
+from retinalogos.errors import UsageError
+
+PRESETS = ROOT / "pipelines" / "presets"
+COMPOSED = "run/params.yaml"
+# Of these the contents count for the fingerprint of a data set, of all others (images) the name and the size.
+TABLES = (".csv", ".tsv", ".txt", ".json", ".yaml", ".yml", ".xlsx", ".xls")
+
+
+class _Plain(yaml.SafeDumper):
+    """Writes a value that stands in two places twice, rather than an anchor."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+class Choices(BaseModel):
+    """What a run was asked for."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    preset: str = "laptop"
+    cohort: str | None = None
+    data: str | None = None
+    settings: tuple[str, ...] = ()
+
+
+def presets() -> list[str]:
+    """Names of the presets that are shipped."""
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+
+
+def compose(choices: Choices) -> dict[str, Any]:
+    """The parameters of all stages: a section a stage, and the ``seed`` that they share.
+
+    Raises:
+        UsageError: a preset, reader, folder, section or parameter does not exist, or a value does not fit.
+    """
+    values = _read(ROOT / "params.yaml")
+    if choices.preset not in presets():
+        raise UsageError(f"no preset is called {choices.preset!r}; the presets are {', '.join(presets())}")
+    _overlay(values, _read(PRESETS / f"{choices.preset}.yaml"))
+    _overlay(values, _source(choices))
+    settings: dict[str, Any] = {}
+    for setting in choices.settings:
+        key, equals, text = setting.partition("=")
+        if not (key and equals):
+            raise UsageError(f"setting {setting!r} should be section.parameter=value")
+        _set(settings, key, text)
+    _overlay(values, settings)
+    ingest = values["ingest"]
+    if ingest["source"] is not None:
+        ingest["source_fingerprint"] = fingerprint(Path(ingest["source"]), ingest["mapping"])
+    return values
+
+
+def validate(values: Mapping[str, Any]) -> None:
+    """Checks every section against the parameters of its step.
+
+    Raises:
+        UsageError: a section is unknown or missing, or a parameter is unknown, missing or out of range.
+    """
+    stages = {stage.name: stage for stage in MAIN_LINE}
+    unknown = sorted(values.keys() - stages.keys() - {"seed"})
+    if unknown:
+        raise UsageError(f"no stage is called {unknown[0]!r}; the stages are {', '.join(stages)}")
+    for name, stage in stages.items():
+        check_params(load_step(stage.step), values.get(name, {}), name)
+
+
+def write(choices: Choices) -> Path:
+    """Writes what was chosen and the parameters that come of it, each only if valid and changed."""
+    values = compose(choices)
+    path = ROOT / COMPOSED
+    text = yaml.dump(values, Dumper=_Plain, sort_keys=False, allow_unicode=True)
+    # What stands there was valid when it was written; to check it again means to import every step.
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        validate(values)
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    _choices_file().write_text(yaml.safe_dump(choices.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+    return path
+
+
+def last_choices() -> Choices:
+    """What the last run was asked for; the laptop preset on the phantom where there was none."""
+    return Choices.model_validate(_read(_choices_file())) if _choices_file().exists() else Choices()
+
+
+def fingerprint(source: Path, mapping: str | None = None) -> str:
+    """sha256 over names and sizes of all files of a data set and the contents of its tables.
+
+    Reading every image would take minutes; an image that changes and keeps its exact size goes unnoticed.
+    """
+    digest = hashlib.sha256()
+    files = sorted(path for path in source.rglob("*") if path.is_file())
+    for path in [*files, *([Path(mapping)] if mapping else [])]:
+        name = path.relative_to(source).as_posix() if path.is_relative_to(source) else path.name
+        digest.update(f"{name}\0{path.stat().st_size}\n".encode())
+        if path.suffix.lower() in TABLES:
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _choices_file() -> Path:
+    return ROOT / "run" / "choices.yaml"
+
+
+def _source(choices: Choices) -> dict[str, Any]:
+    """The overlay that names the cohort's reader and folder."""
+    if choices.cohort is None:
+        if choices.data is not None:
+            raise UsageError("a data folder is given without the name of its cohort: add --cohort (COHORT=… for make)")
+        return {}
+    if choices.cohort not in READERS:
+        raise UsageError(f"no reader is called {choices.cohort!r}; the readers are {', '.join(sorted(READERS))}")
+    if choices.cohort == "phantom":
+        return {"ingest": {"reader": "phantom"}}
+    if choices.data is None:
+        raise UsageError(f"cohort {choices.cohort} needs the folder of its data: add --data DIR (DATA=DIR for make)")
+    if not Path(choices.data).is_dir():
+        raise UsageError(f"{choices.data} is not a folder: --data names the folder of the data set")
+    return {"ingest": {"reader": choices.cohort, "source": choices.data, "name": choices.cohort, "n": None}}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    if not isinstance(values, dict):
+        raise UsageError(f"{path} should be a mapping")
+    return values
+
+
+def _set(values: dict[str, Any], key: str, text: str) -> None:
+    *outer, last = key.split(".")
+    for name in outer:
+        values = values.setdefault(name, {})
+        if not isinstance(values, dict):
+            raise UsageError(f"setting {key}: {name} is set to a value already")
+    try:
+        values[last] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UsageError(f"setting {key}: {text!r} is no YAML value") from None
+
+
+def _overlay(values: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    """Lays ``changes`` over ``values`` in place; the seed of the whole goes to every section that has one."""
+    if "seed" in changes:
+        for section in values.values():
+            if isinstance(section, dict) and "seed" in section:
+                section["seed"] = changes["seed"]
+    for name, change in changes.items():
+        if isinstance(change, Mapping) and isinstance(values.get(name), dict):
+            _merge(values[name], change)
+        else:
+            values[name] = change
+
+
+def _merge(values: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    for name, change in changes.items():
+        if isinstance(change, Mapping) and isinstance(values.get(name), dict):
+            _merge(values[name], change)
+        else:
+            values[name] = change
