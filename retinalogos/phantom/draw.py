@@ -87,7 +87,8 @@ class _Painter:
         record, size = self.record, self.size
         vessels, lesions = grow_vessels(record), place_lesions(record)
         artery, vein = (
-            self._fill([v.outline() for v in vessels if v.kind == kind], _opacity(vessels, kind)) for kind in (ARTERY, VEIN)
+            self._fill([v.outline() for v in vessels if v.kind == kind], _opacity(vessels, kind))
+            for kind in (ARTERY, VEIN)
         )
         coverage = {c: self._fill(outlines) for c, outlines in lesions.outlines.items() if outlines}
 
@@ -163,7 +164,12 @@ class _Painter:
         if record.tessellation > 0.05:
             choroid = record.tessellation * self._choroid(from_fovea)
         hue = 0.04 * self._noise(3)
-        density = base + pigment[..., None] * (_MELANIN / 0.55) + choroid[..., None] * _CHOROID + hue[..., None] * np.array([-0.3, 0.4, 1.0], np.float32)
+        density = (
+            base
+            + pigment[..., None] * (_MELANIN / 0.55)
+            + choroid[..., None] * _CHOROID
+            + hue[..., None] * np.array([-0.3, 0.4, 1.0], np.float32)
+        )
         if record.sheen > 0.05:
             density -= self._sheen(from_fovea, from_disc)[..., None] * np.array([0.8, 1.0, 1.25], np.float32)
         if record.nerve_fibre_defect:
@@ -179,7 +185,9 @@ class _Painter:
         # Towards the nearest of four vortex veins, beyond the field at its diagonals.
         goal = np.sign(start + 1e-6) * np.array([6.5, 9.0])
         heading = np.arctan2(*(goal - start).T[::-1])
-        path, _, _ = grow(rng, start, heading + rng.normal(0, 0.5, k), heading, np.full(k, 1.2), rng.uniform(1.2, 3.4, k), 0.30, 14)
+        path, _, _ = grow(
+            rng, start, heading + rng.normal(0, 0.5, k), heading, np.full(k, 1.2), rng.uniform(1.2, 3.4, k), 0.30, 14
+        )
         canvas = np.zeros((2 * _GRID, 2 * _GRID), np.uint8)
         scale = 2 * _GRID / FIELD_MM * 2**_SHIFT
         points = np.rint((path + FIELD_MM / 2) * scale).astype(np.int32)
@@ -222,6 +230,8 @@ class _Painter:
         columns = np.flatnonzero(np.abs(self.axis - record.disc[0]) < reach)
         rows = np.flatnonzero(np.abs(self.axis - record.disc[1]) < reach)
         disc_cup = np.zeros((self.size, self.size), np.uint8)
+        if not len(columns) or not len(rows):  # a disc outside the picture
+            return disc_cup
         window = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
         x, y = np.meshgrid(self.axis[columns] - record.disc[0], self.axis[rows] - record.disc[1])
         tilt = np.deg2rad(record.disc_tilt)
@@ -325,7 +335,8 @@ class _Painter:
         image = image * self._resize(light.astype(np.float32))[..., None]
         if record.haze > 0.02:
             # Light scattered by the lens lifts the shadows and washes the colours out.
-            veil = cv2.GaussianBlur(image, (0, 0), max(self.size / 9, 1.0))
+            veil = cv2.resize(image, (32, 32), interpolation=cv2.INTER_AREA)
+            veil = cv2.resize(cv2.GaussianBlur(veil, (0, 0), 32 / 9), (self.size,) * 2, interpolation=cv2.INTER_CUBIC)
             veil = 0.55 * veil + 0.45 * (veil.mean(-1, keepdims=True) * np.array([1.05, 1.0, 0.86], np.float32) + 16)
             image = image + 0.75 * record.haze * (veil - image)
         if record.glow:

@@ -34,7 +34,9 @@ class Lesions:
     as the ribbons ``tangles``; the class region of neovascularisation is the patch that its tangle fills.
     """
 
-    outlines: dict[int, list[np.ndarray]] = field(default_factory=lambda: {c: [] for c in range(1, len(LESION_CLASSES))})
+    outlines: dict[int, list[np.ndarray]] = field(
+        default_factory=lambda: {c: [] for c in range(1, len(LESION_CLASSES))}
+    )
     counts: dict[int, int] = field(default_factory=lambda: dict.fromkeys(range(1, len(LESION_CLASSES)), 0))
     tangles: list[np.ndarray] = field(default_factory=list)
 
@@ -175,7 +177,9 @@ def _hard_exudates(rng: np.random.Generator, record: "PhantomRecord", lesions: L
         if not record.dme:
             place = place[np.hypot(*(place - record.fovea).T) > 1.05 * disc_diameter]
         radius = np.clip(np.exp(rng.normal(np.log(0.038), 0.5, len(place))), 0.015, 0.16)
-        outlines = blobs(rng, place, radius, rng.uniform(1, 1.8, len(place)), rng.uniform(0, np.pi, len(place)), 0.25, 10)
+        outlines = blobs(
+            rng, place, radius, rng.uniform(1, 1.8, len(place)), rng.uniform(0, np.pi, len(place)), 0.25, 10
+        )
         lesions.add("hard_exudate", outlines, len(place))
 
 

@@ -388,7 +388,9 @@ def _lesions(rng: np.random.Generator, grade: int, age: float) -> dict[str, Any]
         "haemorrhages": tuple(int(count) for count in haemorrhages),
         "flame_share": float(rng.uniform(0.1, 0.4)),
         "exudate_clusters": exudates,
-        "soft_exudates": int(rng.integers(1, 3 + 2 * (grade - 2))) if rng.random() < (0, 0, 0.3, 0.6, 0.5)[grade] else 0,
+        "soft_exudates": int(rng.integers(1, 3 + 2 * (grade - 2)))
+        if rng.random() < (0, 0, 0.3, 0.6, 0.5)[grade]
+        else 0,
         "neovascular_disc": disc,
         "neovascular_elsewhere": elsewhere,
         "preretinal_haemorrhage": preretinal,

@@ -83,14 +83,20 @@ def _trunks(rng: np.random.Generator, record: "PhantomRecord", kind: int, wider:
     spread = 1 + 0.12 * wider[:2] + rng.normal(0, 0.03, 2)
     heading = heading + np.tile(sides, 4) * wider * np.array([7, 7, -9, -9, 6, 6, 4, 4])
     relax = np.concatenate([np.array([superior, inferior]) * spread, rng.uniform(2.5, 4.5, 2), np.full(4, 1.6)])
-    length = np.concatenate([rng.uniform(12, 15, 2), rng.uniform(7, 9, 2), rng.uniform(2.4, 3.4, 2), rng.uniform(3, 5, 2)])
+    length = np.concatenate(
+        [rng.uniform(12, 15, 2), rng.uniform(7, 9, 2), rng.uniform(2.4, 3.4, 2), rng.uniform(3, 5, 2)]
+    )
     share = np.array([1, 1, 0.70, 0.70, 0.32, 0.32, 0.32, 0.32]) * np.concatenate(
         [1 + rng.normal(0, 0.03, 4), 1 + rng.normal(0, 0.1, 4)]
     )
     # The central vessels enter at the nasal side of the cup and are pushed nasally as it grows.
     width, height = record.disc_size
     start = np.array(record.disc) + np.stack(
-        [-(0.04 + 0.24 * record.vcdr) * width + rng.normal(0, 0.03, 8), np.tile(sides, 4) * 0.10 * height + rng.normal(0, 0.03, 8)], -1
+        [
+            -(0.04 + 0.24 * record.vcdr) * width + rng.normal(0, 0.03, 8),
+            np.tile(sides, 4) * 0.10 * height + rng.normal(0, 0.03, 8),
+        ],
+        -1,
     )
     return _Seeds(start, np.deg2rad(heading) + tilt, np.deg2rad(target) + tilt, relax, length, calibre * share)
 
@@ -102,14 +108,14 @@ def _stretch(
     k = len(seeds.calibre)
     points = (64, 28, 14)[generation]
     amplitude = record.tortuosity * (0.28, 0.55, 0.8)[generation] * (1.15 if kind == VEIN else 1.0)
-    path, angle, s = grow(
-        rng, seeds.start, seeds.heading, seeds.target, seeds.relax, seeds.length, amplitude, points
-    )
+    path, angle, s = grow(rng, seeds.start, seeds.heading, seeds.target, seeds.relax, seeds.length, amplitude, points)
     x = record.junction_exponent
     # Side branches: at stratified places, the first beyond the disc; each takes a share of the calibre.
     first = 0.75 * record.disc_size[1] if generation == 0 else 0.0
     places = (np.arange(count) + rng.uniform(0.15, 0.85, (k, count))) / count
-    at = np.clip(np.rint((first + places * (seeds.length[:, None] - first)) / seeds.length[:, None] * (points - 1)), 1, None)
+    at = np.clip(
+        np.rint((first + places * (seeds.length[:, None] - first)) / seeds.length[:, None] * (points - 1)), 1, None
+    )
     at = np.minimum(at.astype(int), points - 2)
     share = rng.uniform(0.40, 0.80, (k, count)) if generation == 0 else rng.uniform(0.5, 0.9, (k, count))
     sides = rng.choice([-1, 1], (k, count)) * np.where(rng.random((k, count)) < 0.25, 1, (-1) ** np.arange(count))
@@ -148,7 +154,8 @@ def _stretch(
             continue
         inside = at[i] < stop[i]
         joints = tuple(
-            (int(at[i, j]), float(before[i, j]), float(after[i, j]), float(branch[i, j])) for j in np.flatnonzero(inside)
+            (int(at[i, j]), float(before[i, j]), float(after[i, j]), float(branch[i, j]))
+            for j in np.flatnonzero(inside)
         )
         cut = slice(0, stop[i])
         vessels.append(Vessel(kind, generation, path[i, cut], angle[i, cut], width[i, cut], joints))
