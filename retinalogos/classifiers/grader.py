@@ -164,9 +164,9 @@ def fit_grader(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         backbone = new_backbone(config.backbone, config.size, config.widths)
-        network = GraderNetwork(backbone, backbone.dimension, config.features, classes).to(
-            where, memory_format=torch.channels_last
-        )
+        network = GraderNetwork(backbone, backbone.dimension, config.features, classes).to(where)
+        # torch documents this call; its type stub lacks it.
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return _train(network, resize(images, config.size), labels, classes, config, seed, validation, what, where)
 
 

@@ -1,0 +1,145 @@
+"""The figures of merit against scikit-learn, and the intervals against what they promise."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics
+
+from retinalogos.classifiers import statistics
+
+
+@st.composite
+def predictions(draw, classes=st.integers(2, 5)):
+    """Truth, probabilities with ties, and integer weights."""
+    k, n = draw(classes), draw(st.integers(3, 60))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    truth = rng.integers(0, k, n)
+    # Few distinct values, so that ties occur.
+    probabilities = rng.integers(1, 5, (n, k)).astype(float)
+    probabilities /= probabilities.sum(1, keepdims=True)
+    return truth, probabilities, rng.integers(0, 4, n)
+
+
+@settings(deadline=None, max_examples=60)
+@given(predictions())
+def test_figures_of_a_weighted_sample_are_those_of_scikit_learn_on_the_repeated_sample(sample):
+    truth, probabilities, weights = sample
+    found = statistics.figures(truth, probabilities, weights[None].astype(float))
+    rows = np.repeat(np.arange(len(truth)), weights)
+    if len(rows) == 0:
+        assert all(np.isnan(value[0]) for value in found.values())
+        return
+    y, p = truth[rows], probabilities[rows]
+    predicted = p.argmax(1)
+    assert found["accuracy"][0] == pytest.approx(metrics.accuracy_score(y, predicted))
+    assert found["macro_f1"][0] == pytest.approx(metrics.f1_score(y, predicted, average="macro", zero_division=0))
+    areas = [metrics.roc_auc_score(y == c, p[:, c]) for c in range(p.shape[1]) if 0 < (y == c).sum() < len(y)]
+    assert found["auc"][0] == pytest.approx(np.mean(areas) if areas else np.nan, nan_ok=True)
+    if len({*y, *predicted}) > 1:
+        labels = np.arange(p.shape[1])
+        expected = metrics.cohen_kappa_score(y, predicted, labels=labels, weights="quadratic")
+        assert found["qwk"][0] == pytest.approx(expected, nan_ok=True)
+    else:
+        assert np.isnan(found["qwk"][0])
+
+
+@settings(deadline=None, max_examples=30)
+@given(predictions(classes=st.just(2)))
+def test_sensitivity_and_specificity_are_the_recalls_of_the_two_classes(sample):
+    truth, probabilities, _ = sample
+    found = statistics.figures(truth, probabilities)
+    for name, label in (("sensitivity", 1), ("specificity", 0)):
+        if (truth == label).any():
+            recall = metrics.recall_score(truth, probabilities.argmax(1), pos_label=label, zero_division=0)
+            assert found[name][0] == pytest.approx(recall)
+        else:
+            assert np.isnan(found[name][0])
+
+
+def test_resamples_draw_whole_patients():
+    groups = np.array(["a", "a", "b", "c", "c", "c"])
+    weights = statistics.resampling_weights(groups, 200, np.random.default_rng(0))
+    assert (weights[:, 0] == weights[:, 1]).all()
+    assert (weights[:, 3] == weights[:, 5]).all()
+    assert (weights[:, [0, 2, 3]].sum(1) == 3).all()
+    assert weights.std() > 0
+
+
+def _probabilities(truth: np.ndarray, skill: float, rng: np.random.Generator) -> np.ndarray:
+    second = 1 / (1 + np.exp(-(skill * (2 * truth - 1) + rng.normal(size=len(truth)))))
+    return np.stack([1 - second, second], 1)
+
+
+def test_interval_of_accuracy_covers_the_true_value_about_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    covered = []
+    for trial in range(200):
+        # Both eyes of 60 patients, right or wrong together: the truth is 0.7.
+        right = np.repeat(rng.random(60) < 0.7, 2)
+        truth = rng.integers(0, 2, 120)
+        predicted = np.where(right, truth, 1 - truth)
+        found = statistics.estimate(truth, [np.eye(2)[predicted]], np.repeat(np.arange(60), 2), 200, trial)["accuracy"]
+        covered.append(found.low <= 0.7 <= found.high)
+    assert 0.88 < np.mean(covered) < 0.99
+
+
+def test_ignoring_the_patients_makes_the_interval_too_narrow():
+    rng = np.random.default_rng(1)
+    right = np.repeat(rng.random(60) < 0.7, 2)
+    truth = np.zeros(120, int)
+    run = np.eye(2)[np.where(right, 0, 1)]
+    by_patient = statistics.estimate(truth, [run], np.repeat(np.arange(60), 2), 500, 0)["accuracy"]
+    by_eye = statistics.estimate(truth, [run], np.arange(120), 500, 0)["accuracy"]
+    assert by_patient.high - by_patient.low > 1.2 * (by_eye.high - by_eye.low)
+
+
+def test_paired_difference_is_exact_for_equal_runs_and_narrower_than_an_unpaired_one():
+    rng = np.random.default_rng(2)
+    truth, groups = rng.integers(0, 2, 150), np.arange(150)
+    weak, noise = _probabilities(truth, 0.6, rng), rng.normal(0, 0.02, (150, 1))
+    strong = np.clip(weak + np.where(truth == 1, 0.15, -0.15)[:, None] * [-1, 1] + noise * [-1, 1], 0, 1)
+    none = statistics.estimate(truth, [weak], groups, 100, 0, against=[weak])
+    assert all(e.value == e.low == e.high == 0 for e in none.values())
+    gain = statistics.estimate(truth, [strong], groups, 400, 0, against=[weak])["auc"]
+    widths = [(e := statistics.estimate(truth, [run], groups, 400, 0)["auc"]).high - e.low for run in (weak, strong)]
+    assert gain.value > 0
+    assert gain.low > 0
+    assert gain.value == pytest.approx(
+        metrics.roc_auc_score(truth, strong[:, 1]) - metrics.roc_auc_score(truth, weak[:, 1])
+    )
+    # Without pairing the variances of the two would add up.
+    assert gain.high - gain.low < np.hypot(*widths)
+
+
+def test_runs_that_disagree_widen_the_pooled_interval():
+    rng = np.random.default_rng(3)
+    truth, groups = rng.integers(0, 2, 400), np.arange(400)
+    good, bad = _probabilities(truth, 2.0, rng), _probabilities(truth, 0.2, rng)
+    pooled = statistics.estimate(truth, [good, bad], groups, 400, 0)["auc"]
+    single = statistics.estimate(truth, [good], groups, 400, 0)["auc"]
+    assert pooled.value == pytest.approx(
+        np.mean([metrics.roc_auc_score(truth, good[:, 1]), metrics.roc_auc_score(truth, bad[:, 1])])
+    )
+    assert pooled.high - pooled.low > 2 * (single.high - single.low)
+
+
+def test_a_figure_that_is_not_defined_has_no_interval_and_the_rest_have():
+    truth = np.zeros(20, int)
+    found = statistics.estimate(truth, [np.tile([0.8, 0.2], (20, 1))], np.arange(20), 50, 0)
+    assert np.isnan(found["auc"].value)
+    assert found["auc"].low is None
+    assert found["accuracy"].value == 1
+    assert found["accuracy"].low == 1
+
+
+def test_intervals_do_not_depend_on_how_the_resamples_are_cut(monkeypatch):
+    rng = np.random.default_rng(4)
+    truth = rng.integers(0, 3, 50)
+    runs = [rng.dirichlet(np.ones(3), 50)]
+    sizes = statistics._chunks(100, 50)
+    assert sizes == [100]
+    monkeypatch.setattr(statistics, "CHUNK", 50 * 30)
+    assert statistics._chunks(100, 50) == [30, 30, 30, 10]
+    found = statistics.estimate(truth, runs, np.arange(50), 100, 0)
+    assert found["auc"].low < found["auc"].value < found["auc"].high
