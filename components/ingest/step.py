@@ -58,7 +58,6 @@ def run(params: IngestParams, inputs: Paths, outputs: Paths) -> Metrics:
     return {
         "rows": summary.rows,
         "quarantined": summary.quarantined,
-        "repeated": summary.repeated,
         "duplicates": summary.duplicates,
         "quality_mean": round(summary.quality, 6),
         **{f"rows_{split}": count for split, count in summary.splits.items()},

@@ -82,7 +82,6 @@ class Summary:
 
     rows: int
     quarantined: int
-    repeated: int
     duplicates: int
     splits: Mapping[str, int]
     classes: Mapping[str, int]
@@ -100,7 +99,7 @@ def ingest(records: Iterable[Record], folder: Path, name: str, how: Ingestion) -
     folder.mkdir(parents=True, exist_ok=True)
     spool = folder / "spool.arrow"
     try:
-        index, rejected, repeated, quality = _prepare_all(records, spool, folder / "quarantine.csv", how)
+        index, rejected, quality = _prepare_all(records, spool, folder / "quarantine.csv", how)
         _check_share(rejected, len(index.image_ids), folder / "quarantine.csv", how.quarantine_share)
         pairs, group_of = _duplicates(index, how.near_distance)
         splits = split_rows(index.patients, index.classes, pairs, how.fractions, how.seed)
@@ -113,7 +112,6 @@ def ingest(records: Iterable[Record], folder: Path, name: str, how: Ingestion) -
     return Summary(
         rows=len(splits),
         quarantined=sum(rejected.values()),
-        repeated=repeated,
         duplicates=len(group_of),
         splits={split: splits.count(split) for split in SPLITS},
         classes=dict(sorted(Counter(itertools.chain.from_iterable(index.classes)).items())),
@@ -123,9 +121,9 @@ def ingest(records: Iterable[Record], folder: Path, name: str, how: Ingestion) -
 
 def _prepare_all(
     records: Iterable[Record], spool: Path, quarantine: Path, how: Ingestion
-) -> tuple[_Index, Counter[str], int, float]:
-    index, rejected, repeated, quality = _Index(), Counter[str](), 0, 0.0
-    seen: set[str] = set()
+) -> tuple[_Index, Counter[str], float]:
+    index, rejected, quality = _Index(), Counter[str](), 0.0
+    seen: Counter[str] = Counter()
     rows: list[dict[str, Any]] = []
     total = len(records) if isinstance(records, Sized) else None
     with (
@@ -143,17 +141,11 @@ def _prepare_all(
                 bad.writerow(_quarantine_row(record, number, patient, result))
                 continue
             row = result.row | {"patient_id": patient}
-            if row["image_id"] in seen:
-                # The picture is there already: the id is then that of the picture with its owner.
-                owned = f"{row['image_id']}:{patient}:{record.eye}"
-                row["image_id"] = hashlib.sha256(owned.encode()).hexdigest()[:16]
-                if row["image_id"] in seen:
-                    repeated += 1
-                    bad.writerow(
-                        _quarantine_row(record, number, patient, Rejected("repeated", "same picture, patient and eye"))
-                    )
-                    continue
-            seen.add(row["image_id"])
+            content, before = row["image_id"], seen[row["image_id"]]
+            seen[content] += 1
+            if before:
+                # The source holds this picture more than once, perhaps with other labels: a duplicate with its own id.
+                row["image_id"] = hashlib.sha256(f"{content}:{before}".encode()).hexdigest()[:16]
             row["image"]["path"] = f"{row['image_id']}.jpg"
             index.image_ids.append(row["image_id"])
             index.patients.append(patient)
@@ -166,7 +158,7 @@ def _prepare_all(
                 rows = []
         if rows:
             stream.write_batch(pa.RecordBatch.from_pylist(rows, schema=_SPOOL_SCHEMA))
-    return index, rejected, repeated, quality
+    return index, rejected, quality
 
 
 def _work(records: Iterable[Record], how: Ingestion) -> Iterator[tuple[Record, Prepared | Rejected]]:

@@ -26,12 +26,26 @@ ICDR_GRADES = (
 
 _IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
+# Index in a `lesions` map → finding code. The phantom draws those up to preretinal haemorrhage; `exudate` is what data
+# sets mark that do not tell hard from soft.
+LESION_CLASSES = (
+    "none",
+    "microaneurysm",
+    "haemorrhage",
+    "hard_exudate",
+    "soft_exudate",
+    "neovascularisation",
+    "drusen",
+    "preretinal_haemorrhage",
+    "exudate",
+)
+
 # Truth maps, each a PNG of the size of the image; null where the source has none.
 MAPS = ("lesions", "vessels", "disc_cup", "fov")
 
 SCHEMA = pa.schema(
     [
-        pa.field("image_id", pa.string(), nullable=False),  # first 16 hex digits of sha256 of the stored pixels
+        pa.field("image_id", pa.string(), nullable=False),  # first 16 hex digits of sha256 of the pixels
         pa.field("patient_id", pa.string(), nullable=False),  # pseudonym: keyed hash of the source's identifier
         ("eye", pa.string()),  # one of EYES
         ("age", pa.float32()),  # years
@@ -52,7 +66,7 @@ SCHEMA = pa.schema(
         pa.field("height", pa.int32(), nullable=False),
         pa.field("sha256", pa.string(), nullable=False),  # of image.bytes
         pa.field("image", _IMAGE, nullable=False),
-        ("lesions", _IMAGE),  # palette PNG: index into phantom/lesion classes (0 none)
+        ("lesions", _IMAGE),  # index into LESION_CLASSES
         ("vessels", _IMAGE),  # 0 none, 1 artery, 2 vein, 3 crossing or kind unknown
         ("disc_cup", _IMAGE),  # 0 none, 1 disc (rim), 2 cup
         ("fov", _IMAGE),  # 0 outside, 255 inside the field of view

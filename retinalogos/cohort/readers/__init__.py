@@ -9,8 +9,23 @@ from retinalogos.errors import UsageError
 
 # Name of a reader → what it reads.
 READERS: dict[str, str] = {
+    "aptos2019": "APTOS 2019: ICDR grade",
+    "brset": "BRSET: both eyes, age, sex, ICDR grade, findings",
+    "drishti_gs": "Drishti-GS1: glaucoma, cup-to-disc ratio, disc and cup maps",
+    "drive": "DRIVE: vessel and field-of-view maps",
+    "eyepacs": "EyePACS (Kaggle 2015): both eyes, ICDR grade",
+    "hei_med": "HEI-MED: exudate maps, age, sex",
+    "hrf": "HRF: healthy, diabetic retinopathy, glaucoma; artery and vein maps",
+    "idrid_seg": "IDRiD segmentation: lesion and disc maps",
+    "messidor2": "Messidor-2 with adjudicated grades: ICDR grade, macular oedema",
     "odir5k": "ODIR-5K: both eyes, age, sex, diagnostic keywords per eye",
+    "papila": "PAPILA: both eyes, age, sex, glaucoma, clinical data",
     "phantom": "digital fundus phantom: drawn eyes whose every attribute is known",
+    "refuge2": "REFUGE2: glaucoma, disc and cup maps",
+    "rfmid": "RFMiD: 45 classes of disease",
+    "srahim_dr": "SRahimDR: both eyes, ICDR grade, maculopathy",
+    "stare": "STARE: vessel and field-of-view maps, diagnoses",
+    "table": "any CSV with an image folder, by a column mapping in YAML",
 }
 
 
@@ -28,7 +43,7 @@ def read(reader: str, source: Source) -> Iterator[Record]:
     if reader not in READERS:
         near = difflib.get_close_matches(reader, READERS, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise UsageError(f"there is no reader {reader!r}{hint} Known: {', '.join(sorted(READERS))}")
+        raise UsageError(f"there is no reader {reader!r}{hint}; known are {', '.join(sorted(READERS))}")
     if reader != "phantom":
         if source.folder is None:
             raise UsageError(f"reader {reader!r} needs the folder of the data set: set `source`")
