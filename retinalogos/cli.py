@@ -16,7 +16,7 @@ import numpy as np
 from retinalogos.contact_sheet import make_sheet
 from retinalogos.errors import DataError, UsageError
 from retinalogos.progress import track
-from retinalogos.provenance import NOTICE, append_records, folder_sha256, software, write_png
+from retinalogos.provenance import NOTICE, append_records, software, write_png
 
 if TYPE_CHECKING:
     from retinalogos.generators.text import TextToFundusPipeline
@@ -158,7 +158,6 @@ def resolve_model(model: str) -> Path:
 
 
 def _load(folder: Path) -> "TextToFundusPipeline":
-    # Here and not above: torch takes seconds to import, and --help needs none of it.
     from retinalogos.generators.text import TextToFundusPipeline
 
     return TextToFundusPipeline.from_pretrained(folder)
@@ -170,8 +169,11 @@ def _generate(arguments: argparse.Namespace) -> None:
     if arguments.out.exists() and not arguments.out.is_dir():
         raise UsageError(f"--out {arguments.out} is a file; name a folder")
     folder = resolve_model(arguments.model)
+    # Here and not above: torch takes seconds to import, and --help needs none of it.
+    from retinalogos.generators.text.pipeline import generator_hash
+
     pipeline = _load(folder)
-    weights = folder_sha256(folder)
+    weights = generator_hash(folder)
     settings = {"guidance": arguments.guidance, "steps": arguments.steps, "size": arguments.size}
     tasks = [(prompt, arguments.seed + k) for prompt in arguments.prompts for k in range(arguments.n)]
     arguments.out.mkdir(parents=True, exist_ok=True)

@@ -1,10 +1,10 @@
 """Where a synthetic picture comes from, written into the picture itself."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -21,30 +21,11 @@ def software() -> str:
         return "retinalogos (source tree)"
 
 
-def folder_sha256(folder: Path) -> str:
-    """Content hash of a folder: sha256 over the relative path and the sha256 of every file, by path.
-
-    Hidden files do not count, nor does the runner's ``manifest.json`` at the top, which is about the
-    folder and not of it: so the same weights have the same hash wherever they lie.
-    """
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        relative = path.relative_to(folder)
-        if not path.is_file() or any(part.startswith(".") for part in relative.parts):
-            continue
-        if relative.as_posix() == "manifest.json":
-            continue
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        digest.update(f"{relative.as_posix()}\0{content}\n".encode())
-    return digest.hexdigest()
-
-
-def write_png(path: Path, image: np.ndarray, record: Mapping[str, str | int | float | None]) -> None:
+def write_png(file: Path | BinaryIO, image: np.ndarray, record: Mapping[str, str | int | float | None]) -> None:
     """Writes a PNG that carries its provenance as text chunks.
 
     Args:
-        path: file to write.
+        file: path, or binary file, to write to.
         image: uint8, height × width × 3.
         record: what to say beside ``synthetic``, ``notice`` and ``software``, which are always written;
             values that are None are left out.
@@ -53,7 +34,7 @@ def write_png(path: Path, image: np.ndarray, record: Mapping[str, str | int | fl
     for key, value in {"synthetic": "true", "notice": NOTICE, "software": software(), **record}.items():
         if value is not None:
             chunks.add_itxt(key, str(value))
-    Image.fromarray(image).save(path, "PNG", pnginfo=chunks)
+    Image.fromarray(image).save(file, "PNG", pnginfo=chunks)
 
 
 def read_png(path: Path) -> dict[str, str]:

@@ -12,7 +12,8 @@ from retinalogos import cli
 from retinalogos.cohort.shards import CohortWriter, encode_jpeg
 from retinalogos.contact_sheet import make_sheet
 from retinalogos.errors import UsageError
-from retinalogos.provenance import folder_sha256, read_png
+from retinalogos.generators.text.pipeline import generator_hash
+from retinalogos.provenance import read_png
 
 
 class DrawnByHash:
@@ -52,7 +53,7 @@ def test_generate_writes_pictures_with_provenance_index_and_sheet(model, tmp_pat
         chunks = read_png(out / line["file"])
         assert chunks["prompt"] == line["prompt"]
         assert chunks["seed"] == str(line["seed"])
-        assert chunks["generator_sha256"] == folder_sha256(model)
+        assert chunks["generator_sha256"] == generator_hash(model)
         assert chunks["synthetic"] == "true"
         assert "not for diagnosis" in chunks["notice"]
         assert chunks["software"].startswith("retinalogos ")

