@@ -26,6 +26,7 @@ _COVERED = 0.3
 _ARTERIAL = np.array([0.10, 0.50, 0.38], np.float32)
 _VENOUS = np.array([0.30, 0.78, 0.52], np.float32)
 _CLOT = np.array([0.50, 1.05, 0.70], np.float32)
+_NEW_VESSELS = np.array([0.10, 0.52, 0.45], np.float32)
 _MELANIN = np.array([0.45, 0.62, 0.55], np.float32)
 
 # Between the choroidal vessels lies pigment; over them blood, which is orange.
@@ -134,7 +135,7 @@ class _Painter:
             points = np.rint((outline + FIELD_MM / 2) * scale - 2 ** (_SHIFT - 1)).astype(np.int32)
             cv2.fillPoly(canvas, [points], value, cv2.LINE_8, _SHIFT)
         if self.factor > 1:
-            canvas = cv2.resize(canvas, (self.size, self.size), interpolation=cv2.INTER_AREA)
+            return cv2.resize(canvas, (self.size, self.size), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
         return canvas.astype(np.float32) / 255
 
     def _soften(self, coverage: np.ndarray, mm: float) -> np.ndarray:
@@ -152,7 +153,7 @@ class _Painter:
 
     def _background(self) -> np.ndarray:
         """Optical density (grid, grid, 3) of the fundus without disc, vessels and lesions."""
-        record, rng = self.record, self.rng
+        record = self.record
         base = -np.log(np.array(record.colour, np.float32) / 255)
         pigment = 0.05 * self._noise(3) + 0.035 * self._noise(7) + 0.02 * self._noise(16) + 0.018 * self._noise(44)
         from_fovea = np.hypot(self.gx - record.fovea[0], (self.gy - record.fovea[1]) * 1.12)
@@ -194,7 +195,7 @@ class _Painter:
         thickness = rng.integers(2, 6, k)
         for curve, t in zip(points, thickness, strict=True):
             cv2.polylines(canvas, [curve], False, 255, int(t), cv2.LINE_8, _SHIFT)
-        vessels = cv2.resize(canvas, (_GRID, _GRID), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+        vessels = cv2.resize(canvas.astype(np.float32) / 255, (_GRID, _GRID), interpolation=cv2.INTER_AREA)
         vessels = cv2.GaussianBlur(vessels, (0, 0), 1.1)
         # The pigment epithelium of the macula hides the choroid.
         return (0.48 * (0.5 - vessels)) * (1 - 0.8 * np.exp(-((from_fovea / 2.0) ** 2)))
@@ -224,7 +225,7 @@ class _Painter:
 
     def _disc(self, image: np.ndarray) -> np.ndarray:
         """Paints the disc onto ``image`` in place; returns the map (1 rim, 2 cup)."""
-        record, rng = self.record, self.rng
+        record = self.record
         width, height = record.disc_size
         reach = 1.1 * height
         columns = np.flatnonzero(np.abs(self.axis - record.disc[0]) < reach)
@@ -248,10 +249,13 @@ class _Painter:
         pale = 0.22 * np.minimum(around * 1.75, 255) + 0.78 * bright * np.array([255, 238, 170], np.float32)
         blend = patch
         if record.peripapillary_atrophy:
-            crescent = np.hypot((u - 0.75 * record.peripapillary_atrophy) / (width / 2 + 0.55 * record.peripapillary_atrophy),
-                                v / (height / 2 + 0.35 * record.peripapillary_atrophy))  # fmt: skip
-            alpha = 0.62 * (1 - _smoothstep(0.94, 1.06, crescent))
-            blend = blend + alpha[..., None] * (0.35 * around + 0.65 * bright * _SCLERA - blend)
+            crescent_width = record.peripapillary_atrophy
+            crescent = np.hypot(
+                (u - 0.85 * crescent_width) / (width / 2 + 0.45 * crescent_width),
+                v / (height / 2 + 0.22 * crescent_width),
+            )
+            alpha = 0.50 * (1 - _smoothstep(0.92, 1.08, crescent))
+            blend = blend + alpha[..., None] * (0.45 * around + 0.55 * bright * _SCLERA - blend)
             edge = np.exp(-(((crescent - 1.06) / 0.05) ** 2))
             blend = blend * (1 - 0.22 * edge[..., None])
         # Halo: the border of the disc is darker by pigment, then the retina brightens towards it.
@@ -318,7 +322,7 @@ class _Painter:
         stain("microaneurysm", 0.72, 0.010)
         put("hard_exudate", _EXUDATE, 0.92, 0.012)
         if lesions.tangles:
-            image = image * np.exp(-0.75 * self._fill(lesions.tangles)[..., None] * _VENOUS)
+            image = image * np.exp(-self._fill(lesions.tangles)[..., None] * _NEW_VESSELS)
         if self.record.vitreous_haemorrhage:
             stain("preretinal_haemorrhage", 1.0, 0.25)
         else:
@@ -331,7 +335,8 @@ class _Painter:
         record = self.record
         r = np.hypot(self.gx, self.gy) / FIELD_RADIUS
         light = 1 + record.illumination[0] * self.gx / FIELD_RADIUS + record.illumination[1] * self.gy / FIELD_RADIUS
-        light = light * (1.04 - record.vignette * r**3)
+        # One side of a small pupil's picture often lies in its shadow.
+        light = np.clip(light * (1.04 - record.vignette * r**3) + 0.05 * self._noise(2), 0.25, 1.35)
         image = image * self._resize(light.astype(np.float32))[..., None]
         if record.haze > 0.02:
             # Light scattered by the lens lifts the shadows and washes the colours out.
@@ -359,4 +364,4 @@ class _Painter:
 
 def _opacity(vessels: list[Vessel], kind: int) -> list[int]:
     """Opacity 0-255 of each vessel of a kind: thin vessels hold less blood along the line of sight."""
-    return [int(255 * min(0.45 + 0.55 * float(v.width.max()) / 0.10, 1)) for v in vessels if v.kind == kind]
+    return [int(255 * min(0.36 + 0.64 * float(v.width.max()) / 0.11, 1)) for v in vessels if v.kind == kind]

@@ -22,7 +22,7 @@ LESION_CLASSES = (
 )
 _INDEX = {name: index for index, name in enumerate(LESION_CLASSES)}
 
-# 25 to 125 micrometres in diameter (ETDRS report 10, Ophthalmology 1991, 98:786: larger red dots count as haemorrhages).
+# Diameters (ETDRS report 10, Ophthalmology 1991, 98:786: red dots above 125 micrometres count as haemorrhages).
 MICROANEURYSM_MM = (0.025, 0.125)
 
 
@@ -58,7 +58,8 @@ def place_lesions(record: "PhantomRecord") -> Lesions:
         _hard_exudates(rng, record, lesions)
     if record.microaneurysms:
         centre = _scatter(rng, record, record.microaneurysms, keep_fovea=0.35, spread=3.4)
-        diameter = np.exp(rng.uniform(*np.log(MICROANEURYSM_MM), len(centre)))
+        low, high = MICROANEURYSM_MM
+        diameter = low * (high / low) ** rng.random(len(centre))
         lesions.add("microaneurysm", blobs(rng, centre, diameter / 2, roughness=0.04, points=10), len(centre))
     _haemorrhages(rng, record, lesions)
     for index in record.irma_quadrants:
@@ -220,7 +221,7 @@ def _boat(rng: np.random.Generator, record: "PhantomRecord", lesions: Lesions) -
     """Blood before the retina: it settles, with a level top and a round keel."""
     width, depth = rng.uniform(1.3, 2.8), rng.uniform(0.6, 1.3)
     below = 1 if rng.random() < 0.75 else -1
-    left = np.array(record.fovea) + (rng.uniform(-3.2, 0.3), below * rng.uniform(1.8, 3.2))
+    left = np.array(record.fovea) + np.array([rng.uniform(-3.2, 0.3), below * rng.uniform(1.8, 3.2)])
     t = np.linspace(0, np.pi, 24)
     keel = np.stack([left[0] + width / 2 * (1 - np.cos(t)), left[1] + depth * np.sin(t) ** 0.7], -1)
     lesions.add("preretinal_haemorrhage", [keel], 1)

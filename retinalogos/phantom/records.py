@@ -249,7 +249,7 @@ def _patient(
     first_grade = int(rng.choice(5, p=grades))
     first_glaucoma = int(rng.choice(3, p=glaucoma))
     tone = str(rng.choice(list(TONES), p=_TONE_WEIGHTS))
-    brightness = rng.normal(0, 0.08)
+    brightness = rng.normal(-0.07, 0.10)
     colour = tuple(float(min(c * np.exp(brightness + rng.normal(0, 0.04)), 245)) for c in TONES[tone])
     melanin = float(rng.beta(3, 3))
     myopia = float(rng.beta(1.2, 3.2))
@@ -347,7 +347,7 @@ def _eye(
         haze=float(np.clip(haze + rng.normal(0, 0.03), 0, 0.9)),
         glow=float(rng.uniform(0.2, 1)) if rng.random() < 0.3 else 0.0,
         glow_angle=float(rng.uniform(0, 360)),
-        illumination=(float(rng.normal(0, 0.11)), float(rng.normal(0, 0.11))),
+        illumination=(float(rng.normal(0, 0.17)), float(rng.normal(0, 0.14))),
     )
 
 

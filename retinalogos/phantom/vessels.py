@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 ARTERY, VEIN = 1, 2
 # Below this a vessel is not seen on a 45 degree photograph.
-_THINNEST_MM = 0.020
+_THINNEST_MM = 0.022
 # Visible vessels end at the avascular zone: 0.25-0.3 mm in radius, seen from about 0.4 mm on photographs.
 _AVASCULAR_MM = 0.40
 
@@ -49,7 +49,7 @@ def grow_vessels(record: "PhantomRecord") -> list[Vessel]:
     wider = rng.choice([-1.0, 1.0], 8)
     for kind in (VEIN, ARTERY):
         level = _trunks(rng, record, kind, wider if kind == VEIN else -wider)
-        for generation, count in enumerate((7, 3, 2)):
+        for generation, count in enumerate((6, 3, 2)):
             grown, branches = _stretch(rng, record, kind, generation, level, count)
             vessels += grown
             if branches is None:
@@ -76,12 +76,15 @@ def _trunks(rng: np.random.Generator, record: "PhantomRecord", kind: int, wider:
     superior, inferior = record.arcade_mm
     tilt = np.deg2rad(record.disc_fovea_angle)
     # Columns: superior and inferior temporal arcade, superior and inferior nasal, macular twigs, nasal twigs.
-    heading = np.concatenate([sides * rng.normal(82, 7, 2), sides * rng.normal(112, 9, 2), sides * rng.uniform(8, 32, 2),
-                              sides * rng.uniform(155, 178, 2)])  # fmt: skip
-    target = np.concatenate([sides * rng.normal(5, 6, 2), sides * rng.normal(142, 10, 2), sides * rng.uniform(-12, 4, 2),
-                             sides * rng.uniform(168, 184, 2)])  # fmt: skip
+    pair = np.tile(sides, 4)
+    heading = pair * np.concatenate(
+        [rng.normal(82, 7, 2), rng.normal(112, 9, 2), rng.uniform(10, 36, 2), rng.uniform(152, 176, 2)]
+    )
+    target = pair * np.concatenate(
+        [rng.normal(5, 6, 2), rng.normal(142, 10, 2), rng.uniform(-14, 6, 2), rng.uniform(165, 184, 2)]
+    )
     spread = 1 + 0.12 * wider[:2] + rng.normal(0, 0.03, 2)
-    heading = heading + np.tile(sides, 4) * wider * np.array([7, 7, -9, -9, 6, 6, 4, 4])
+    heading = heading + pair * wider * np.array([7, 7, -9, -9, 6, 6, 4, 4])
     relax = np.concatenate([np.array([superior, inferior]) * spread, rng.uniform(2.5, 4.5, 2), np.full(4, 1.6)])
     length = np.concatenate(
         [rng.uniform(12, 15, 2), rng.uniform(7, 9, 2), rng.uniform(2.4, 3.4, 2), rng.uniform(3, 5, 2)]
@@ -94,7 +97,7 @@ def _trunks(rng: np.random.Generator, record: "PhantomRecord", kind: int, wider:
     start = np.array(record.disc) + np.stack(
         [
             -(0.04 + 0.24 * record.vcdr) * width + rng.normal(0, 0.03, 8),
-            np.tile(sides, 4) * 0.10 * height + rng.normal(0, 0.03, 8),
+            pair * 0.10 * height + rng.normal(0, 0.03, 8),
         ],
         -1,
     )
@@ -107,7 +110,7 @@ def _stretch(
     """Grows the seeds and returns them with the seeds of their branches."""
     k = len(seeds.calibre)
     points = (64, 28, 14)[generation]
-    amplitude = record.tortuosity * (0.28, 0.55, 0.8)[generation] * (1.15 if kind == VEIN else 1.0)
+    amplitude = record.tortuosity * (0.38, 0.65, 0.9)[generation] * (1.15 if kind == VEIN else 1.0)
     path, angle, s = grow(rng, seeds.start, seeds.heading, seeds.target, seeds.relax, seeds.length, amplitude, points)
     x = record.junction_exponent
     # Side branches: at stratified places, the first beyond the disc; each takes a share of the calibre.
@@ -148,7 +151,9 @@ def _stretch(
         outside |= (above * above[:, :1] < 0) & (path[..., 0] > record.disc[0])
     stop = np.where(outside.any(1), outside.argmax(1), points)
 
-    vessels, rows, columns = [], [], []
+    vessels: list[Vessel] = []
+    rows: list[int] = []
+    columns: list[int] = []
     for i in range(k):
         if stop[i] < 3:
             continue
@@ -164,10 +169,12 @@ def _stretch(
         columns += seen.tolist()
     if not rows or generation == 2:
         return vessels, None
-    i, j = np.array(rows), np.array(columns)
-    start, parent = path[i, at[i, j]], angle[i, at[i, j]]
+    parents, joints_at = np.array(rows), np.array(columns)
+    start, parent = path[parents, at[parents, joints_at]], angle[parents, at[parents, joints_at]]
     # The smaller the branch beside its parent the nearer to a right angle it leaves (Zamir & Brown 1982).
-    heading = parent + sides[i, j] * np.deg2rad(rng.uniform(56, 80, len(i)) - 30 * share[i, j])
+    heading = parent + sides[parents, joints_at] * np.deg2rad(
+        rng.uniform(56, 80, len(parents)) - 30 * share[parents, joints_at]
+    )
     to_fovea_angle = np.arctan2(record.fovea[1] - start[:, 1], record.fovea[0] - start[:, 0])
     pole = (np.array(record.fovea) + np.array(record.disc)) / 2
     outward = np.arctan2(start[:, 1] - pole[1], start[:, 0] - pole[0])
@@ -176,8 +183,8 @@ def _stretch(
     target = np.where(inner, to_fovea_angle, outward)
     # Most branches go the way of their parent, opening outwards or towards the macula.
     target = parent + ((target - parent + np.pi) % (2 * np.pi) - np.pi) * np.where(
-        inner, rng.uniform(0.45, 0.95, len(i)), rng.uniform(0.15, 0.7, len(i))
+        inner, rng.uniform(0.45, 0.95, len(parents)), rng.uniform(0.15, 0.7, len(parents))
     )
-    calibre_mm = branch[i, j]
-    length = 4.0 * (calibre_mm / 0.08) ** 0.8 * rng.uniform(0.7, 1.2, len(i))
+    calibre_mm = branch[parents, joints_at]
+    length = 4.0 * (calibre_mm / 0.08) ** 0.8 * rng.uniform(0.7, 1.2, len(parents))
     return vessels, _Seeds(start, heading, target, 0.35 * length, length, calibre_mm)
