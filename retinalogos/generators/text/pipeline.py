@@ -40,13 +40,14 @@ class TextToFundusPipeline(DiffusionPipeline):
         backbone: ModelMixin,
         autoencoder: ModelMixin,
         conditioning: TextConditioning,
-        text_encoder_name: str,
-        text_layer: int,
-        token_budget: int,
-        size: int,
-        steps: int,
-        guidance: float,
-        time_shift: float,
+        # diffusers reads from model_index.json only arguments that have a default; saved folders hold them all.
+        text_encoder_name: str = "minilm",
+        text_layer: int = -1,
+        token_budget: int = 64,
+        size: int = 128,
+        steps: int = 20,
+        guidance: float = 2.5,
+        time_shift: float = 1.0,
     ):
         super().__init__()
         self.register_modules(backbone=backbone, autoencoder=autoencoder, conditioning=conditioning)
