@@ -96,7 +96,12 @@ def check_params(step: AnyStep, values: Mapping[str, Any], section: str | None =
     try:
         checked: Params = step.params.model_validate(_integral(dict(values)))
     except ValidationError as error:
-        raise UsageError("; ".join(_complaint(step, section, detail) for detail in error.errors())) from None
+        details = error.errors()
+        missing = [_name(detail) for detail in details if detail["type"] == "missing"]
+        complaints = [_complaint(step, section, detail) for detail in details if detail["type"] != "missing"]
+        if missing:
+            complaints.append(f"section {section} of the parameters lacks {', '.join(missing)}")
+        raise UsageError("; ".join(complaints)) from None
     return checked
 
 
@@ -110,12 +115,14 @@ def _integral(value: Any) -> Any:
     return value
 
 
+def _name(detail: ErrorDetails) -> str:
+    return ".".join(str(part) for part in detail["loc"])
+
+
 def _complaint(step: AnyStep, section: str, detail: ErrorDetails) -> str:
-    name = ".".join(str(part) for part in detail["loc"])
+    name = _name(detail)
     if detail["type"] == "extra_forbidden":
         return f"{section} has no parameter {name!r}; it has {', '.join(step.params.model_fields) or 'none'}"
-    if detail["type"] == "missing":
-        return f"{section} lacks the parameter {name!r}: give it in section {section} of params.yaml"
     where = f"{section}.{name}" if name else section
     given = f", got {detail['input']!r}" if name else ""
     return f"{where}: {detail['msg'].removeprefix('Value error, ')}{given}"

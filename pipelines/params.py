@@ -65,6 +65,9 @@ def compose(choices: Choices) -> dict[str, Any]:
             raise UsageError(f"setting {setting!r} should be section.parameter=value")
         _set(settings, key, text)
     _overlay(values, settings)
+    for name, section in values.items():
+        if name != "seed" and not isinstance(section, dict):
+            raise UsageError(f"{name} should be a section with a parameter a line, not {section!r}")
     ingest = values["ingest"]
     if ingest["source"] is not None:
         ingest["source_fingerprint"] = fingerprint(Path(ingest["source"]), ingest["mapping"])

@@ -20,6 +20,12 @@ def register(
     """MLflow model version with its gates; the alias champion moves if they pass."""
     from components.runner import run_component
 
-    inputs = {"cohort": cohort, "generator": generator, "assessment": assessment, "classification": classification, "report": report}
+    inputs = {
+        "cohort": cohort,
+        "generator": generator,
+        "assessment": assessment,
+        "classification": classification,
+        "report": report,
+    }
     outputs = {"registration": registration, "metrics": metrics}
     run_component("register", stage, params, inputs, outputs)

@@ -110,7 +110,7 @@ def test_wrong_parameters_are_named(change: dict, message: str) -> None:
 
 
 def test_a_missing_parameter_is_named_with_its_section() -> None:
-    with pytest.raises(UsageError, match="again lacks the parameter 'factor'"):
+    with pytest.raises(UsageError, match="section again of the parameters lacks factor"):
         check_params(DOUBLE, {"note": None, "fail": False}, "again")
 
 
@@ -211,7 +211,7 @@ def test_cli_runs_a_step(installed: Path) -> None:
         (["--set", "factor.x=1"], 2, "factor holds a value"),
         (["--set", "factor=[1"], 2, "no YAML value"),
         (["--in", "numbers=again"], 2, "given twice"),
-        (["--stage", "unknown"], 2, "unknown lacks the parameter 'factor'"),
+        (["--stage", "unknown"], 2, "section unknown of the parameters lacks factor, note, fail"),
         (["--stage", "broken"], 2, "broken should be a section"),
         (["--params", "missing.yaml"], 2, "no parameter file at missing.yaml"),
     ],

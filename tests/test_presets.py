@@ -1,0 +1,55 @@
+"""Every shipped preset is valid and does what its name promises."""
+
+import pytest
+import yaml
+
+from components import ROOT
+from pipelines.graph import MAIN_LINE
+from pipelines.params import Choices, compose, presets, validate
+
+
+@pytest.mark.parametrize("preset", presets())
+def test_preset_is_valid(preset: str) -> None:
+    validate(compose(Choices(preset=preset)))
+
+
+@pytest.mark.parametrize("preset", presets())
+def test_preset_sets_nothing_to_what_it_is_already(preset: str) -> None:
+    def repeated(values, changes, path=()):
+        for name, change in changes.items():
+            if isinstance(change, dict) and isinstance(values.get(name), dict):
+                yield from repeated(values[name], change, (*path, name))
+            elif name in values and values[name] == change:
+                yield ".".join((*path, name))
+
+    base = yaml.safe_load((ROOT / "params.yaml").read_text())
+    changes = yaml.safe_load((ROOT / "pipelines" / "presets" / f"{preset}.yaml").read_text()) or {}
+    assert list(repeated(base, changes)) == []
+
+
+def test_every_stage_has_its_section() -> None:
+    values = yaml.safe_load((ROOT / "params.yaml").read_text())
+    assert set(values) == {stage.name for stage in MAIN_LINE} | {"seed"}
+
+
+def test_every_value_of_params_yaml_has_a_comment() -> None:
+    """A value's source stands on its line or on one of the lines above it in the same section."""
+    bare = [
+        line
+        for line in (ROOT / "params.yaml").read_text().splitlines()
+        if line.startswith("  ") and ":" in line and not line.startswith("   ") and "#" not in line
+    ]
+    named = {"seed"}
+    holders = {line.strip().split(":")[0] for line in bare if not line.split(":", 1)[1].strip(" &prompts*")}
+    assert {line.strip().split(":")[0] for line in bare} - named - holders == set()
+
+
+def test_presets_are_what_they_are_named_for() -> None:
+    smoke, laptop, paper = (compose(Choices(preset=preset)) for preset in ("smoke", "laptop", "paper"))
+    assert smoke["pretrain"]["backbone"]["name"] == "next_dit"
+    assert smoke["ingest"]["n"] < laptop["ingest"]["n"]
+    assert laptop["ingest"]["size"] == 128
+    assert paper["autoencode"]["name"] == "stabilityai/sdxl-vae"
+    assert paper["encode"]["text_encoder"] == "google/gemma-2b"
+    assert paper["pretrain"]["backbone"]["pretrained"] == "Alpha-VLLM/Lumina-Next-SFT-diffusers"
+    assert (paper["encode"]["size"], paper["encode_curated"]["size"]) == (512, 1024)
