@@ -100,6 +100,7 @@ MAIN_LINE: tuple[Stage, ...] = (
             "cohort": Source("ingest", "cohort"),
             "captions": Source("purify", "curated"),
             "autoencoder": Source("autoencode", "autoencoder"),
+            "known": Source("encode", "latents"),
         },
         {"latents": "data/curated_latents"},
     ),

@@ -14,7 +14,7 @@ from retinalogos.cohort.shards import Cohort
 from retinalogos.errors import DataError
 from retinalogos.generators.text.autoencoder import as_autoencoder, load_autoencoder_model, to_model_range
 from retinalogos.generators.text.conditioning import TextEncoder, load_text_encoder
-from retinalogos.generators.text.latents import LatentWriter, mirrored_words
+from retinalogos.generators.text.latents import Latents, LatentWriter, mirrored_words
 from retinalogos.progress import track
 from retinalogos.training.configuration import device
 
@@ -58,10 +58,11 @@ def run(params: EncodeParams, inputs: Paths, outputs: Paths) -> Metrics:
         raise DataError(f"{inputs['captions']}: no caption for any training image of {inputs['cohort']}")
     mirrored = sorted({mirrored_words(text) for text in texts} - set(texts)) if params.mirror else []
     meta["empty_text"] = 0
+    known = Latents(inputs["known"]) if "known" in inputs else None
     with LatentWriter(outputs["latents"], meta) as writer:
         numbers = {
             text: writer.add_text(text, features)
-            for text, features in _features(encoder, ["", *texts, *mirrored], params.batch_size)
+            for text, features in _features(encoder, ["", *texts, *mirrored], params.batch_size, known)
         }
         for split in _SPLITS:
             _encode_split(params, cohort, split, autoencoder, captions, numbers, writer, where)
@@ -103,9 +104,19 @@ def _captions(inputs: Paths) -> dict[str, list[tuple[str, str]]]:
     return captions
 
 
-def _features(encoder: TextEncoder, texts: Sequence[str], batch_size: int) -> Iterator[tuple[str, torch.Tensor]]:
-    # By length, so that a batch holds little padding.
-    ordered = [texts[0], *sorted(texts[1:], key=lambda text: (len(text), text))]
+def _features(
+    encoder: TextEncoder, texts: Sequence[str], batch_size: int, known: Latents | None
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Features of the empty text first, then of all others; those that ``known`` holds are taken from there."""
+    stored = {row["text"]: number for number, row in enumerate(known.texts)} if known else {}
+    if known and (known.meta["text_encoder"], known.meta["text_layer"]) != (encoder.name, encoder.layer):
+        stored = {}
+    new = [text for text in texts if text not in stored]
+    for text in texts:
+        if known and text in stored:
+            yield text, known.tokens(stored[text])
+    # By length, so that a batch holds little padding; the empty text stays first.
+    ordered = sorted(new, key=lambda text: (len(text), text))
     for start in track(range(0, len(ordered), batch_size), "encode: captions", unit="batch"):
         batch = ordered[start : start + batch_size]
         features, mask = encoder.encode(batch)
@@ -134,6 +145,7 @@ STEP = Step(
         "captions": Port("captions of the cohort, all or curated", "Dataset"),
         "autoencoder": Port("autoencoder", "Model"),
         "validation": Port("verdict on the captions: it must have passed", optional=True),
+        "known": Port("latents whose text features are taken over where the caption is the same", optional=True),
     },
     outputs={"latents": Port("latents and text features in shards", "Dataset")},
 )
