@@ -19,6 +19,7 @@ MOST_PIXELS = 150_000_000
 LEAST_SIDE = 32
 
 _EXIF_ORIENTATION = 0x0112
+_TIFF_BITS = 258
 
 cv2.setNumThreads(1)  # one process per core is the way work is spread here
 
@@ -111,7 +112,9 @@ def open_photograph(source: Path | bytes) -> Photograph:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(data))
             _check_size(*image.size)
-            orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
+            # A PNG without EXIF before its pixels would be decoded whole in the search for one behind them.
+            has_exif = image.format != "PNG" or "exif" in image.info
+            orientation = image.getexif().get(_EXIF_ORIENTATION, 1) if has_exif else 1
     except Image.DecompressionBombError as error:
         raise UnusableImage("too large", str(error)) from None
     except UnidentifiedImageError:
@@ -149,6 +152,8 @@ def _check_size(width: int, height: int) -> None:
 def _is_deep(image: Image.Image, data: bytes) -> bool:
     if image.format == "PNG":
         return data[24] == 16  # bit depth in the header chunk; Pillow would drop the low byte
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return max(image.tag_v2.get(_TIFF_BITS, (8,))) > 8
     return image.mode.startswith("I") or image.mode == "F"
 
 

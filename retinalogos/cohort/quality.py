@@ -9,9 +9,9 @@ import numpy as np
 # Quality is measured at one size, so that it does not depend on the size of the stored image.
 MEASURED_SIDE = 128
 
-# Values at which a measure is full (1): medians of ODIR-5K, see docs/cohorts.md.
-FULL_SHARPNESS = 4.0
-FULL_CONTRAST = 60.0
+# Grey levels at which a measure is full (1): the medians of ODIR-5K at 128 pixels.
+FULL_SHARPNESS = 2.7
+FULL_CONTRAST = 34.0
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,9 @@ def assess_quality(image: np.ndarray, coverage: float) -> Quality:
 
     - sharpness: standard deviation of the band between Gaussian blurs of 0.7 and 2 pixels at 128 pixels across
       (structures the width of a vessel), over ``FULL_SHARPNESS`` grey levels, at most 1;
-    - contrast: 5th to 95th percentile, over ``FULL_CONTRAST`` grey levels, at most 1;
-    - illumination: 1 - (standard deviation of the blur of 16 pixels) / (its mean), at least 0;
+    - contrast: 5th to 95th percentile of what is left when a blur of an eighth of the width is taken away, over
+      ``FULL_CONTRAST`` grey levels, at most 1;
+    - illumination: 1 - (standard deviation of the means of 8 × 8 squares) / (their mean), at least 0;
     - coverage: share of the field's ellipse that is lit.
 
     Args:
@@ -49,9 +50,9 @@ def assess_quality(image: np.ndarray, coverage: float) -> Quality:
     level = green.astype(np.float32)
     fine = cv2.GaussianBlur(level, (0, 0), 0.7) - cv2.GaussianBlur(level, (0, 0), 2.0)
     coarse = cv2.resize(level, (8, 8), interpolation=cv2.INTER_AREA)
-    # Of pairs of pixels: noise of single pixels is no contrast.
     half = cv2.resize(level, (level.shape[1] // 2, level.shape[0] // 2), interpolation=cv2.INTER_AREA)
-    ranked = np.sort(half[_disc(half.shape[0]) > 0])
+    structure = half - cv2.GaussianBlur(half, (0, 0), half.shape[0] / 8)
+    ranked = np.sort(structure[_disc(half.shape[0]) > 0])
     low, high = ranked[len(ranked) // 20], ranked[-(len(ranked) // 20) - 1]
     mean, deviation = _moments(coarse)
     return Quality(
