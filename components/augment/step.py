@@ -1,4 +1,4 @@
-"""Makes the synthetic cohort: class-balanced prompts to pictures with provenance, filtered by quality and for copies."""
+"""Makes the synthetic cohort: class-balanced prompts to pictures, filtered by quality and for copies."""
 
 import csv
 import hashlib
@@ -49,7 +49,7 @@ def run(params: AugmentParams, inputs: Paths, outputs: Paths) -> Metrics:
     """See the module."""
     cohort = Cohort(inputs["cohort"])
     pipeline = TextToFundusPipeline.from_pretrained(inputs["generator"])
-    name = f"{pipeline.config.text_encoder_name}-{type(pipeline.backbone).__name__}:{generator_hash(inputs['generator'])[:16]}"
+    name = f"{type(pipeline.backbone).__name__}:{generator_hash(inputs['generator'])[:16]}"
     budget = TokenBudget(pipeline.config.text_encoder_name, pipeline.config.token_budget)
     training = cohort.table(("image_id", "quality", *_ASKED), split="train").to_pylist()
     plan = list(_plan(params, training, budget))

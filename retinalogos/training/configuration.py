@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 class TrainingConfig(BaseModel):
     """Settings of the loop, independent of what is trained.
 
-    ``precision`` ``auto`` is bfloat16 autocast where the device multiplies bfloat16 natively (CUDA, or a CPU with AMX or
-    AVX-512 BF16) and float32 elsewhere: on a CPU without those units bfloat16 is several times slower than float32.
+    ``precision`` ``auto`` is bfloat16 autocast where the device multiplies bfloat16 natively (CUDA, or a CPU with AMX
+    or AVX-512 BF16) and float32 elsewhere: a CPU without those units is several times slower in bfloat16.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -8,6 +8,7 @@ import json
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,7 @@ def train(
                 print(f"{what}: {text} images/s {images / seconds:.1f}", flush=True)
             running, images, clock = torch.zeros((), device=where), 0, time.perf_counter()
         if sample is not None and (done % config.sample_every == 0 or done == config.steps):
-            _with_average(model, average, lambda: sample(model, log / "samples" / f"step-{done:06d}.png"))
+            _with_average(model, average, partial(sample, model, log / "samples" / f"step-{done:06d}.png"))
             clock = time.perf_counter()
         if done % config.checkpoint_every == 0 and done < config.steps:
             checkpoints.save(

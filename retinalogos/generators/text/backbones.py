@@ -73,7 +73,7 @@ def load_backbone(name: str | Path, subfolder: str | None = None) -> ModelMixin:
         UsageError: not to be found, or of a class that is no backbone.
     """
     try:
-        config = ModelMixin.load_config(str(name), subfolder=subfolder)
+        config = UNet2DConditionModel.load_config(str(name), subfolder=subfolder)
         kinds = {"LuminaNextDiT2DModel": LuminaNextDiT2DModel, "UNet2DConditionModel": UNet2DConditionModel}
         if config["_class_name"] not in kinds:
             raise UsageError(f"{name} holds a {config['_class_name']}; a backbone is one of {', '.join(kinds)}")

@@ -18,8 +18,8 @@ class TextConditioning(ModelMixin, ConfigMixin):
     """Standardises token features per channel, and their mean over a caption likewise.
 
     Sentence encoders put captions that differ in one decisive word close together: with MiniLM the pooled features of
-    "left eye" and "right eye" differ by a seventh of a standard deviation. Standardised over the training captions,
-    such a difference is as large as any other. The defaults are the identity, for backbones that were pre-trained on
+    a "left eye" and a "right eye" differ by a seventh of their own size. Standardised over the training captions, what
+    all captions share is gone and such a difference is as large as any other. The defaults are the identity, for backbones that were pre-trained on
     the encoder's raw features.
     """
 

@@ -6,6 +6,7 @@ Convention of Lumina (arXiv 2406.18583) throughout: ``t = 0`` is noise and ``t =
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -70,7 +71,7 @@ def solve(
     intervals = steps if solver == "euler" else max(1, steps // 2)
     grid = shift_time(torch.linspace(0, 1, intervals + 1), shift).tolist()
     x = noise_bchw
-    for now, then in zip(grid[:-1], grid[1:], strict=True):
+    for now, then in pairwise(grid):
         dt = then - now
         v = velocity(x, x.new_full((len(x),), now))
         if solver == "midpoint":

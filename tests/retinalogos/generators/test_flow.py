@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from retinalogos.generators.text.flow import (
+    guided,
+    interpolate,
+    logit_normal_density,
+    sample_timesteps,
+    shift_time,
+    solve,
+    target_velocity,
+)
+
+
+def test_time_one_is_data_and_the_velocity_leads_there():
+    data, noise = torch.randn(4, 3, 8, 8), torch.randn(4, 3, 8, 8)
+    torch.testing.assert_close(interpolate(data, noise, torch.ones(4)), data)
+    torch.testing.assert_close(interpolate(data, noise, torch.zeros(4)), noise)
+    t = torch.rand(4)
+    arrived = interpolate(data, noise, t) + (1 - t).view(-1, 1, 1, 1) * target_velocity(data, noise)
+    torch.testing.assert_close(arrived, data)
+
+
+@pytest.mark.parametrize("solver", ["euler", "midpoint"])
+def test_the_true_velocity_carries_noise_to_data(solver):
+    data, noise = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
+    torch.testing.assert_close(solve(lambda x, t: data - noise, noise, 10, 3.0, solver), data, atol=1e-5, rtol=1e-5)
+
+
+def test_midpoint_is_second_order():
+    def field(x, t):
+        return torch.cos(3 * t).view(-1, 1, 1, 1) * torch.ones_like(x)
+
+    start = torch.zeros(1, 1, 1, 1, dtype=torch.float64)
+    exact = np.sin(3) / 3
+    coarse, fine = (abs(float(solve(field, start, steps)) - exact) for steps in (20, 40))
+    assert coarse / fine == pytest.approx(4, rel=0.1)
+
+
+@given(st.floats(0.2, 6), st.floats(0, 1))
+def test_shift_keeps_the_ends_and_moves_towards_noise(shift, t):
+    shifted = float(shift_time(torch.tensor(t, dtype=torch.float64), shift))
+    assert 0 <= shifted <= 1
+    assert (shifted <= t + 1e-12) == (shift >= 1) or shifted == pytest.approx(t, abs=1e-9)
+
+
+@pytest.mark.parametrize(("mean", "std"), [(0.0, 1.0), (-0.7, 0.5), (1.0, 1.5)])
+def test_logit_normal_samples_follow_the_density(mean, std):
+    drawn = sample_timesteps(200_000, "logit_normal", 1.0, torch.Generator().manual_seed(0), mean, std).double()
+    edges = torch.linspace(0, 1, 21, dtype=torch.float64)
+    counts = torch.histogram(drawn, edges).hist / len(drawn)
+    grid = torch.linspace(0, 1, 20_002, dtype=torch.float64)[1:-1]
+    mass = torch.histogram(grid, edges, weight=logit_normal_density(grid, mean, std) / len(grid)).hist
+    assert float((counts - mass).abs().max()) < 0.004
+    # The right direction: a positive mean favours times near the data.
+    assert (float(drawn.mean()) > 0.5) == (mean > 0) or mean == 0
+
+
+def test_shifted_times_are_the_shift_of_the_unshifted():
+    plain, shifted = (
+        sample_timesteps(1000, "uniform", shift, torch.Generator().manual_seed(1)) for shift in (1.0, 3.0)
+    )
+    torch.testing.assert_close(shifted, shift_time(plain, 3.0))
+    assert shifted.mean() < plain.mean()
+
+
+def test_guidance_acts_on_all_channels():
+    conditional, unconditional = torch.randn(2, 5, 4, 4), torch.randn(2, 5, 4, 4)
+    torch.testing.assert_close(guided(conditional, unconditional, 1.0), conditional)
+    change = guided(conditional, unconditional, 2.0) - conditional
+    assert (change.abs().amax((0, 2, 3)) > 0).all()

@@ -1,0 +1,54 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from retinalogos.errors import UsageError
+from retinalogos.generators.text import latents as module
+from retinalogos.generators.text.latents import Latents, LatentWriter, epoch_order, mirrored_words
+
+
+@pytest.mark.parametrize(("images", "tokens"), [(3, 5), (1536, 65536)])
+def test_what_is_written_is_read_whatever_the_shards(tmp_path, monkeypatch, images, tokens):
+    monkeypatch.setattr(module, "_IMAGES_PER_SHARD", images)
+    monkeypatch.setattr(module, "_TOKENS_PER_SHARD", tokens)
+    rows = [torch.randn(2, 4, 4).half().float() for _ in range(8)]
+    texts = [torch.randn(n, 3).half().float() for n in (2, 4, 1)]
+    with LatentWriter(tmp_path, {"empty_text": 0}) as writer:
+        numbers = [writer.add_text(str(len(text)), text) for text in texts]
+        for i, row in enumerate(rows):
+            writer.add_image(str(i), "train", row, [numbers[i % 3]], [])
+    read = Latents(tmp_path)
+    for i, row in enumerate(rows):
+        torch.testing.assert_close(read.latent(i), row)
+        (caption,) = read.captions(i, "fine")  # there is no fine one: the coarse stands in
+        torch.testing.assert_close(read.tokens(caption), texts[i % 3])
+    padded, mask = read.batch_tokens([0, 1, 2])
+    assert padded.shape == (3, 4, 3)
+    assert mask.sum(1).tolist() == [2, 4, 1]
+    assert float(padded[2, 1:].abs().max()) == 0
+
+
+def test_an_unfinished_folder_is_refused(tmp_path):
+    with pytest.raises(UsageError, match=r"latents\.json"):
+        Latents(tmp_path)
+    with pytest.raises(UsageError, match="nothing to encode"), LatentWriter(tmp_path, {}):
+        pass
+
+
+@given(st.lists(st.sampled_from(["left", "right", "Left", "OD", "OS", "leftover", "bright", ",", "optic"])))
+def test_mirroring_twice_changes_nothing(words):
+    text = " ".join(words)
+    assert mirrored_words(mirrored_words(text)) == text
+
+
+def test_mirroring_exchanges_sides_and_nothing_else():
+    assert mirrored_words("Left eye (OS), disc on the left; bright.") == "Right eye (OD), disc on the right; bright."
+
+
+@given(st.integers(1, 50), st.integers(0, 5), st.integers(0, 5))
+def test_every_epoch_is_a_permutation_of_its_own(n, seed, epoch):
+    order = epoch_order(np.arange(n), seed, epoch)
+    assert sorted(order) == list(range(n))
+    np.testing.assert_array_equal(order, epoch_order(np.arange(n), seed, epoch))

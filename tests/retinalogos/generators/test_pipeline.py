@@ -1,0 +1,108 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from transformers import AutoTokenizer, GemmaConfig, GemmaModel
+
+from retinalogos.captions.tokens import resolve_text_encoder
+from retinalogos.errors import UsageError
+from retinalogos.generators.text import TextToFundusPipeline
+from retinalogos.generators.text.autoencoder import PatchAutoencoder
+from retinalogos.generators.text.backbones import build_backbone
+from retinalogos.generators.text.conditioning import TextConditioning, load_text_encoder
+from retinalogos.generators.text.pipeline import generator_hash, starting_noise
+
+
+def tiny_pipeline(dim=384, **options):
+    torch.manual_seed(0)
+    config = {"patch_size": 2, "hidden_size": 32, "num_layers": 2, "num_attention_heads": 4, "num_kv_heads": 2}
+    backbone = build_backbone("next_dit", 4, dim, 4, config | {"multiple_of": 8}).eval()
+    with torch.no_grad():
+        for weight in backbone.parameters():
+            weight.add_(torch.randn_like(weight) * 0.1)
+    options = {"token_budget": 16, "size": 32, "steps": 4} | options
+    return TextToFundusPipeline(backbone, PatchAutoencoder(8, 4, 1.0), TextConditioning(dim), **options)
+
+
+def test_a_picture_depends_on_its_prompt_and_seed_and_not_on_its_batch():
+    pipeline = tiny_pipeline()
+    prompts = ["left eye", "right eye, severe", "left eye"]
+    together = pipeline(prompts, seeds=[1, 2, 3]).astype(int)
+    alone = np.concatenate([pipeline(p, seeds=s, batch_size=1) for p, s in zip(prompts, [1, 2, 3], strict=True)])
+    assert together.shape == (3, 32, 32, 3)
+    assert np.abs(together - alone).max() <= 1  # rounding of another batch size
+    assert np.abs(together[0] - together[2]).max() > 1
+    assert np.abs(pipeline("right eye", seeds=1).astype(int) - together[0]).max() > 1
+    assert np.abs(pipeline("left eye", seeds=1, guidance=1.0).astype(int) - together[0]).max() > 1
+
+
+def test_the_folder_loads_and_draws_the_same_and_holds_no_pickle(tmp_path):
+    pipeline = tiny_pipeline(guidance=3.0)
+    pipeline.save_pretrained(tmp_path)
+    assert {path.suffix for path in tmp_path.rglob("*") if path.is_file()} == {".json", ".safetensors"}
+    index = json.loads((tmp_path / "model_index.json").read_text())
+    assert index["_class_name"] == "TextToFundusPipeline"
+    assert index["backbone"] == ["diffusers", "LuminaNextDiT2DModel"]
+    loaded = TextToFundusPipeline.from_pretrained(tmp_path)
+    assert loaded.config.guidance == 3.0
+    np.testing.assert_array_equal(loaded("left eye", seeds=5), pipeline("left eye", seeds=5))
+    before = generator_hash(tmp_path)
+    weights = tmp_path / "backbone" / "diffusion_pytorch_model.safetensors"
+    with safe_open(weights, "pt") as file:
+        assert file.keys()
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    assert generator_hash(tmp_path) != before
+
+
+def test_a_prompt_over_the_budget_is_refused_not_cut():
+    with pytest.raises(UsageError, match="over the budget of 16"):
+        tiny_pipeline()("left eye " * 10, seeds=0)
+
+
+def test_starting_noise_is_each_pictures_own():
+    noise = starting_noise([3, 4], 2, 5)
+    torch.testing.assert_close(starting_noise([4], 2, 5)[0], noise[1])
+
+
+def test_conditioning_makes_left_and_right_as_different_as_anything():
+    encoder = load_text_encoder("minilm", 32, -1)
+    captions = [
+        f"Colour fundus photograph of the {eye} eye, {grade} diabetic retinopathy."
+        for eye in ("left", "right")
+        for grade in ("no apparent", "mild", "moderate", "severe", "proliferative")
+    ]
+    text, mask = encoder.encode(captions)
+    rows = [row[:length] for row, length in zip(text, mask.sum(1).tolist(), strict=True)]
+    raw = torch.stack([row.mean(0) for row in rows])
+    _, pooled = TextConditioning.fit(rows)(text, mask)
+    _, same = TextConditioning(384)(text, mask)
+    torch.testing.assert_close(same, raw)
+
+    def contrast(vectors):  # of left and right, against the size of the features themselves
+        return float((vectors[:5].mean(0) - vectors[5:].mean(0)).norm() / vectors.norm(dim=1).mean())
+
+    assert contrast(pooled) > 4 * contrast(raw)
+    assert float(pooled.std()) == pytest.approx(1, abs=0.15)
+
+
+def test_gemma_is_loaded_by_the_same_call(tmp_path):
+    torch.manual_seed(0)
+    tokenizer = AutoTokenizer.from_pretrained(resolve_text_encoder("minilm"))
+    config = GemmaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=16,
+    )  # fmt: skip
+    gemma = GemmaModel(config).eval()
+    gemma.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    encoder = load_text_encoder(str(tmp_path), 32, -2)
+    features, mask = encoder.encode(["left eye", "a right eye with drusen"])
+    tokens = tokenizer(["left eye", "a right eye with drusen"], padding=True, padding_side="right", return_tensors="pt")
+    with torch.no_grad():
+        expected = gemma(**tokens, output_hidden_states=True).hidden_states[-2]
+    real = mask.bool()
+    torch.testing.assert_close(features[real], expected[real])
+    with pytest.raises(UsageError, match="nowhere"):
+        load_text_encoder(str(tmp_path / "nowhere"), 32, -1)

@@ -1,0 +1,117 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+from torch import nn
+
+from retinalogos.errors import DataError
+from retinalogos.training import checkpoints
+from retinalogos.training.configuration import TrainingConfig, compute_dtype
+from retinalogos.training.loop import schedule, train
+
+CONFIG = TrainingConfig(
+    steps=40, batch_size=4, learning_rate=0.05, warmup_steps=4, weight_decay=0.01, beta2=0.99, gradient_clip=1.0,
+    ema_decay=0.9, precision="float32", checkpoint_every=10, log_every=5, validate_every=10, sample_every=20,
+)  # fmt: skip
+
+
+def regression():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1))
+
+
+def loss(model, step):
+    draw = torch.Generator().manual_seed(1000 if step is None else step)
+    x = torch.randn(16, 3, generator=draw)
+    return (model(x) - x.sum(1, keepdim=True)).square().mean()
+
+
+def test_it_learns_logs_and_samples(tmp_path):
+    drawn = []
+    train(regression(), loss, CONFIG, tmp_path / "log", tmp_path / "ck", "test", lambda model, path: drawn.append(path))
+    records = [json.loads(line) for line in (tmp_path / "log" / "log.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records] == list(range(5, 41, 5))
+    assert records[-1]["validation_loss"] < 0.2 * float(loss(regression(), None).detach())
+    assert [path.name for path in drawn] == ["step-000020.png", "step-000040.png"]
+
+
+def weights(model):
+    return torch.cat([weight.flatten() for weight in model.parameters()])
+
+
+def test_a_run_stopped_at_any_step_ends_with_the_same_weights(tmp_path):
+    whole = weights(train(regression(), loss, CONFIG, tmp_path / "a", tmp_path / "a-ck", "test"))
+
+    for stop in (3, 10, 27):
+
+        def failing(model, step, stop=stop):
+            if step == stop:
+                raise KeyboardInterrupt
+            return loss(model, step)
+
+        folder = tmp_path / f"ck-{stop}"
+        with pytest.raises(KeyboardInterrupt):
+            train(regression(), failing, CONFIG, tmp_path / "b", folder, "test")
+        resumed = weights(train(regression(), loss, CONFIG, tmp_path / "b", folder, "test"))
+        assert torch.equal(whole, resumed)
+        assert (tmp_path / "a" / "log.jsonl").read_text() == (tmp_path / "b" / "log.jsonl").read_text()
+
+
+def test_a_killed_process_goes_on_to_the_same_weights(tmp_path):
+    script = textwrap.dedent(
+        f"""
+        import os, signal, sys
+        sys.path.insert(0, {os.path.dirname(__file__)!r})
+        from pathlib import Path
+        from test_loop import CONFIG, loss, regression
+        from retinalogos.training.loop import train
+        def dying(model, step):
+            if step == 25:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return loss(model, step)
+        train(regression(), dying, CONFIG, Path("log"), Path("ck"), "test")
+        """
+    )
+    killed = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=os.environ | {"PYTHONPATH": os.getcwd()})
+    assert killed.returncode == -signal.SIGKILL
+    resumed = train(regression(), loss, CONFIG, tmp_path / "log", tmp_path / "ck", "test")
+    whole = train(regression(), loss, CONFIG, tmp_path / "log2", tmp_path / "ck2", "test")
+    assert torch.equal(weights(resumed), weights(whole))
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path):
+    for step in (10, 20, 30):
+        checkpoints.save(tmp_path, step, {"step": step})
+    assert len(list(tmp_path.glob("*.pt"))) == 2
+    newest = tmp_path / "step-00000030.pt"
+    newest.write_bytes(newest.read_bytes()[:-7])
+    with pytest.warns(UserWarning, match="damaged"):
+        assert checkpoints.load_latest(tmp_path) == {"step": 20}
+    assert checkpoints.load_latest(tmp_path / "none") is None
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+    def broken(model, step):
+        return loss(model, step) * (float("nan") if step == 12 else 1)
+
+    with pytest.raises(DataError, match="step 12"):
+        train(regression(), broken, CONFIG, tmp_path / "log", tmp_path / "ck", "test")
+
+
+def test_schedule_warms_up_and_ends_at_zero():
+    values = [schedule(step, 100, 10) for step in range(100)]
+    assert values[:10] == sorted(values[:10])
+    assert max(values) == 1
+    assert values[10:] == sorted(values[10:], reverse=True)
+    assert values[-1] < 0.01
+
+
+def test_bfloat16_only_where_it_is_native():
+    assert compute_dtype("float32", torch.device("cuda")) == torch.float32
+    assert compute_dtype("auto", torch.device("cuda")) == torch.bfloat16
+    assert compute_dtype("auto", torch.device("cpu")) in (torch.float32, torch.bfloat16)
