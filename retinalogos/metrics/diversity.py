@@ -60,17 +60,14 @@ def grey(images: np.ndarray) -> np.ndarray:
     return images.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
 
 
-def mean_pairwise_ms_ssim(images: np.ndarray, pairs: int, resamples: int, seed: int) -> Estimate:
+def mean_similarity(similarity: np.ndarray, resamples: int, seed: int) -> Estimate:
     """Mean MS-SSIM over random disjoint pairs of a set: higher means less diverse (Odena et al., ICML 2017).
 
     Args:
-        images: uint8, n × size × size × 3.
-        pairs: at most so many.
+        similarity: of each pair (:func:`ms_ssim` of :func:`disjoint_pairs`).
         resamples: of the bootstrap over pairs.
-        seed: of the pairs and of the bootstrap.
+        seed: of the bootstrap.
     """
-    chosen = disjoint_pairs(len(images), pairs, seed)
-    similarity = ms_ssim(images[chosen[:, 0]], images[chosen[:, 1]])
     return bootstrap(np.mean, similarity, resamples=resamples, seed=seed)
 
 

@@ -6,7 +6,7 @@ name of that space. ``cohort``: the penultimate layer of a classifier trained on
 backbone, by hub name or folder.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -69,13 +69,12 @@ class RandomConv:
 
     def __init__(self, seed: int, channels: int = 32):
         generator = torch.Generator().manual_seed(seed)
-        self._layers = [nn.Conv2d(3 if i == 0 else channels, channels, 3, stride=2, padding=1) for i in range(4)]
-        with torch.no_grad():
-            for layer in self._layers:
-                # Variance kept through rectified layers: He et al., ICCV 2015.
-                fan_in = layer.weight[0].numel()
-                layer.weight.copy_(torch.randn(layer.weight.shape, generator=generator) * (2 / fan_in) ** 0.5)
-                layer.bias.zero_()
+        self._layers = []
+        for width in (3, channels, channels, channels):
+            layer = nn.Conv2d(width, channels, 3, stride=2, padding=1, bias=False)
+            # Keeps the variance through rectified layers: He et al., ICCV 2015.
+            nn.init.kaiming_normal_(layer.weight, generator=generator)
+            self._layers.append(layer)
 
     @torch.no_grad()
     def features(self, images: np.ndarray) -> np.ndarray:
@@ -154,8 +153,3 @@ def feature_space(name: str, seed: int, network: FeatureNetwork | None = None) -
 def _batches(images: np.ndarray) -> Iterator[np.ndarray]:
     for start in range(0, len(images), BATCH):
         yield images[start : start + BATCH]
-
-
-def streamed(space: FeatureSpace, batches: Iterable[np.ndarray]) -> np.ndarray:
-    """Features of images that come batch by batch: only the features are held."""
-    return np.concatenate([space.features(batch) for batch in batches])

@@ -44,8 +44,8 @@ def test_pairs_share_no_image(n: int, pairs: int, seed: int) -> None:
 def test_a_collapsed_set_is_seen() -> None:
     varied = noise(0, 12, 32)
     collapsed = np.repeat(varied[:1], 12, axis=0)
-    high = diversity.mean_pairwise_ms_ssim(collapsed, pairs=6, resamples=20, seed=0)
-    low = diversity.mean_pairwise_ms_ssim(varied, pairs=6, resamples=20, seed=0)
+    one, two = diversity.disjoint_pairs(12, pairs=6, seed=0).T
+    high, low = (diversity.mean_similarity(diversity.ms_ssim(s[one], s[two]), 20, 0) for s in (collapsed, varied))
     assert high.value == pytest.approx(1, abs=1e-4)
     assert low.high < 0.5
     assert low.n == 6

@@ -69,7 +69,6 @@ def test_cohort_needs_a_classifier() -> None:
 
     space = features.feature_space("cohort", seed=0, network=Network())
     assert space.features(images(0)).shape == (5, 4)
-    assert features.streamed(space, [images(0, 2), images(1, 3)]).shape == (5, 4)
 
 
 def test_an_unknown_name_is_refused_in_one_line(tmp_path: Path) -> None:

@@ -1,0 +1,211 @@
+"""What is looked at: every image of a cohort, once, as a stream.
+
+Only what the metrics need is kept of an image: its features, its small descriptor, what the judge and the
+measurement see in it, and its labels. The pixels go, but for a few that are asked for.
+"""
+
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from retinalogos.classifiers.grader import UNKNOWN, Grader, GraderConfig, Labels, fit_grader
+from retinalogos.cohort.schema import EYES, ICDR_GRADES
+from retinalogos.cohort.shards import Cohort, decode_image
+from retinalogos.errors import DataError
+from retinalogos.metrics.features import FeatureSpace
+from retinalogos.metrics.memorisation import pixel_descriptor
+from retinalogos.phantom import measure
+from retinalogos.progress import track
+
+BATCH = 64  # images at a time: bounds memory
+
+# Tasks of the judge and the names of their classes. A glaucoma suspect is neither and is not shown to the judge.
+TASKS: dict[str, tuple[str, ...]] = {
+    "eye": EYES,
+    "dr_grade": tuple(str(grade) for grade in range(len(ICDR_GRADES))),
+    "glaucoma": ("no", "glaucoma"),
+}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is found in the pixels of phantom eyes; nan, and None for the side, where there is no disc to be found.
+
+    Attributes:
+        side: ``left`` or ``right``, the half of the picture with the disc, n objects.
+        vcdr: vertical cup-to-disc ratio, 0-1, n.
+        load: share of the field covered by dark and bright lesions, 0-1, n.
+    """
+
+    side: np.ndarray
+    vcdr: np.ndarray
+    load: np.ndarray
+
+
+def measure_phantoms(images: np.ndarray) -> Measured:
+    """Disc side, cup and lesion load of phantom eyes, uint8 n × h × h × 3, by :func:`retinalogos.phantom.measure`."""
+    found = measure(images)
+    return Measured(
+        side=np.array([eye["disc_side"] for eye in found], dtype=object),
+        vcdr=np.array([eye["vcdr"] for eye in found], float),
+        load=np.array([eye["dark_load"] + eye["bright_load"] for eye in found], float),
+    )
+
+
+Measurement = Callable[[np.ndarray], Measured]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Labels of n images: of real ones what the record says, of synthetic ones what was asked for.
+
+    ``codes`` holds per task of :data:`TASKS` the index of the class, -1 where unknown; ``vcdr`` is nan where
+    unknown; ``strata`` names the grade and the glaucoma status together.
+    """
+
+    image_id: list[str]
+    codes: Labels
+    vcdr: np.ndarray
+    strata: list[str]
+
+
+def read_labels(cohort: Cohort, split: str | None) -> Asked:
+    """Labels of one split (or of all), in the order of the images."""
+    table = cohort.table(("image_id", *TASKS, "vcdr"), split).to_pydict()
+    codes = {
+        task: np.array([names.index(str(v)) if str(v) in names else UNKNOWN for v in table[task]], np.int64)
+        for task, names in TASKS.items()
+    }
+    vcdr = np.array([np.nan if v is None else v for v in table["vcdr"]], float)
+    strata = [f"grade {g}, glaucoma {s}" for g, s in zip(table["dr_grade"], table["glaucoma"], strict=True)]
+    return Asked(table["image_id"], codes, vcdr, strata)
+
+
+@dataclass(frozen=True)
+class Observed:
+    """A set of n images as the metrics see it; ``seen`` holds the judge's probabilities, n × classes, per task."""
+
+    asked: Asked
+    features: np.ndarray
+    descriptors: np.ndarray
+    seen: dict[str, np.ndarray]
+    measured: Measured | None
+    kept: dict[int, np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+
+def image_batches(cohort: Cohort, split: str | None, size: int) -> Iterator[np.ndarray]:
+    """uint8 batches of at most BATCH × size × size × 3, in the order of the cohort."""
+    batch: list[np.ndarray] = []
+    for _, image in cohort.images(size, split):
+        batch.append(image)
+        if len(batch) == BATCH:
+            yield np.stack(batch)
+            batch = []
+    if batch:
+        yield np.stack(batch)
+
+
+def pictures(cohort: Cohort, image_ids: Collection[str], size: int) -> dict[str, np.ndarray]:
+    """The images with these ids, size × size × 3, decoding no others."""
+    wanted = set(image_ids)
+    return {
+        row["image_id"]: decode_image(row["image"]["bytes"], size)
+        for row in cohort.rows(("image_id", "image"))
+        if row["image_id"] in wanted
+    }
+
+
+def observe(
+    cohort: Cohort,
+    split: str | None,
+    size: int,
+    space: FeatureSpace,
+    descriptor_side: int,
+    judge: Grader | None,
+    measurement: Measurement | None,
+    keep: Collection[int] = (),
+) -> Observed:
+    """Looks at every image of a split (or of all) once.
+
+    Args:
+        cohort: real or synthetic.
+        split: one of the splits, or None for all rows.
+        size: pixels at which images are looked at.
+        space: of the features.
+        descriptor_side: pixels of the small grey copy (:func:`pixel_descriptor`).
+        judge: classifier trained on real images, if there is one.
+        measurement: of disc, cup and lesions, if the images are phantoms.
+        keep: positions of images whose pixels are kept.
+
+    Raises:
+        DataError: there is no image.
+    """
+    asked = read_labels(cohort, split)
+    what = split or "synthetic"
+    if not asked.image_id:
+        raise DataError(f"{cohort.folder}: no image in the split {what!r}; assessment needs some")
+    wanted = set(keep)
+    kept: dict[int, np.ndarray] = {}
+    features, descriptors, measured, at = [], [], [], 0
+    seen: dict[str, list[np.ndarray]] = {}
+    batches = -(-len(asked.image_id) // BATCH)
+    for images in track(image_batches(cohort, split, size), f"observe {what}", total=batches, unit="batch"):
+        features.append(space.features(images))
+        descriptors.append(pixel_descriptor(images, descriptor_side))
+        for task, probabilities in (judge.predict(images) if judge else {}).items():
+            seen.setdefault(task, []).append(probabilities)
+        if measurement:
+            measured.append(measurement(images))
+        kept.update({at + i: image for i, image in enumerate(images) if at + i in wanted})
+        at += len(images)
+    return Observed(
+        asked,
+        np.concatenate(features),
+        np.concatenate(descriptors),
+        {task: np.concatenate(parts) for task, parts in seen.items()},
+        Measured(*(np.concatenate([getattr(m, f) for m in measured]) for f in ("side", "vcdr", "load")))
+        if measured
+        else None,
+        kept,
+    )
+
+
+def fit_judge(cohort: Cohort, config: GraderConfig, size: int, most: int, seed: int) -> Grader | None:
+    """A grader for all tasks of :data:`TASKS` for which the real training images have two classes or more.
+
+    Args:
+        cohort: the real cohort; only its training split is learnt from, its validation split selects the state.
+        config: of the grader.
+        size: pixels at which images are read.
+        most: at most so many training images, a seeded sample.
+        seed: of the sample and of the training.
+
+    Returns:
+        The grader, or None where no task has two classes.
+    """
+    images, labels = _load(cohort, "train", size, most, seed)
+    tasks = {
+        task: len(names) for task, names in TASKS.items() if len(np.unique(labels[task][labels[task] != UNKNOWN])) > 1
+    }
+    if not tasks:
+        return None
+    validation = _load(cohort, "validation", size, most, seed)
+    return fit_grader(images, labels, tasks, config, seed, validation if len(validation[0]) else None)
+
+
+def _load(cohort: Cohort, split: str, size: int, most: int, seed: int) -> tuple[np.ndarray, Labels]:
+    asked = read_labels(cohort, split)
+    n = len(asked.image_id)
+    chosen = np.sort(np.random.default_rng(seed).permutation(n)[:most])
+    images = np.empty((len(chosen), size, size, 3), np.uint8)
+    at = 0
+    members = set(chosen.tolist())
+    for position, row in enumerate(cohort.rows(("image",), split)):
+        if position in members:
+            images[at] = decode_image(row["image"]["bytes"], size)
+            at += 1
+    return images, {task: codes[chosen] for task, codes in asked.codes.items()}
