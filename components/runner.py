@@ -11,7 +11,6 @@ import hashlib
 import importlib
 import json
 import math
-import pkgutil
 import resource
 import shutil
 import sys
@@ -34,13 +33,15 @@ MANIFEST = "manifest.json"
 NULL = "null"
 
 
+def _sources() -> dict[str, Path]:
+    """The ``step.py`` of every step, by the name of the step."""
+    files = sorted(file for folder in components.__path__ for file in Path(folder).glob("*/step.py"))
+    return {file.parent.name: file for file in files}
+
+
 def step_names() -> list[str]:
-    """Names of all steps, sorted: the folders of this package that hold a ``step.py``."""
-    return sorted(
-        module.name
-        for module in pkgutil.iter_modules(components.__path__)
-        if module.ispkg and importlib.util.find_spec(f"components.{module.name}.step") is not None
-    )
+    """Names of all steps, sorted."""
+    return sorted(_sources())
 
 
 def load_step(name: str) -> AnyStep:
@@ -58,11 +59,8 @@ def load_step(name: str) -> AnyStep:
 def summaries() -> dict[str, str]:
     """Name and summary of every step, read from the source: importing them all would load every heavy library."""
     found = {}
-    for name in step_names():
-        origin = importlib.util.find_spec(f"components.{name}.step").origin
-        calls = (
-            node for node in ast.walk(ast.parse(Path(origin).read_text(encoding="utf-8"))) if isinstance(node, ast.Call)
-        )
+    for name, file in sorted(_sources().items()):
+        calls = [node for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
         step = next(call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "Step")
         found[name] = next(ast.literal_eval(word.value) for word in step.keywords if word.arg == "summary")
     return found

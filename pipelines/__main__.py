@@ -40,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
-    choices = argparse.ArgumentParser(add_help=False)
+    choices = _Parser(add_help=False)
     choices.add_argument("--preset", default="laptop", help=f"one of {', '.join(presets())} (default: laptop)")
     choices.add_argument("--cohort", help="name of the data set's reader (default: the phantom)")
     choices.add_argument("--data", help="folder of the data set")

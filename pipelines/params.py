@@ -5,6 +5,7 @@ What was chosen is kept in ``run/choices.yaml``, so that a bare ``dvc repro`` re
 """
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -147,7 +148,9 @@ def _read(path: Path) -> dict[str, Any]:
     values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     if not isinstance(values, dict):
         raise UsageError(f"{path} should be a mapping")
-    return values
+    # An anchor and its aliases are one object to the YAML reader: a change to one section would change the other.
+    unshared: dict[str, Any] = json.loads(json.dumps(values))
+    return unshared
 
 
 def _set(values: dict[str, Any], key: str, text: str) -> None:

@@ -48,7 +48,7 @@ def _imports(file: Path) -> Iterator[Path]:
 
 def _imported_by_name(name: ast.expr) -> Iterator[Path]:
     if isinstance(name, ast.Constant):
-        yield from _module(name.value)
+        yield from _module(str(name.value))
     elif isinstance(name, ast.JoinedStr) and isinstance(name.values[0], ast.Constant):
         package = ROOT / Path(*str(name.values[0].value).rstrip(".").split("."))
         if package.is_relative_to(ROOT / LIBRARY):

@@ -15,12 +15,17 @@ def encode(
     latents: dsl.Output[dsl.Dataset],
     metrics: dsl.Output[dsl.Metrics],
     validation: dsl.Input[dsl.Artifact] = None,
-    known: dsl.Input[dsl.Dataset] = None,
+    known: dsl.Input[dsl.Artifact] = None,
 ) -> None:
     """Latents of the images and features of their captions, keyed by image."""
     from components.runner import run_component
 
-    inputs = {"cohort": cohort, "captions": captions, "autoencoder": autoencoder, "validation": validation}
-    inputs["known"] = known
+    inputs = {
+        "cohort": cohort,
+        "captions": captions,
+        "autoencoder": autoencoder,
+        "validation": validation,
+        "known": known,
+    }
     outputs = {"latents": latents, "metrics": metrics}
     run_component("encode", stage, params, inputs, outputs)
