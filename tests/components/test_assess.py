@@ -63,7 +63,8 @@ def real(tmp_path_factory: pytest.TempPathFactory, records: list[PhantomRecord],
 
 def parameters(**changes: Any) -> AssessParams:
     section = yaml.safe_load((ROOT / "params.yaml").read_text())["assess"]
-    section |= {"size": SIZE, "feature_space": "random_conv", "resamples": 50, "distance_resamples": 10}
+    section |= {"size": SIZE, "feature_space": "random_conv", "resamples": 20, "distance_resamples": 5}
+    section |= {"kernel_subsets": 5, "closest_pairs": 2, "grid_columns": 2}
     section["judge"] |= {"size": SIZE, "steps": 8, "validate_every": 4, "widths": [8, 8], "features": 16}
     return AssessParams.model_validate(section | changes)
 
