@@ -17,9 +17,9 @@ Mention = tuple[str, ...]
 ANY: Mention = ("*",)
 
 _STAGES = {"mild": 1, "moderate": 2, "severe": 3}
-_NON_PROLIFERATIVE = r"non[- ]?proliferative (?:diabetic )?retinopathy|NPDR"
+_NON_PROLIFERATIVE = r"non[- ]?proliferative (?:diabetic )?retinopathy|npdr"
 
-# Specific before general: the first that matches at a place is taken.
+# Specific before general: the first that matches at a place is taken. Texts are read in lower case.
 _PATTERNS: list[tuple[str, Mention]] = [
     (r"vitreous ha?emorrhag\w+", ("vitreous_haemorrhage",)),
     (r"(?:pre-?retinal|subhyaloid) ha?emorrhag\w+", ("preretinal_haemorrhage",)),
@@ -29,16 +29,16 @@ _PATTERNS: list[tuple[str, Mention]] = [
     (r"(?:hard|lipid) exudat(?:es?|ion)", ("hard_exudate",)),
     (r"soft exudat(?:es?|ion)|cotton[- ]wool(?: spots?)?", ("soft_exudate",)),
     (r"exudat(?:es?|ion)", ("hard_exudate", "soft_exudate")),
-    (r"intra-?retinal micro-?vascular abnormalit\w+|IRMAs?", ("irma",)),
+    (r"intra-?retinal micro-?vascular abnormalit\w+|irmas?", ("irma",)),
     (r"venous beading|beaded veins?|beading of the veins?", ("venous_beading",)),
     (r"choroidal neovasculari[sz]ation", ("wet_amd", "pathological_myopia")),
     (r"neovasculari[sz]ation|new vessels?", ("neovascularisation",)),
     (r"laser(?: photocoagulation)? (?:scars?|spots?|marks?|burns?)|photocoagulation(?: scars?)?", ("laser_scar",)),
     (r"macular o?edema", ("macular_oedema",)),
     (r"drusen", ("drusen",)),
-    (r"(?:dry|non-?exudative|non-?neovascular|atrophic) (?:age-related macular degeneration|AMD)", ("dry_amd",)),
-    (r"(?:wet|exudative|neovascular) (?:age-related macular degeneration|AMD)", ("wet_amd",)),
-    (r"age-related macular degeneration|AMD", ("dry_amd", "wet_amd")),
+    (r"(?:dry|non-?exudative|non-?neovascular|atrophic) (?:age-related macular degeneration|amd)", ("dry_amd",)),
+    (r"(?:wet|exudative|neovascular) (?:age-related macular degeneration|amd)", ("wet_amd",)),
+    (r"age-related macular degeneration|amd", ("dry_amd", "wet_amd")),
     (r"cataracts?|lens opacit\w+", ("cataract",)),
     (r"hypertensive (?:retinopathy|(?:vascular |vessel )?changes?)", ("hypertensive_retinopathy",)),
     (
@@ -49,10 +49,10 @@ _PATTERNS: list[tuple[str, Mention]] = [
     (r"epi-?retinal membranes?|macular pucker", ("epiretinal_membrane",)),
     (r"macular holes?", ("macular_hole",)),
     (r"myelinated (?:retinal )?nerve fib(?:re|er)s?", ("myelinated_nerve_fibre",)),
-    (r"branch (?:retinal )?vein occlusion|BRVO", ("branch_retinal_vein_occlusion",)),
-    (r"central (?:retinal )?vein occlusion|CRVO", ("central_retinal_vein_occlusion",)),
-    (r"branch (?:retinal )?artery occlusion|BRAO", ("branch_retinal_artery_occlusion",)),
-    (r"central (?:retinal )?artery occlusion|CRAO", ("central_retinal_artery_occlusion",)),
+    (r"branch (?:retinal )?vein occlusion|brvo", ("branch_retinal_vein_occlusion",)),
+    (r"central (?:retinal )?vein occlusion|crvo", ("central_retinal_vein_occlusion",)),
+    (r"branch (?:retinal )?artery occlusion|brao", ("branch_retinal_artery_occlusion",)),
+    (r"central (?:retinal )?artery occlusion|crao", ("central_retinal_artery_occlusion",)),
     (r"retinitis pigmentosa", ("retinitis_pigmentosa",)),
     (
         r"optic (?:nerve |dis[ck] )?atrophy|(?:optic )?dis[ck] pallor|pallor of the (?:optic )?dis[ck]",
@@ -65,7 +65,7 @@ _PATTERNS: list[tuple[str, Mention]] = [
     (r"(?:rim )?notch\w*(?: of the (?:neuroretinal )?rim)?", ("rim_notch",)),
     (r"peri-?papillary atrophy", ("peripapillary_atrophy",)),
     (
-        r"(?:retinal )?nerve fib(?:re|er) layer (?:defects?|loss|thinning)|RNFL (?:defects?|loss|thinning)",
+        r"(?:retinal )?nerve fib(?:re|er) layer (?:defects?|loss|thinning)|rnfl (?:defects?|loss|thinning)",
         ("nerve_fibre_layer_defect",),
     ),
     (r"arteri?o?sclero\w+|arteriolosclerosis|(?:copper|silver)[- ]wiring", ("arteriosclerosis",)),
@@ -80,7 +80,7 @@ _PATTERNS: list[tuple[str, Mention]] = [
     (r"sheath(?:ed|ing)(?: (?:\(white\) )?vessels?)?|white vessels?", ("vessel_sheathing",)),
     (r"retinal atrophy|atrophic (?:retinal )?changes?", ("retinal_atrophy", "chorioretinal_atrophy")),
     (r"retinal folds?", ("retinal_fold",)),
-    (r"hypertrophy of the (?:retinal pigment epithelium|RPE)", ("rpe_hypertrophy",)),
+    (r"hypertrophy of the (?:retinal pigment epithelium|rpe)", ("rpe_hypertrophy",)),
     (r"(?:other|another|further|additional|unspecified) (?:retinal )?abnormalit\w+", ("other",)),
     (r"(?:focal |retinal |fundus )*lesions?|abnormalit\w+", ANY),
 ]
@@ -89,53 +89,50 @@ _PATTERNS: list[tuple[str, Mention]] = [
 def _with_names_of_new_codes() -> list[tuple[str, Mention]]:
     """The patterns, and the plain name of every code of the vocabulary that has none yet."""
     known = {code for _, codes in _PATTERNS for code in codes}
-    names = [(re.escape(name), (code,)) for code, name in FINDINGS.items() if code not in known]
+    names = [(re.escape(name.lower()), (code,)) for code, name in FINDINGS.items() if code not in known]
     # "Suspected diabetic retinopathy" and "diabetic retinopathy" are read together with the grade.
     return [(pattern, codes) for pattern, codes in names if "diabetic_retinopathy" not in codes[0]] + _PATTERNS
 
 
 _MENTIONS = _with_names_of_new_codes()
 _FINDING = re.compile(
-    r"\b(?:" + "|".join(f"(?P<f{i}>{pattern})" for i, (pattern, _) in enumerate(_MENTIONS)) + r")(?![\w-])", re.I
+    r"\b(?=\w)(?:" + "|".join(f"(?P<f{i}>{pattern})" for i, (pattern, _) in enumerate(_MENTIONS)) + r")(?![\w-])"
 )
 _RETINOPATHY = re.compile(
     rf"\b(?:(?P<stage>mild|moderate|severe|very severe) (?:to (?:moderate|severe) )?(?:{_NON_PROLIFERATIVE})"
     rf"|(?P<unstaged>{_NON_PROLIFERATIVE})"
-    r"|(?P<proliferative>(?<!non)(?<!non[- ])proliferative (?:diabetic )?retinopathy|PDR)"
-    r"|(?:ICDR|DR|retinopathy) (?:grade|stage|level)(?: of)? (?P<number>[0-4])(?!\.?\d)"
+    r"|(?P<proliferative>(?<!non)(?<!non[- ])proliferative (?:diabetic )?retinopathy|pdr)"
+    r"|(?:icdr|dr|retinopathy) (?:grade|stage|level)(?: of)? (?P<number>[0-4])(?!\.?\d)"
     r"|(?P<suspected>(?:suspected|possible) diabetic retinopathy)"
     r"|(?P<any>diabetic retinopathy))\b",
-    re.I,
 )
 _GLAUCOMA = re.compile(
     r"\b(?:(?P<suspect>suspected glaucoma|glaucoma suspect|(?:suspicious|suspicion|suspected) (?:for|of) glaucoma"
     r"|possible glaucoma)|(?P<any>glaucoma(?:tous)?))\b",
-    re.I,
 )
-_EYE = re.compile(r"\b(?P<left>left (?:eye|fundus)|OS|oculus sinister)\b|\b(?P<right>right (?:eye|fundus)|OD)\b")
+_EYE = re.compile(
+    r"\b(?:(?P<left>left (?:eye|fundus)|oculus sinister)|(?P<right>right (?:eye|fundus)|oculus dexter))\b"
+)
 _DISC_SIDE = re.compile(
     r"\b(?:dis[ck]|nerve head)\b(?:[^.;:!?,]|,(?! (?:with|and|the macula|the fovea)\b)){0,40}?"
     r"\b(?P<side>left|right|centre|center|central|middle)\b(?!(?: |-)(?:eye|fundus))",
-    re.I,
 )
 _NORMAL = re.compile(
     r"\b(?:normal (?:fundus|retina)|(?:fundus|retina) (?:is|appears|looks) (?:entirely )?normal"
     r"|within normal limits)\b",
-    re.I,
 )
-_REGION = re.compile(r"\b(?:macula\w*|fove\w+|dis[ck]|nerve head|vessels?|arter\w+|veins?|periphery)\b", re.I)
+_REGION = re.compile(r"\b(?:macula\w*|fove\w+|dis[ck]|nerve head|vessels?|arter\w+|veins?|periphery)\b")
 
 _SENTENCE_END = re.compile(r"[.;:!?](?=\s|$)")
-_NEGATION = re.compile(r"\b(?:no|not|without|absence of|free of|neither|nor|lacks?|lacking|rather than)\b", re.I)
+_NEGATION = re.compile(r"\b(?:no|not|without|absence of|free of|neither|nor|lacks?|lacking|rather than)\b")
 # A negation reaches to the end of the clause, or to where the sentence turns to what is there.
 _TURN = re.compile(
     r"\b(?:but|however|although|though|yet|while|whereas|except|showing|shows?|with)\b"
     r"|(?:\band\b|,)\s+(?:(?:a|an|the|some|several|numerous|few|likely|probable|suspected|also)\s+)*"
     r"(?:signs?|features|findings|changes|appearances?|picture|evidence|likely|probable|suspected|there|mild|moderate"
     r"|severe|scattered|numerous|several|optic|macula|disc|vessels)\b",
-    re.I,
 )
-_VERB = re.compile(r"\b(?:is|are|was|were|appears?|seems?|can be|absent|not seen)\b(?P<rest>\s+\w+)?", re.I)
+_VERB = re.compile(r"\b(?:is|are|was|were|appears?|seems?|can be|absent|not seen)\b(?P<rest>\s+\w+)?")
 
 
 @dataclass(frozen=True)
@@ -174,16 +171,17 @@ def _negated(clause: str, start: int, end: int) -> bool:
     verb = _VERB.search(clause, end)
     if verb is None:
         return False
-    said = verb.group(0).lower()
-    return said.startswith(("absent", "not seen")) or (verb["rest"] or "").strip().lower() in ("not", "absent")
+    said = verb.group(0)
+    return said.startswith(("absent", "not seen")) or (verb["rest"] or "").strip() in ("not", "absent")
 
 
 def read_statements(text: str) -> Statements:
     """What ``text`` states about eye, disc, grade, glaucoma and findings."""
-    eyes = {str(match.lastgroup) for match in _EYE.finditer(text)}
-    eyes |= {str(match.lastgroup) for match in _EYE.finditer(text.lower())}
+    eyes = {side for side, abbreviation in (("left", r"\bOS\b"), ("right", r"\bOD\b")) if re.search(abbreviation, text)}
+    text = text.lower()
+    eyes |= {str(match.lastgroup) for match in _EYE.finditer(text)}
     sides = {
-        "centre" if match["side"].lower() in ("center", "central", "middle") else match["side"].lower()
+        "centre" if match["side"] in ("center", "central", "middle") else match["side"]
         for match in _DISC_SIDE.finditer(text)
     }
     grades: set[int] = set()
@@ -198,7 +196,7 @@ def read_statements(text: str) -> Statements:
                 # "No proliferative retinopathy" leaves the other grades open; "no diabetic retinopathy" does not.
                 grades |= {0} if match["any"] or match["suspected"] else set()
             elif match["stage"]:
-                grades.add(_STAGES[match["stage"].lower().removeprefix("very ")])
+                grades.add(_STAGES[match["stage"].removeprefix("very ")])
             elif match["proliferative"]:
                 grades.add(4)
             elif match["number"]:

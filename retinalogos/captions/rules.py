@@ -77,8 +77,10 @@ def _grade(caption: Reading) -> str | None:
     if len(stated) > 1:
         return f"states grades {_listed(stated)}"
     if grade is None:
-        if stated and not caption.eye.supports() & {"diabetic_retinopathy"}:
+        if stated:
             return f"states grade {_listed(stated)}, the record has none"
+        if caption.states.unstaged_retinopathy and "diabetic_retinopathy" not in caption.eye.supports():
+            return "states diabetic retinopathy, the record has none"
         return None
     if stated and stated != {grade}:
         return f"states grade {_listed(stated)}, the record says {grade}"
@@ -210,9 +212,14 @@ _IDENTIFIERS = {
 }
 
 
+def identifiers(text: str) -> list[str]:
+    """Kinds of direct identifiers that ``text`` holds: "a date", "an address", "a number", "a name"."""
+    return [kind for kind, pattern in _IDENTIFIERS.items() if pattern.search(text)]
+
+
 def _identifier(caption: Reading) -> str | None:
     # What was found is not repeated: details are written to files that people read.
-    kinds = [kind for kind, pattern in _IDENTIFIERS.items() if pattern.search(caption.text)]
+    kinds = identifiers(caption.text)
     return f"holds {' and '.join(kinds)}" if kinds else None
 
 

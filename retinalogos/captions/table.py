@@ -49,7 +49,7 @@ class CaptionWriter:
         self._counts: dict[str, int] = {}
         self._engines: set[tuple[str, str]] = set()
         self._wordings: dict[str, int] = {}  # image → one bit per caption that it has, so that memory stays small
-        self._tokens, self._longest, self._dropped = 0, 0, 0
+        self._tokens, self._longest, self.dropped = 0, 0, 0
         self._digest = hashlib.sha256()
 
     def __enter__(self) -> Self:
@@ -86,7 +86,7 @@ class CaptionWriter:
             self._csv = csv.writer(self._file, lineterminator="\n")
             self._csv.writerow(DROPPED_COLUMNS)
         self._csv.writerow((image_id, wording, granularity, rule, detail))
-        self._dropped += 1
+        self.dropped += 1
 
     def _flush(self) -> None:
         if self._rows:
@@ -112,7 +112,7 @@ class CaptionWriter:
             "captions": total,
             "granularities": dict(sorted(self._counts.items())),
             "images": len(self._wordings),
-            "dropped": self._dropped,
+            "dropped": self.dropped,
             "mean_tokens": round(self._tokens / total, 3),
             "max_tokens": self._longest,
             "content_sha256": self._digest.hexdigest(),
