@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-NOTICE = "Synthetic image. Research use only, not for diagnosis."
+NOTICE = "Synthetic images: for research use only, not for diagnosis."
 
 
 def software() -> str:

@@ -73,8 +73,10 @@ def interval_bar(figure: Figure, low: float, high: float) -> Markup:
         return f"{4 + (min(max(x, low), high) - low) / (high - low) * 112:.1f}"
 
     bar = ""
+    if low < 0 < high:
+        bar = f'<line class="grid" x1="{at(0)}" x2="{at(0)}" y1="1" y2="13"/>'
     if figure.low is not None and figure.high is not None:
-        bar = f'<line class="bar" x1="{at(figure.low)}" x2="{at(figure.high)}" y1="7" y2="7"/>'
+        bar += f'<line class="bar" x1="{at(figure.low)}" x2="{at(figure.high)}" y1="7" y2="7"/>'
     return Markup(
         '<svg viewBox="0 0 120 14" class="interval" aria-hidden="true">'
         f'<line class="grid" x1="4" x2="116" y1="7" y2="7"/>{bar}<circle cx="{at(figure.value)}" cy="7" r="3.2"/></svg>'

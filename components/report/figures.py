@@ -32,7 +32,11 @@ class Figure:
 
     def interval(self, percent: bool = False) -> str:
         """The interval in words, empty where there is none."""
-        return "" if self.low is None or self.high is None else f"{number(self.low, percent)} to {number(self.high, percent)}"
+        return (
+            ""
+            if self.low is None or self.high is None
+            else f"{number(self.low, percent)} to {number(self.high, percent)}"
+        )
 
 
 class Gate(BaseModel):
@@ -137,7 +141,8 @@ def judge(name: str, gate: Gate, results: Results) -> Verdict:
     if gate.times is not None:
         base = find(results, gate.times).value
         limit = None if base is None or bound is None else bound * base
-        rule = f"{word} {number(limit, gate.percent)} ({number(bound)} × {gate.times})"
+        base_name = gate.times.rpartition(".")[2]
+        rule = f"{word} {number(limit, gate.percent)}, which is {number(bound)} × {number(base)} ({base_name})"
     passed = False
     if figure.value is not None and limit is not None:
         passed = figure.value >= limit if gate.min is not None else figure.value <= limit

@@ -1,19 +1,22 @@
 """Which figures stand in which table of the page, and what each of them means to a reader."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-from components.report.figures import Figure, Results, as_figure, find
+from components.report.figures import Figure, Results, find
 
 
 @dataclass(frozen=True)
 class Line:
-    """A row: its name, what it means, and the dotted name of the figure in each column."""
+    """A row: its name, what it means, and the dotted name of the figure in each column.
+
+    ``scale`` is that of the bars; None for one from zero to the largest value of the row.
+    """
 
     name: str
     means: str
     figures: tuple[str, ...]
     percent: bool = False
+    scale: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,9 @@ ASSESSMENT = (
                 "kernel distance, which does not depend on the number of images; lower is closer",
                 _both("realism.train.kernel.{}", second="floor"),
             ),
-            Line("KID to the test images", "the same to unseen images", _both("realism.test.kernel.{}", second="floor")),
+            Line(
+                "KID to the test images", "the same to unseen images", _both("realism.test.kernel.{}", second="floor")
+            ),
             Line(
                 "Precision",
                 "share of the images that lie among the real ones",
@@ -148,7 +153,9 @@ ASSESSMENT = (
         ("synthetic", "real test images"),
         (
             Line("Optic disc found", "share of the images", _both("control.measured.{}.disc_found"), percent=True),
-            Line("Disc on the right side", "for the eye asked for", _both("control.measured.{}.disc_side"), percent=True),
+            Line(
+                "Disc on the right side", "for the eye asked for", _both("control.measured.{}.disc_side"), percent=True
+            ),
             Line("Cup found", "share of the images", _both("control.measured.{}.vcdr_found"), percent=True),
             Line(
                 "Error of the cup-to-disc ratio",
@@ -181,28 +188,90 @@ def fill(tables: tuple[Table, ...], results: Results) -> list[Filled]:
     return filled
 
 
-def comparisons(results: Results, name: str = "") -> list[Filled]:
-    """A table for every mapping whose entries hold figures: entries as lines, figures as columns.
+# What the figures of a classifier are called on the page, in the order of the columns.
+_MERITS = {
+    "accuracy": "Accuracy",
+    "macro_f1": "Macro F1",
+    "auc": "AUC",
+    "qwk": "Weighted kappa",
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
+}
+_TASKS = {"dr_grade": "DR grade (five classes)", "glaucoma": "Glaucoma (yes or no)"}
+_SETS = {"test": "", "external": ", on eyes of another place"}
+# The figure that the summary speaks of: the field's own for each task.
+PRIMARY_MERIT = {"dr_grade": "qwk", "glaucoma": "auc"}
 
-    So a classifier's results, whatever its tasks and mixes are called, stand below each other and can be compared.
-    """
-    nested = {key: entry for key, entry in results.items() if isinstance(entry, Mapping) and as_figure(entry) is None}
-    lines = {
-        key: {part: figure for part, e in entry.items() if isinstance(e, Mapping) and (figure := as_figure(e))}
-        for key, entry in nested.items()
-    }
-    lines = {key: figures for key, figures in lines.items() if figures}
+
+def classification(results: Results) -> list[Filled]:
+    """For each task two tables: the figures of every arm, and their differences to training on real images only."""
     filled = []
-    if lines:
-        columns = tuple(dict.fromkeys(part for figures in lines.values() for part in figures))
-        rows = [
-            (Line(words(key), "", columns), [figures.get(column, Figure()) for column in columns])
-            for key, figures in lines.items()
-        ]
-        filled.append(Filled(words(name), tuple(words(column) for column in columns), rows))
-    for key, entry in nested.items():
-        filled += comparisons(entry, f"{name} {key}".strip())
+    for of_set, place in _SETS.items():
+        found = results.get(of_set, {})
+        for task in found.get("figures", {}):
+            for kind, says in (("figures", ""), ("difference", ": difference to real images only")):
+                arms = found.get(kind, {}).get(task, {})
+                if arms:
+                    name = f"{_TASKS.get(task, words(task))}{place}{says}"
+                    filled.append(_arms_table(name, f"{of_set}.{kind}.{task}", arms, results))
     return filled
+
+
+def _arms_table(name: str, path: str, arms: Results, results: Results) -> Filled:
+    merits = [merit for merit in _MERITS if any(merit in figures for figures in arms.values())]
+    rows = {arm: [find(results, f"{path}.{arm}.{merit}") for merit in merits] for arm in arms}
+    ends = [end for figures in rows.values() for f in figures for end in (f.low, f.value, f.high) if end is not None]
+    largest = max((abs(end) for end in ends), default=1.0)
+    # Figures lie between 0 and 1, differences on both sides of 0.
+    scale = (-largest, largest) if ".difference." in path else (min(0.0, *ends), 1.0)
+    lines = [
+        (
+            Line(
+                arm_words(arm), _arm_size(results, arm), tuple(f"{path}.{arm}.{merit}" for merit in merits), scale=scale
+            ),
+            figures,
+        )
+        for arm, figures in rows.items()
+    ]
+    return Filled(name, tuple(_MERITS[merit] for merit in merits), lines)
+
+
+def arm_words(arm: str) -> str:
+    """What a classifier was trained on: ``real_plus_50`` has 50 synthetic images to 100 real ones."""
+    if arm.startswith("real_plus_"):
+        return f"Real + {arm.removeprefix('real_plus_')} % synthetic"
+    return {"real": "Real only", "synthetic": "Synthetic only"}.get(arm, words(arm))
+
+
+def _arm_size(results: Results, arm: str) -> str:
+    sizes = results.get("arms", {}).get(arm)
+    return f"{sizes['real']} real and {sizes['synthetic']} synthetic images" if sizes else ""
+
+
+def help_sentences(results: Results) -> list[str]:
+    """Whether synthetic eyes helped, task by task, in words that follow from the interval of the difference alone."""
+    sentences = []
+    for task, arms in results.get("test", {}).get("difference", {}).items():
+        merit = PRIMARY_MERIT.get(task, "accuracy")
+        base = find(results, f"test.figures.{task}.real.{merit}")
+        for arm in arms:
+            change = find(results, f"test.difference.{task}.{arm}.{merit}")
+            if change.value is None or change.low is None or change.high is None:
+                continue
+            effect = (
+                "better than" if change.low > 0 else "worse than" if change.high < 0 else "not clearly different from"
+            )
+            low, middle, high = (signed(part) for part in (change.low, change.value, change.high))
+            sentences.append(
+                f"{_TASKS.get(task, words(task))}: a classifier trained on {arm_words(arm).lower()} images is {effect} "
+                f"one of real images only ({_MERITS[merit]} {base}, change {middle}, interval {low} to {high})."
+            )
+    return sentences
+
+
+def signed(value: float) -> str:
+    """A difference with its sign, three decimals."""
+    return f"{value:+.3f}".replace("-", "−")
 
 
 def words(name: str) -> str:

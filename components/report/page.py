@@ -82,6 +82,8 @@ def kind(row: Row) -> str | None:
     return None
 
 
+# Pictures beside a prompt: more leave no room for its words.
+_OF_A_PROMPT = 3
 KINDS = (*ICDR_GRADES, "glaucoma")
 
 
@@ -118,12 +120,7 @@ def _metadata(cohort: Cohort, split: str | None = None) -> list[dict[str, Any]]:
 def pictures(real: Cohort, synthetic: Cohort, per_group: int, prompts: int, size: int) -> dict[str, Any]:
     """Real test eyes beside synthetic ones by class, and synthetic ones by prompt."""
     rows = {"real": _metadata(real, "test"), "synthetic": _metadata(synthetic)}
-    by_kind = {
-        name: {
-            source: [row for row in rows[source] if kind(row) == name] for source in rows
-        }
-        for name in KINDS
-    }
+    by_kind = {name: {source: [row for row in rows[source] if kind(row) == name] for source in rows} for name in KINDS}
     chosen = {
         name: {source: spread(members, per_group) for source, members in groups.items()}
         for name, groups in by_kind.items()
@@ -131,7 +128,7 @@ def pictures(real: Cohort, synthetic: Cohort, per_group: int, prompts: int, size
     by_prompt: dict[str, list[dict[str, Any]]] = {}
     for row in rows["synthetic"]:
         by_prompt.setdefault(row["prompt"] or "no prompt recorded", []).append(row)
-    shown = {prompt: spread(by_prompt[prompt], per_group) for prompt in spread(list(by_prompt), prompts)}
+    shown = {prompt: by_prompt[prompt][:_OF_A_PROMPT] for prompt in spread(list(by_prompt), prompts)}
     albums = {
         "real": Album(real, (row["image_id"] for groups in chosen.values() for row in groups["real"]), size),
         "synthetic": Album(
@@ -186,9 +183,9 @@ def figures_section(results: Results, folder: Path, tables: Sequence[Filled]) ->
 
 
 def _with_bars(line: Line, figures: Sequence[Figure]) -> list[dict[str, Any]]:
-    """The figures of a line with bars on the scale of that line; shares on the scale from 0 to 1."""
+    """The figures of a line with bars on one scale; shares on the scale from 0 to 1."""
     ends = [end for figure in figures for end in (figure.low, figure.value, figure.high) if end is not None]
-    low, high = (0.0, 1.0) if line.percent else (min(0.0, *ends), max(0.0, *ends))
+    low, high = line.scale or ((0.0, 1.0) if line.percent else (min(0.0, *ends), max(0.0, *ends)))
     return [
         {
             "value": number(figure.value, line.percent),
@@ -223,16 +220,16 @@ def training(name: str, log: Path, samples: int, width: int) -> dict[str, Any]:
         drawn.append(charts.line_chart({words(key): curve(key)}, "step", words(key)))
     names = ("loss", "images per second", "gradient norm")
     prompts = log / "prompts.json"
+    samples_drawn = []
+    for path in spread(sorted((log / "samples").glob("*.png")), samples):
+        strip = np.asarray(Image.open(path).convert("RGB"))
+        step = int(path.stem.removeprefix("step-"))
+        # Small pictures are shown at no more than twice their size: beyond, one sees pixels and not an eye.
+        samples_drawn.append({"step": step, "uri": jpeg_uri(strip, width), "width": min(width, 2 * strip.shape[1])})
     return {
         "name": name,
         "charts": [{"name": label, "svg": chart} for label, chart in zip(names, drawn, strict=True) if chart],
-        "samples": [
-            {
-                "step": path.stem.removeprefix("step-").lstrip("0") or "0",
-                "uri": jpeg_uri(np.asarray(Image.open(path).convert("RGB")), width),
-            }
-            for path in spread(sorted((log / "samples").glob("*.png")), samples)
-        ],
+        "samples": samples_drawn,
         "prompts": json.loads(prompts.read_text(encoding="utf-8")) if prompts.is_file() else [],
     }
 
@@ -336,7 +333,7 @@ def provenance(folders: Mapping[str, Path]) -> list[dict[str, Any]]:
     return entries
 
 
-def summary(real: Cohort, synthetic: Cohort, verdicts: Sequence[Verdict]) -> dict[str, Any]:
+def summary(real: Cohort, synthetic: Cohort, verdicts: Sequence[Verdict], helped: Sequence[str]) -> dict[str, Any]:
     """The first lines of the page: what was made, what passed, what is weakest."""
     failed = [verdict for verdict in verdicts if not verdict.passed]
     trained = real.meta["splits"].get("train", 0)
@@ -345,10 +342,9 @@ def summary(real: Cohort, synthetic: Cohort, verdicts: Sequence[Verdict]) -> dic
         headline = f"{len(verdicts) - len(failed)} of {len(verdicts)} gates passed: this generator may not be promoted."
     else:
         headline = f"All {len(verdicts)} gates passed."
-    sentences = [made]
+    sentences = [made, *helped]
     sentences += [
-        f"Failed: {_inline(verdict.title)} is {verdict.shown}; asked for is {verdict.rule}."
-        for verdict in failed
+        f"Failed: {_inline(verdict.title)} is {verdict.shown}; asked for is {verdict.rule}." for verdict in failed
     ]
     margins = [(margin, verdict) for verdict in verdicts if verdict.passed and (margin := _margin(verdict)) is not None]
     if margins:

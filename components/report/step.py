@@ -22,7 +22,9 @@ class ReportParams(Params):
     training_samples: int = Field(ge=0, description="sample pictures of each training stage")
     captions: int = Field(ge=0, description="images with their captions")
     max_megabytes: float = Field(gt=0, description="a larger page stops the step")
-    gates: dict[str, Gate] = Field(min_length=1, description="limits that the generator must keep; `register` acts on them")
+    gates: dict[str, Gate] = Field(
+        min_length=1, description="limits that the generator must keep; `register` acts on them"
+    )
 
 
 def run(params: ReportParams, inputs: Paths, outputs: Paths) -> Metrics:
@@ -39,13 +41,13 @@ def run(params: ReportParams, inputs: Paths, outputs: Paths) -> Metrics:
             "cohort": page.cohort_section(real),
             "generator": ", ".join(sorted(str(name) for name in generators)),
             "gates": verdicts,
-            **page.summary(real, synthetic, verdicts),
+            **page.summary(real, synthetic, verdicts, layout.help_sentences(classification)),
             **page.pictures(real, synthetic, params.images_per_group, params.prompts, params.image_size),
             "assessment": page.figures_section(
                 assessment, inputs["assessment"], layout.fill(layout.ASSESSMENT, assessment)
             ),
             "classification": page.figures_section(
-                classification, inputs["classification"], layout.comparisons(classification)
+                classification, inputs["classification"], layout.classification(classification)
             ),
             "training": [
                 page.training(name, inputs[port], params.training_samples, 8 * params.image_size)

@@ -1,5 +1,7 @@
+import base64
 import csv
 import hashlib
+import io
 import json
 import re
 from html.parser import HTMLParser
@@ -10,18 +12,38 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
+from pydantic import ValidationError
 
 from components import ROOT
-from components.report.figures import Figure, Gate, as_figure, every, find, judge, number
-from components.report.layout import comparisons
+from components.report import layout
+from components.report.charts import line_chart
+from components.report.figures import Gate, every, find, judge, number
 from components.report.step import STEP, ReportParams
 from retinalogos.cohort.shards import CohortWriter, encode_jpeg
-from retinalogos.errors import DataError
+from retinalogos.errors import DataError, UsageError
 from retinalogos.phantom import draw, sample_records
 
 SIZE = 64
-VERDICT = {"passed": True, "says": "12 of 12", "findings": []}
+VERDICT = {
+    "passed": True,
+    "says": "2 of 3 expectations hold, 0 errors, 1 warnings",
+    "errors": 0,
+    "warnings": 1,
+    "findings": [
+        {
+            "suite": "images",
+            "name": f"expectation {number}",
+            "severity": "warning" if number == 2 else "error",
+            "passed": number != 2,
+            "observed": "36 of 36 as expected",
+            "why": "because <it> matters",
+        }
+        for number in range(3)
+    ],
+}
 
 
 def estimate(value: float, spread: float = 0.02, n: int = 40) -> dict[str, float | int]:
@@ -78,12 +100,31 @@ ASSESSMENT = {
     "figures": ["realism.png"],
 }
 
+ARMS = {"real": 0.0, "real_plus_50": 0.02, "synthetic": -0.15}
 CLASSIFICATION = {
-    task: {
-        mix: {"accuracy": estimate(base + gain), "macro_f1": estimate(base - 0.05 + gain), "auc": estimate(0.8 + gain)}
-        for mix, gain in (("real_only", 0.0), ("real_and_synthetic", 0.02), ("synthetic_only", -0.15))
-    }
-    for task, base in (("dr_grading", 0.55), ("glaucoma", 0.75))
+    "tasks": {"dr_grade": ["a", "b"], "glaucoma": ["no", "glaucoma"]},
+    "seeds": [0, 1],
+    "arms": {arm: {"real": 36, "synthetic": 30, "optimiser_steps": 10} for arm in ARMS},
+    "test": {
+        "figures": {
+            task: {
+                arm: {merit: estimate(base + gain) for merit in ("accuracy", "macro_f1", "auc", "qwk")}
+                for arm, gain in ARMS.items()
+            }
+            for task, base in (("dr_grade", 0.55), ("glaucoma", 0.75))
+        },
+        "difference": {
+            task: {
+                arm: {merit: estimate(gain, 0.03) for merit in ("accuracy", "macro_f1", "auc", "qwk")}
+                for arm, gain in ARMS.items()
+                if arm != "real"
+            }
+            for task in ("dr_grade", "glaucoma")
+        },
+        "confusion": {"dr_grade": {"real": [[3, 1], [0, 4]]}},
+        "skipped": {},
+    },
+    "pictures": [],
 }
 
 
@@ -109,7 +150,11 @@ def write_cohort(folder: Path, n: int, seed: int, generator: str | None = None) 
                 "image": {"bytes": image, "path": f"{index}.jpg"},
             }
             if generator is not None:
-                row |= {"generator": generator, "prompt": f"{row['eye']} eye, grade {record.dr_grade} <b>&", "seed": index}
+                row |= {
+                    "generator": generator,
+                    "prompt": f"{row['eye']} eye, grade {record.dr_grade} <b>&",
+                    "seed": index,
+                }
             writer.add(row)
             rows.append(row)
     return rows
@@ -182,3 +227,207 @@ def inputs(tmp_path_factory) -> dict[str, Path]:
     write_log(paths["finetune_log"])
     paths["purification"].write_text(json.dumps({"captions": 192, "kept": 189, "dropped": 3}))
     return paths
+
+
+@pytest.fixture(scope="module")
+def params() -> ReportParams:
+    return ReportParams(**yaml.safe_load((ROOT / "params.yaml").read_text())["report"])
+
+
+@pytest.fixture(scope="module")
+def report(inputs, params, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("out") / "report"
+    STEP.run(params, inputs, {"report": folder})
+    return folder
+
+
+class Page(HTMLParser):
+    """Tags, attributes and visible text of a page; complains about unbalanced tags."""
+
+    VOID = frozenset(("meta", "link", "img", "br", "line", "circle", "polyline", "input", "hr"))
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.open: list[str] = []
+        self.attributes: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.attributes.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if not self.open or self.open[-1] not in ("style", "script"):
+            self.text += data + " "
+
+
+def test_page_is_whole_and_asks_for_nothing_from_elsewhere(report):
+    html = (report / "index.html").read_text(encoding="utf-8")
+    page = Page(html)
+    assert page.open == []
+    links = [value for _, attributes in page.attributes for key, value in attributes.items() if key in ("src", "href")]
+    assert links
+    assert all(link.startswith(("data:image/", "#")) for link in links)
+    assert "url(" not in html
+    assert "@import" not in html
+    assert "<script" not in html
+    ids = {attributes["id"] for _, attributes in page.attributes if "id" in attributes}
+    assert {link[1:] for link in links if link.startswith("#")} <= ids
+    assert all("alt" in attributes for tag, attributes in page.attributes if tag == "img")
+
+
+def test_page_says_what_a_reader_must_know(report):
+    text = " ".join(Page((report / "index.html").read_text(encoding="utf-8")).text.split())
+    for fact in (
+        "research use only, not for diagnosis",
+        "All 4 gates passed",
+        "30 synthetic eyes",
+        "97 %",  # laterality
+        "Severe non-proliferative diabetic retinopathy",
+        "left eye, grade",
+        "2 of 3 expectations hold",
+        "Agreement",  # rule by which captions were dropped
+        "laterality detail",
+        "Real + 50 % synthetic",
+        "not clearly different from",
+        "worse than one of real images only",
+        "assessment",
+        "fid",
+        "minilm-UNet2DConditionModel:0123456789abcdef",
+        "Apache-2.0",
+    ):
+        assert fact in text, fact
+
+
+def test_text_of_captions_and_prompts_is_shown_and_never_run(report):
+    html = (report / "index.html").read_text(encoding="utf-8")
+    assert "grade 0 &lt;b&gt;&amp;" in html
+    assert "<b>&" not in html
+
+
+def test_pictures_are_jpeg_without_metadata_and_the_page_is_small(report):
+    html = (report / "index.html").read_text(encoding="utf-8")
+    pictures = re.findall(r"data:image/jpeg;base64,([^\"]+)", html)
+    assert len(pictures) > 30
+    for picture in pictures:
+        image = Image.open(io.BytesIO(base64.b64decode(picture)))
+        assert not image.getexif()
+        assert set(image.info) <= {"jfif", "jfif_version", "jfif_unit", "jfif_density"}
+    assert len(html) < 2e6
+
+
+def test_same_inputs_give_the_same_bytes(inputs, params, report, tmp_path):
+    STEP.run(params, inputs, {"report": tmp_path / "again"})
+    for name in ("index.html", "gates.json"):
+        assert (tmp_path / "again" / name).read_bytes() == (report / name).read_bytes()
+
+
+def test_a_failed_gate_is_said_with_its_number(inputs, params, tmp_path):
+    gates = {**params.gates, "grade": params.gates["grade"].model_copy(update={"min": 0.9})}
+    metrics = STEP.run(params.model_copy(update={"gates": gates}), inputs, {"report": tmp_path / "report"})
+    assert metrics["gates_passed"] == 3
+    assert metrics["gate.grade"] is False
+    text = Page((tmp_path / "report" / "index.html").read_text(encoding="utf-8")).text
+    assert "3 of 4 gates passed: this generator may not be promoted." in text
+    assert "is 0.670; asked for is at least 0.900" in text
+    [verdict] = [v for v in json.loads((tmp_path / "report" / "gates.json").read_text()) if v["name"] == "grade"]
+    assert (verdict["passed"], verdict["value"], verdict["limit"]) == (False, pytest.approx(0.67), 0.9)
+
+
+def test_a_page_too_large_stops_the_step(inputs, params, tmp_path):
+    with pytest.raises(DataError, match="max_megabytes"):
+        STEP.run(params.model_copy(update={"max_megabytes": 0.01}), inputs, {"report": tmp_path / "report"})
+
+
+def test_missing_results_are_named(inputs, params, tmp_path):
+    with pytest.raises(DataError, match=r"results.json"):
+        STEP.run(params, {**inputs, "assessment": inputs["captions"]}, {"report": tmp_path / "report"})
+
+
+RESULTS = {
+    "assessment": {
+        "a": {"fid": estimate(3.0), "floor": 2.0, "none": {"value": None, "low": None, "high": None, "n": 0}}
+    }
+}
+
+
+@pytest.mark.parametrize(
+    ("gate", "passed", "says"),
+    [
+        ({"figure": "assessment.a.fid", "max": 3.0}, True, "is 3, asked for at most 3"),
+        ({"figure": "assessment.a.fid", "max": 2.9}, False, "is 3, asked for at most 2.900"),
+        ({"figure": "assessment.a.fid", "min": 3.1}, False, "at least 3.100"),
+        (
+            {"figure": "assessment.a.fid", "max": 1.5, "times": "assessment.a.floor"},
+            True,
+            "at most 3, which is 1.500 × 2",
+        ),
+        ({"figure": "assessment.a.fid", "max": 1.4, "times": "assessment.a.floor"}, False, "at most 2.800"),
+        ({"figure": "assessment.a.none", "max": 1.0}, False, "not measured"),
+        ({"figure": "assessment.b.c", "min": 0.0}, False, "not measured"),
+        ({"figure": "assessment.a.fid", "max": 9.0, "times": "assessment.b"}, False, "at most –"),
+    ],
+)
+def test_gates(gate, passed, says):
+    verdict = judge("g", Gate(title="t", **gate), RESULTS)
+    assert verdict.passed is passed
+    assert says in verdict.says
+
+
+def test_a_gate_needs_one_limit_and_a_figure_of_the_results():
+    for limits in ({}, {"min": 0.0, "max": 1.0}):
+        with pytest.raises(ValidationError, match="either min or max"):
+            Gate(title="t", figure="assessment.a.fid", **limits)
+    with pytest.raises(UsageError, match=r"report.gates.g: .*must begin with one of assessment"):
+        judge("g", Gate(title="t", figure="fid", min=0.0), RESULTS)
+
+
+@given(st.dictionaries(st.text("abc", min_size=1), st.floats(-1e6, 1e6), min_size=1, max_size=5))
+def test_every_figure_is_found_by_the_name_under_which_it_is_listed(values):
+    results = {"outer": values, "list": [1, 2], "word": "x", "yes": True}
+    listed = list(every(results))
+    assert len(listed) == len(values)
+    assert all(find(results, name) == figure for name, figure in listed)
+
+
+@pytest.mark.parametrize(
+    ("value", "percent", "text"),
+    [
+        (None, False, "–"), (float("nan"), False, "–"), (0.95, True, "95 %"), (0.9567, True, "95.7 %"),
+        (3.0, False, "3"),
+        (0.12345, False, "0.123"), (12.345, False, "12.3"), (1234.5, False, "1234"), (0.00012, False, "0.00012"),
+    ],
+)  # fmt: skip
+def test_numbers_are_written_as_one_reads_them(value, percent, text):
+    assert number(value, percent) == text
+
+
+@given(st.lists(st.tuples(st.integers(0, 10**6), st.floats(-1e3, 1e3)), max_size=900))
+def test_curves_stay_within_their_frame(points):
+    svg = str(line_chart({"loss": points}, "step", "loss"))
+    if not points:
+        assert svg == ""
+        return
+    Page(svg)
+    [path] = re.findall(r'class="curve c0" points="([^"]*)"', svg)
+    drawn = [tuple(map(float, point.split(","))) for point in path.split()]
+    assert len(drawn) <= 402
+    assert all(-0.1 <= x <= 520.1 and -0.1 <= y <= 220.1 for x, y in drawn)
+
+
+def test_classification_has_figures_and_differences_of_every_task():
+    titles = [table.title for table in layout.classification(CLASSIFICATION)]
+    assert titles == [
+        "DR grade (five classes)",
+        "DR grade (five classes): difference to real images only",
+        "Glaucoma (yes or no)",
+        "Glaucoma (yes or no): difference to real images only",
+    ]
+    assert layout.classification({"test": {"figures": {}}}) == []
