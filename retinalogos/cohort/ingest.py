@@ -224,8 +224,15 @@ def _check_share(rejected: Counter[str], kept: int, quarantine: Path, allowed: f
 
 
 def _duplicates(index: _Index, distance: int) -> tuple[list[tuple[int, int]], dict[int, str]]:
-    """Pairs of rows that show the same picture, and the group of each row that is in one."""
-    pairs = near_pairs(index.hashes, distance)
+    """Pairs of rows that show the same picture, and the group of each row that is in one.
+
+    Equal hashes are tied to the first of them, so that one picture many times over does not cost all its pairs.
+    """
+    first: dict[int, int] = {}
+    equal = [(first[value], row) for row, value in enumerate(index.hashes) if first.setdefault(value, row) != row]
+    unique = list(first)
+    near = [(first[unique[one]], first[unique[other]]) for one, other in near_pairs(unique, distance)]
+    pairs = equal + near
     groups = Groups(len(index.hashes))
     for one, other in pairs:
         groups.join(one, other)

@@ -11,7 +11,7 @@ MEASURED_SIDE = 128
 
 # Grey levels at which a measure is full (1): the medians of ODIR-5K at 128 pixels.
 FULL_SHARPNESS = 2.7
-FULL_CONTRAST = 34.0
+FULL_CONTRAST = 32.0
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ def assess_quality(image: np.ndarray, coverage: float) -> Quality:
 
     - sharpness: standard deviation of the band between Gaussian blurs of 0.7 and 2 pixels at 128 pixels across
       (structures the width of a vessel), over ``FULL_SHARPNESS`` grey levels, at most 1;
-    - contrast: 5th to 95th percentile of what is left when a blur of an eighth of the width is taken away, over
-      ``FULL_CONTRAST`` grey levels, at most 1;
-    - illumination: 1 - (standard deviation of the means of 8 × 8 squares) / (their mean), at least 0;
+    - contrast: 5th to 95th percentile of what is left when the light (a Gaussian blur of an eighth of the width, within
+      the field) is taken away, over ``FULL_CONTRAST`` grey levels, at most 1;
+    - illumination: 1 - (standard deviation of that light) / (its mean), at least 0;
     - coverage: share of the field's ellipse that is lit.
 
     Args:
@@ -49,12 +49,12 @@ def assess_quality(image: np.ndarray, coverage: float) -> Quality:
         green = cv2.resize(green, (MEASURED_SIDE, MEASURED_SIDE), interpolation=cv2.INTER_AREA)
     level = green.astype(np.float32)
     fine = cv2.GaussianBlur(level, (0, 0), 0.7) - cv2.GaussianBlur(level, (0, 0), 2.0)
-    coarse = cv2.resize(level, (8, 8), interpolation=cv2.INTER_AREA)
+    # Of pairs of pixels: noise of single pixels is no contrast.
     half = cv2.resize(level, (level.shape[1] // 2, level.shape[0] // 2), interpolation=cv2.INTER_AREA)
-    structure = half - cv2.GaussianBlur(half, (0, 0), half.shape[0] / 8)
-    ranked = np.sort(structure[_disc(half.shape[0]) > 0])
+    light = _light(half)
+    ranked = np.sort((half - light)[_disc(half.shape[0]) > 0])
     low, high = ranked[len(ranked) // 20], ranked[-(len(ranked) // 20) - 1]
-    mean, deviation = _moments(coarse)
+    mean, deviation = _moments(light)
     return Quality(
         sharpness=min(1.0, _moments(fine)[1] / FULL_SHARPNESS),
         contrast=min(1.0, float(high - low) / FULL_CONTRAST),
@@ -66,6 +66,18 @@ def assess_quality(image: np.ndarray, coverage: float) -> Quality:
 def _moments(plane: np.ndarray) -> tuple[float, float]:
     mean, deviation = cv2.meanStdDev(plane, mask=_disc(plane.shape[0]))
     return float(mean[0, 0]), float(deviation[0, 0])
+
+
+def _light(plane: np.ndarray) -> np.ndarray:
+    # Blur within the disc alone: divided by the blur of the disc, the black around it does not leak in.
+    side = plane.shape[0]
+    disc = _disc(side).astype(np.float32)
+    return cv2.GaussianBlur(plane * disc, (0, 0), side / 8) / np.maximum(_blurred_disc(side), 1e-3)
+
+
+@lru_cache
+def _blurred_disc(side: int) -> np.ndarray:
+    return cv2.GaussianBlur(_disc(side).astype(np.float32), (0, 0), side / 8)
 
 
 @lru_cache

@@ -65,7 +65,7 @@ SCHEMA = pa.schema(
         pa.field("width", pa.int32(), nullable=False),  # pixels
         pa.field("height", pa.int32(), nullable=False),
         pa.field("sha256", pa.string(), nullable=False),  # of image.bytes
-        pa.field("image", _IMAGE, nullable=False),
+        ("image", _IMAGE),  # never null, but `datasets` decodes nullable fields alone
         ("lesions", _IMAGE),  # index into LESION_CLASSES
         ("vessels", _IMAGE),  # 0 none, 1 artery, 2 vein, 3 crossing or kind unknown
         ("disc_cup", _IMAGE),  # 0 none, 1 disc (rim), 2 cup

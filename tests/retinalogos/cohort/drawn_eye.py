@@ -19,3 +19,10 @@ def draw_eye(seed: int, width: int = 96, height: int | None = None) -> np.ndarra
         cv2.line(image, disc, (int(end[0]), int(end[1])), (120, 40, 20), max(1, int(radius / 30)), cv2.LINE_AA)
     lit = (np.hypot(*np.meshgrid(np.arange(width) - centre[0], np.arange(height) - centre[1])) < radius)[..., None]
     return np.where(lit, image, 0).astype(np.uint8)
+
+
+def textured(seed: int, width: int = 256) -> np.ndarray:
+    """The same with the soft texture of a retina, without which a perceptual hash sees noise."""
+    noise = np.random.default_rng(seed).normal(0, 1, (24, 24)).astype(np.float32)
+    texture = cv2.resize(noise, (width, width), interpolation=cv2.INTER_CUBIC)
+    return np.clip(draw_eye(seed, width) + 18 * texture[..., None], 0, 255).astype(np.uint8)

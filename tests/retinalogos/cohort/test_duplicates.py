@@ -1,19 +1,13 @@
 import cv2
 import numpy as np
 import pytest
-from drawn_eye import draw_eye
+from drawn_eye import textured
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retinalogos.cohort.duplicates import HASH_BITS, Neighbours, near_pairs, perceptual_hash
 
 DISTANCE = 72  # the default, see docs/cohorts.md
-
-
-def textured(seed: int) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    noise = cv2.resize(rng.normal(0, 1, (24, 24)).astype(np.float32), (256, 256), interpolation=cv2.INTER_CUBIC)
-    return np.clip(draw_eye(seed, 256) + 18 * noise[..., None], 0, 255).astype(np.uint8)
 
 
 @pytest.mark.parametrize(
