@@ -57,7 +57,7 @@ def run(params: AugmentParams, inputs: Paths, outputs: Paths) -> Metrics:
         raise DataError(f"{inputs['cohort']}: no training eye has an ICDR grade or a glaucoma status to ask for")
     floor = float(np.quantile([row["quality"] for row in training], params.quality_quantile))
     # Seen from the pictures that are already there: a copy of a training eye, or of a synthetic one, is dropped.
-    copies = Neighbours(params.duplicate_distance)
+    copies = Neighbours()
     sources = []
     for image_id, image in track(cohort.images(split="train"), "augment: training eyes", total=len(training)):
         copies.add(perceptual_hash(image))
@@ -71,7 +71,7 @@ def run(params: AugmentParams, inputs: Paths, outputs: Paths) -> Metrics:
             digest = hashlib.sha256(picture).hexdigest()
             quality = assess_quality(image, coverage=1.0).score
             value = perceptual_hash(image)
-            near = copies.near(value)
+            near = copies.near(value, params.duplicate_distance)
             reason = "quality" if quality < floor else "copy" if near else None
             if reason:
                 detail = f"{quality:.3f} < {floor:.3f}" if reason == "quality" else f"of {sources[near[0]]}"

@@ -52,7 +52,8 @@ def train(
     where = device()
     dtype = compute_dtype(config.precision, where)
     # Convolutions run faster channels-last on every device; matrices are not touched by it.
-    model.to(where, memory_format=torch.channels_last).train()
+    model.to(where).train()
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = {name: value.detach().clone() for name, value in model.state_dict().items()}
     optimizer = torch.optim.AdamW(
         _decayed(model, config.weight_decay),
@@ -127,7 +128,8 @@ def train(
     log.mkdir(parents=True, exist_ok=True)
     (log / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     model.load_state_dict(average)
-    return model.eval().to("cpu", memory_format=torch.contiguous_format)
+    model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    return model.eval().cpu()
 
 
 def schedule(step: int, steps: int, warmup: int) -> float:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from diffusers import LuminaNextDiT2DModel, ModelMixin, UNet2DConditionModel
+from diffusers import LuminaNextDiT2DModel, UNet2DConditionModel
 from diffusers.models.embeddings import get_2d_rotary_pos_embed_lumina
+from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from retinalogos.errors import UsageError

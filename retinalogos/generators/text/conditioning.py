@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers import ConfigMixin, ModelMixin
-from diffusers.configuration_utils import register_to_config
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer
 
@@ -19,8 +19,8 @@ class TextConditioning(ModelMixin, ConfigMixin):
 
     Sentence encoders put captions that differ in one decisive word close together: with MiniLM the pooled features of
     a "left eye" and a "right eye" differ by a seventh of their own size. Standardised over the training captions, what
-    all captions share is gone and such a difference is as large as any other. The defaults are the identity, for backbones that were pre-trained on
-    the encoder's raw features.
+    all captions share is gone and such a difference is as large as any other. The defaults are the identity, for
+    backbones that were pre-trained on the encoder's raw features.
     """
 
     @register_to_config

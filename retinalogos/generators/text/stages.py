@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from diffusers import ModelMixin
+from diffusers.models.modeling_utils import ModelMixin
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn

@@ -5,13 +5,24 @@ from retinalogos.errors import UsageError
 from retinalogos.generators.text.backbones import build_backbone, load_backbone, velocity
 
 TINY = {
-    "next_dit": {"patch_size": 2, "hidden_size": 32, "num_layers": 2, "num_attention_heads": 4, "num_kv_heads": 2, "multiple_of": 8},
-    "unet": {
-        "block_out_channels": [32, 32], "layers_per_block": 1, "attention_head_dim": 16, "norm_num_groups": 8,
-        "resnet_time_scale_shift": "scale_shift",
-        "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"], "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"],
+    "next_dit": {
+        "patch_size": 2,
+        "hidden_size": 32,
+        "num_layers": 2,
+        "num_attention_heads": 4,
+        "num_kv_heads": 2,
+        "multiple_of": 8,
     },
-}  # fmt: skip
+    "unet": {
+        "block_out_channels": [32, 32],
+        "layers_per_block": 1,
+        "attention_head_dim": 16,
+        "norm_num_groups": 8,
+        "resnet_time_scale_shift": "scale_shift",
+        "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"],
+        "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"],
+    },
+}
 
 
 def tiny(name):
