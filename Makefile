@@ -10,7 +10,7 @@ SHELL := /bin/bash
 COHORT ?=#  name of the data set's reader: odir5k, idrid_seg, … (default: the phantom)
 DATA   ?=#  folder of the data set
 PRESET ?= laptop#  smoke, laptop, gpu or paper
-SET    ?=#  single parameters, separated by spaces: SET="pretrain.training.steps=2000 seed=1"
+SET    ?=#  single parameters, separated by spaces: SET="pretrain.steps=2000 seed=1"
 PYTHON ?= python3#  the Python that .venv is made with
 TESTS  ?= tests#  what `make test` runs: a folder, a file, options of pytest
 
@@ -31,7 +31,7 @@ help: ## what can be made (this text)
 	@sed -n 's/^\([A-Z]*\) *?= *[^#]*# *\(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do printf '  %-11s %s\n' "$$name" "$$text"; done
 	@printf '\nExamples\n'
 	@printf '  make run\n  make smoke\n  make run COHORT=odir5k DATA=../shared/data/odir5k\n'
-	@printf '  make run SET="pretrain.training.steps=2000 seed=1"\n  make test TESTS=tests/pipelines\n'
+	@printf '  make run SET="pretrain.steps=2000 seed=1"\n  make test TESTS=tests/pipelines\n'
 
 run: $(STAMP) ## the whole workflow (`dvc repro`), only what changed; results in reports/index.html, metrics/, mlflow.db
 	@$(RUN) python -m pipelines params --preset $(PRESET) $(if $(COHORT),--cohort $(COHORT)) $(if $(DATA),--data "$(DATA)") $(foreach setting,$(SET),--set '$(setting)')

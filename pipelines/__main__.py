@@ -16,7 +16,7 @@ EXAMPLES = textwrap.dedent(
     """\
     examples:
       python -m pipelines params --preset smoke
-      python -m pipelines params --cohort odir5k --data DIR --set pretrain.training.steps=2000 --set seed=1
+      python -m pipelines params --cohort odir5k --data DIR --set pretrain.steps=2000 --set seed=1
       python -m pipelines compile --out compiled --preset gpu --image registry.example/retinalogos@sha256:…
       python -m pipelines run-local --preset smoke
 

@@ -12,12 +12,11 @@ from retinalogos.generators.text.stages import FlowConfig, SamplingConfig, train
 from retinalogos.training.configuration import TrainingConfig
 
 
-class FinetuneParams(Params):
+class FinetuneParams(Params, TrainingConfig):
     """Parameters of ``finetune``."""
 
     seed: int
     flow: FlowConfig
-    training: TrainingConfig
     sampling: SamplingConfig
     prompts: list[str] = Field(description="drawn as training goes")
     checkpoints: str = Field(description="folder for checkpoints, kept between runs so that a killed stage goes on")
@@ -39,7 +38,7 @@ def run(params: FinetuneParams, inputs: Paths, outputs: Paths) -> Metrics:
         latents,
         inputs["pretrained"] / "autoencoder",
         flow=params.flow,
-        training=params.training,
+        training=params,
         sampling=params.sampling,
         prompts=params.prompts,
         seed=params.seed,

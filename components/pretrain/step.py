@@ -17,7 +17,7 @@ from retinalogos.generators.text.stages import (
 from retinalogos.training.configuration import TrainingConfig
 
 
-class PretrainParams(Params):
+class PretrainParams(Params, TrainingConfig):
     """Parameters of ``pretrain``."""
 
     seed: int
@@ -26,7 +26,6 @@ class PretrainParams(Params):
         description="fit the scale of text features; false for weights pre-trained on raw ones"
     )
     flow: FlowConfig
-    training: TrainingConfig
     sampling: SamplingConfig
     prompts: list[str] = Field(description="drawn as training goes")
     checkpoints: str = Field(description="folder for checkpoints, kept between runs so that a killed stage goes on")
@@ -41,7 +40,7 @@ def run(params: PretrainParams, inputs: Paths, outputs: Paths) -> Metrics:
         latents,
         inputs["autoencoder"],
         flow=params.flow,
-        training=params.training,
+        training=params,
         sampling=params.sampling,
         prompts=params.prompts,
         seed=params.seed,

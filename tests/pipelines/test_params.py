@@ -37,9 +37,9 @@ def test_laptop_is_params_yaml() -> None:
 
 def test_settings_go_over_the_preset_and_leave_the_rest() -> None:
     plain = compose(Choices())
-    changed = compose(Choices(settings=("pretrain.training.steps=7", "ingest.n=11", "ingest.size=64")))
-    assert (changed["pretrain"]["training"]["steps"], changed["ingest"]["n"]) == (7, 11)
-    changed["pretrain"]["training"]["steps"] = plain["pretrain"]["training"]["steps"]
+    changed = compose(Choices(settings=("pretrain.steps=7", "ingest.n=11", "ingest.size=64")))
+    assert (changed["pretrain"]["steps"], changed["ingest"]["n"]) == (7, 11)
+    changed["pretrain"]["steps"] = plain["pretrain"]["steps"]
     changed["ingest"].update(n=plain["ingest"]["n"], size=plain["ingest"]["size"])
     assert changed == plain
 
@@ -79,7 +79,7 @@ def test_fingerprint_sees_names_sizes_and_tables(data: Path, tmp_path: Path) -> 
         ({"cohort": "odir5k"}, "needs the folder of its data"),
         ({"cohort": "odir5k", "data": "nowhere"}, "nowhere is not a folder"),
         ({"data": "."}, "without the name of its cohort"),
-        ({"settings": ("pretrain.training.steps",)}, "should be section.parameter=value"),
+        ({"settings": ("pretrain.steps",)}, "should be section.parameter=value"),
         ({"settings": ("seed=1", "seed.x=1")}, "seed is set to a value already"),
         ({"settings": ("ingest.n=[1",)}, "no YAML value"),
     ],
