@@ -1,7 +1,8 @@
 """Training and use of the grader: images and labels in, probabilities and features out."""
 
 import json
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ Labels = dict[str, np.ndarray]
 UNKNOWN = -1
 # Images per forward pass where no gradient is needed; bounds memory, does not change results.
 PREDICT_BATCH = 64
+# Initial weights come from torch's one global random state: graders trained side by side take turns.
+_INITIALISING = threading.Lock()
 
 
 class GraderConfig(BaseModel):
@@ -130,7 +133,7 @@ def fit_grader(
     config: GraderConfig,
     seed: int,
     validation: tuple[np.ndarray, Labels] | None = None,
-    what: str = "grader",
+    on_step: Callable[[], None] | None = None,
 ) -> Grader:
     """Trains one network for all tasks at once.
 
@@ -148,7 +151,8 @@ def fit_grader(
         config: settings.
         seed: of initial weights, order and augmentation.
         validation: images and labels of the same form.
-        what: name shown with the progress.
+        on_step: called after each optimiser step, for a caller that shows the progress of several trainings; without
+            it the progress of this one is shown.
 
     Raises:
         DataError: a label is out of range, or a task has no label at all.
@@ -161,13 +165,13 @@ def fit_grader(
         if task in classes and sorted(swap) != list(range(classes[task])):
             raise UsageError(f"flip_swaps.{task} = {list(swap)} is no permutation of {classes[task]} classes")
     where = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    with torch.random.fork_rng():
+    with _INITIALISING, torch.random.fork_rng():
         torch.manual_seed(seed)
         backbone = new_backbone(config.backbone, config.size, config.widths)
         network = GraderNetwork(backbone, backbone.dimension, config.features, classes).to(where)
         # torch documents this call; its type stub lacks it.
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return _train(network, resize(images, config.size), labels, classes, config, seed, validation, what, where)
+    return _train(network, resize(images, config.size), labels, classes, config, seed, validation, on_step, where)
 
 
 def _train(
@@ -178,7 +182,7 @@ def _train(
     config: GraderConfig,
     seed: int,
     validation: tuple[np.ndarray, Labels] | None,
-    what: str,
+    on_step: Callable[[], None] | None,
     where: torch.device,
 ) -> Grader:
     grader = Grader(network, classes, config)
@@ -194,7 +198,8 @@ def _train(
     order = _order(len(images), config.batch_size, rng)
     best, kept = -np.inf, None
     network.train()
-    for step in track(range(1, config.steps + 1), what, unit="step"):
+    steps: Iterable[int] = range(1, config.steps + 1)
+    for step in track(steps, "grader", unit="step") if on_step is None else steps:
         rows = next(order)
         x_bchw, flipped = _augment(normalise(images[rows], backbone, where), config, rng)
         loss = torch.zeros((), device=where)
@@ -216,6 +221,8 @@ def _train(
             network.train()
             if score > best:
                 best, kept = score, {name: value.clone() for name, value in network.state_dict().items()}
+        if on_step is not None:
+            on_step()
     if kept is not None:
         network.load_state_dict(kept)
     network.eval()

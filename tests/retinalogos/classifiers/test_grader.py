@@ -1,0 +1,208 @@
+"""The grader learns, forgets nothing on disk, and takes backbones by name."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, ResNetConfig, ViTConfig, ViTImageProcessor
+
+from retinalogos.classifiers.grader import Grader, fit_grader, resize
+from retinalogos.classifiers.network import SmallBackbone
+from retinalogos.errors import DataError, UsageError
+
+CLASSES = {"dr_grade": 3, "glaucoma": 2, "eye": 2}
+
+
+@pytest.fixture(scope="module")
+def trained(eyes, small_config) -> Grader:
+    return fit_grader(*eyes(240, 0), CLASSES, small_config, seed=0, validation=eyes(60, 1))
+
+
+def test_learns_every_task_on_eyes_it_has_not_seen(trained, eyes):
+    images, labels = eyes(200, 2)
+    found = trained.predict(images)
+    for task, least in {"glaucoma": 0.95, "eye": 0.95, "dr_grade": 0.7}.items():
+        assert found[task].sum(1) == pytest.approx(1, abs=1e-5)
+        areas = [roc_auc_score(labels[task] == c, found[task][:, c]) for c in range(CLASSES[task])]
+        assert np.mean(areas) > least, task
+
+
+def test_shuffled_labels_give_no_certainty(eyes, small_config):
+    images, labels = eyes(240, 0)
+    order = np.random.default_rng(0).permutation(len(images))
+    shuffled = {"glaucoma": labels["glaucoma"][order]}
+    grader = fit_grader(images, shuffled, {"glaucoma": 2}, small_config, seed=0)
+    images, _ = eyes(200, 2)
+    assert np.abs(grader.predict(images)["glaucoma"] - 0.5).mean() < 0.15
+
+
+def test_a_mirrored_eye_is_the_other_eye(trained, eyes):
+    images, labels = eyes(100, 3)
+    mirrored = trained.predict(images[:, :, ::-1].copy())["eye"].argmax(1)
+    assert (mirrored == 1 - labels["eye"]).mean() > 0.9
+
+
+def test_without_the_swap_mirror_images_hide_the_side(trained, eyes, small_config):
+    unswapped = small_config.model_copy(update={"flip_swaps": {}})
+    images, labels = eyes(240, 0)
+    grader = fit_grader(images, labels, {"eye": 2}, unswapped, seed=0)
+    images, _ = eyes(200, 2)
+    certainty = [np.abs(g.predict(images)["eye"] - 0.5).mean() for g in (trained, grader)]
+    assert certainty[0] > 0.4
+    assert certainty[1] < 0.35
+
+
+def test_a_rare_class_is_found(eyes, small_config):
+    images, labels = eyes(400, 4)
+    kept = np.flatnonzero((labels["glaucoma"] == 0) | (np.cumsum(labels["glaucoma"]) <= 12))
+    grader = fit_grader(images[kept], {"glaucoma": labels["glaucoma"][kept]}, {"glaucoma": 2}, small_config, seed=0)
+    images, labels = eyes(200, 2)
+    found = grader.predict(images)["glaucoma"].argmax(1)
+    assert (found == 1)[labels["glaucoma"] == 1].mean() > 0.7
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(eyes, small_config):
+    short = small_config.model_copy(update={"steps": 6})
+    images, labels = eyes(40, 0)
+    before = torch.random.get_rng_state()
+    first, again, other = (fit_grader(images, labels, CLASSES, short, seed) for seed in (3, 3, 4))
+    assert torch.equal(before, torch.random.get_rng_state())
+    for task, values in first.predict(images).items():
+        assert np.array_equal(values, again.predict(images)[task])
+        assert not np.allclose(values, other.predict(images)[task])
+
+
+def test_unknown_labels_change_nothing(eyes, small_config):
+    short = small_config.model_copy(update={"steps": 6})
+    images, labels = eyes(40, 0)
+    blind = {**labels, "dr_grade": np.where(np.arange(40) < 2, labels["dr_grade"], -1)}
+    grader = fit_grader(images, blind, CLASSES, short, seed=0)
+    assert np.isfinite(grader.predict(images)["dr_grade"]).all()
+    with pytest.raises(DataError, match="task dr_grade: no training image has a label"):
+        fit_grader(images, {**labels, "dr_grade": np.full(40, -1)}, CLASSES, short, seed=0)
+
+
+def test_the_best_state_on_the_validation_images_is_kept(eyes, small_config):
+    # A learning rate that destroys the network in the end would leave chance behind without the choice.
+    images, labels = eyes(120, 0)
+    wild = small_config.model_copy(update={"learning_rate": 1.0, "steps": 24, "validate_every": 1})
+    of_task = {"glaucoma": labels["glaucoma"]}
+    chosen = fit_grader(images, of_task, {"glaucoma": 2}, wild, seed=0, validation=(images, of_task))
+    last = fit_grader(images, of_task, {"glaucoma": 2}, wild, seed=0)
+    score = [roc_auc_score(labels["glaucoma"], g.predict(images)["glaucoma"][:, 1]) for g in (chosen, last)]
+    assert score[0] > score[1]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"glaucoma": np.array([0, 1, 2, 0])}, "task glaucoma, image 2: label 2 is not one of"),
+        ({"glaucoma": np.array([0, 1])}, "task glaucoma: .* labels for 4 images"),
+    ],
+)
+def test_wrong_labels_are_refused(eyes, small_config, change, message):
+    images, labels = eyes(4, 0)
+    with pytest.raises(DataError, match=message):
+        fit_grader(images, {**labels, **change}, CLASSES, small_config, seed=0)
+
+
+def test_wrong_settings_are_refused(eyes, small_config):
+    images, labels = eyes(4, 0)
+    with pytest.raises(UsageError, match="flip_swaps.eye"):
+        wrong = small_config.model_copy(update={"flip_swaps": {"eye": (0, 0)}})
+        fit_grader(images, labels, CLASSES, wrong, seed=0)
+    with pytest.raises(UsageError, match="multiple of 8"):
+        fit_grader(images, labels, CLASSES, small_config.model_copy(update={"widths": (12,)}), seed=0)
+
+
+def test_a_grader_comes_back_from_disk_as_it_was(trained, eyes, tmp_path):
+    trained.save(tmp_path / "grader")
+    assert sorted(p.name for p in (tmp_path / "grader").iterdir()) == ["grader.json", "grader.safetensors"]
+    back = Grader.load(tmp_path / "grader")
+    images, _ = eyes(20, 5)
+    assert back.config == trained.config
+    assert np.array_equal(back.features(images), trained.features(images))
+    assert all(np.array_equal(v, back.predict(images)[t]) for t, v in trained.predict(images).items())
+    with pytest.raises(UsageError, match=r"no grader\.json"):
+        Grader.load(tmp_path)
+
+
+def test_features_are_those_under_the_heads(trained, eyes):
+    images, _ = eyes(70, 6)
+    features = trained.features(images)
+    assert features.shape == (70, 32)
+    assert features.dtype == np.float32
+    logits = trained.network.heads["eye"](torch.from_numpy(features)).softmax(1).numpy(force=True)
+    assert logits == pytest.approx(trained.predict(images)["eye"], abs=1e-6)
+    assert trained.features(images[:0]).shape == (0, 32)
+    assert trained.predict(images[:0])["dr_grade"].shape == (0, 3)
+
+
+def test_resize_averages_areas():
+    image = np.zeros((1, 4, 4, 3), np.uint8)
+    image[0, :2, :2] = [[[100], [0]], [[0], [100]]]
+    assert resize(image, 2)[0, :, :, 0].tolist() == [[50, 0], [0, 0]]
+    assert resize(image, 4) is image
+
+
+def _tiny(kind: str, folder) -> str:
+    if kind == "resnet":
+        config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic")
+    else:
+        config = ViTConfig(
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=32,
+            image_size=32,
+            patch_size=8,
+        )
+    torch.manual_seed(0)
+    AutoModel.from_config(config).save_pretrained(folder)
+    ViTImageProcessor(size={"height": 32, "width": 32}, image_mean=[0.4] * 3, image_std=[0.2] * 3).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize("kind", ["resnet", "vit"])
+def test_backbones_of_transformers_are_trained_saved_and_loaded_by_the_same_calls(
+    kind, eyes, small_config, tmp_path, monkeypatch
+):
+    name = _tiny(kind, tmp_path / "backbone")
+    config = small_config.model_copy(update={"backbone": name, "size": 32, "steps": 4})
+    images, labels = eyes(40, 0)
+    grader = fit_grader(images, labels, CLASSES, config, seed=0)
+    backbone = grader.network.backbone
+    assert type(backbone.model) is type(AutoModel.from_config(AutoConfig.from_pretrained(name)))
+    assert backbone.mean == tuple(AutoImageProcessor.from_pretrained(name).image_mean)
+    start = AutoModel.from_pretrained(name).state_dict()
+    moved = [not torch.equal(v, start[k]) for k, v in backbone.model.state_dict().items()]
+    assert any(moved)
+    # The start is the folder's weights: four small steps away from them.
+    assert all(torch.allclose(v, start[k], atol=0.1) for k, v in backbone.model.named_parameters())
+    grader.save(tmp_path / "grader")
+    (tmp_path / "backbone").rename(tmp_path / "gone")
+    back = Grader.load(tmp_path / "grader")
+    assert back.network.backbone.mean == pytest.approx((0.4, 0.4, 0.4))
+    assert np.array_equal(back.features(images), grader.features(images))
+    assert "backbone" in json.loads((tmp_path / "grader" / "grader.json").read_text())
+
+
+def test_backbones_that_cannot_be_are_refused(eyes, small_config, tmp_path):
+    images, labels = eyes(4, 0)
+    missing = small_config.model_copy(update={"backbone": str(tmp_path / "nothing")})
+    with pytest.raises(UsageError, match="neither 'small' nor an image model"):
+        fit_grader(images, labels, CLASSES, missing, seed=0)
+    vit = small_config.model_copy(update={"backbone": _tiny("vit", tmp_path / "vit")})
+    with pytest.raises(UsageError, match="takes images of 32 px, not 48"):
+        fit_grader(images, labels, CLASSES, vit, seed=0)
+
+
+def test_the_small_backbone_pools_by_mean_and_maximum():
+    backbone = SmallBackbone((8, 16)).eval()
+    with torch.inference_mode():
+        x = torch.randn(2, 3, 32, 32)
+        maps = backbone.layers(x)
+        assert maps.shape == (2, 16, 4, 4)
+        assert torch.allclose(backbone(x), torch.cat([maps.mean((2, 3)), maps.amax((2, 3))], 1))
