@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import BinaryIO
 
@@ -10,15 +9,14 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from retinalogos import __version__
+
 NOTICE = "Synthetic images: for research use only, not for diagnosis."
 
 
 def software() -> str:
     """Name and version of this package, as it is written into pictures and pages."""
-    try:
-        return f"retinalogos {version('retinalogos')}"
-    except PackageNotFoundError:  # run from a source tree that was never installed
-        return "retinalogos (source tree)"
+    return f"retinalogos {__version__}"
 
 
 def write_png(file: Path | BinaryIO, image: np.ndarray, record: Mapping[str, str | int | float | None]) -> None:
