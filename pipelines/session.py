@@ -1,11 +1,12 @@
 """The main line stage by stage in a folder of its own: for notebooks."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from components.runner import run_step
 from pipelines.graph import MAIN_LINE, METRICS, Stage
-from pipelines.params import Choices, compose
+from pipelines.params import Choices, compose, validate
 from retinalogos.errors import UsageError
 
 
@@ -24,14 +25,19 @@ class Session:
     """
 
     def __init__(
-        self, folder: Path, preset: str = "laptop", cohort: str | None = None, data: str | None = None, *settings: str
+        self,
+        folder: Path,
+        preset: str = "laptop",
+        cohort: str | None = None,
+        data: str | None = None,
+        settings: Sequence[str] = (),
     ):
         self.folder = Path(folder)
         # Checkpoints too: two sessions must not go on from each other's.
-        settings = (
-            tuple(f"{stage}.checkpoints={self.folder / 'checkpoints'}" for stage in ("pretrain", "finetune")) + settings
-        )
+        own = [f"{stage}.checkpoints={self.folder / 'checkpoints'}" for stage in ("pretrain", "finetune")]
+        settings = (*own, *settings)
         self.params: dict[str, Any] = compose(Choices(preset=preset, cohort=cohort, data=data, settings=settings))
+        validate(self.params)
 
     def run(self, name: str) -> dict[str, Any]:
         """Runs a stage on what the stages before it wrote; returns its metrics.
