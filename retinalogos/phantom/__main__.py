@@ -31,7 +31,7 @@ def main() -> None:
     """Writes the sheet."""
     parser = argparse.ArgumentParser(prog="python -m retinalogos.phantom", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="PNG file to write")
-    parser.add_argument("--size", type=int, default=128, help="pixels of one eye")
+    parser.add_argument("--size", type=int, default=124, help="pixels of one eye")
     parser.add_argument("--columns", type=int, default=5, help="eyes in a row")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
