@@ -35,7 +35,8 @@ CUP_BANDS = ((0.3, "small"), (0.5, "average"), (0.65, "moderately large"), (1.01
 
 # Lesions that each ICDR grade is compatible with (Wilkinson et al., Ophthalmology 2003, 110:1677): mild is
 # microaneurysms only; proliferative is new vessels, or vitreous or preretinal haemorrhage.
-_MODERATE = ("microaneurysm", "haemorrhage", "hard_exudate", "soft_exudate", "venous_beading", "macular_oedema")
+_EXUDATES = ("exudate", "hard_exudate", "soft_exudate")
+_MODERATE = ("microaneurysm", "haemorrhage", *_EXUDATES, "venous_beading", "macular_oedema")
 COMPATIBLE_LESIONS: dict[int, frozenset[str]] = {
     0: frozenset(),
     1: frozenset({"microaneurysm"}),
@@ -49,6 +50,8 @@ DIABETIC_LESIONS = COMPATIBLE_LESIONS[4] - {"laser_scar", "macular_oedema"}
 
 # What a stated finding also supports saying.
 _ENTAILED = {
+    "exudate": ("hard_exudate", "soft_exudate"),
+    "amd": ("drusen",),
     "dry_amd": ("drusen",),
     "preretinal_haemorrhage": ("haemorrhage",),
     "disc_haemorrhage": ("haemorrhage",),

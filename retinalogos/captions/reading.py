@@ -19,8 +19,18 @@ ANY: Mention = ("*",)
 _STAGES = {"mild": 1, "moderate": 2, "severe": 3}
 _NON_PROLIFERATIVE = r"non[- ]?proliferative (?:diabetic )?retinopathy|npdr"
 
+_VEIN_OCCLUSIONS = ("branch_retinal_vein_occlusion", "central_retinal_vein_occlusion", "vascular_occlusion")
+_ARTERY_OCCLUSIONS = (
+    "branch_retinal_artery_occlusion",
+    "central_retinal_artery_occlusion",
+    "cilioretinal_artery_occlusion",
+    "vascular_occlusion",
+)
+
 # Specific before general: the first that matches at a place is taken. Texts are read in lower case.
 _PATTERNS: list[tuple[str, Mention]] = [
+    (r"ha?emorrhagic pigment epithelial detachment", ("haemorrhagic_pigment_epithelial_detachment",)),
+    (r"ha?emorrhagic retinopathy", ("haemorrhagic_retinopathy",)),
     (r"vitreous ha?emorrhag\w+", ("vitreous_haemorrhage",)),
     (r"(?:pre-?retinal|subhyaloid) ha?emorrhag\w+", ("preretinal_haemorrhage",)),
     (r"dis[ck] ha?emorrhag\w+", ("disc_haemorrhage", "haemorrhage")),
@@ -28,17 +38,21 @@ _PATTERNS: list[tuple[str, Mention]] = [
     (r"micro-?aneurysms?", ("microaneurysm",)),
     (r"(?:hard|lipid) exudat(?:es?|ion)", ("hard_exudate",)),
     (r"soft exudat(?:es?|ion)|cotton[- ]wool(?: spots?)?", ("soft_exudate",)),
-    (r"exudat(?:es?|ion)", ("hard_exudate", "soft_exudate")),
+    (r"exudat(?:es?|ion)", ("hard_exudate", "soft_exudate", "exudate")),
+    (r"macro-?aneurysms?", ("macroaneurysm",)),
     (r"intra-?retinal micro-?vascular abnormalit\w+|irmas?", ("irma",)),
     (r"venous beading|beaded veins?|beading of the veins?", ("venous_beading",)),
-    (r"choroidal neovasculari[sz]ation", ("wet_amd", "pathological_myopia")),
+    (
+        r"choroidal neovasculari[sz]ation|choroidal neovascular membrane",
+        ("choroidal_neovascularisation", "wet_amd", "pathological_myopia"),
+    ),
     (r"neovasculari[sz]ation|new vessels?", ("neovascularisation",)),
     (r"laser(?: photocoagulation)? (?:scars?|spots?|marks?|burns?)|photocoagulation(?: scars?)?", ("laser_scar",)),
     (r"macular o?edema", ("macular_oedema",)),
     (r"drusen", ("drusen",)),
     (r"(?:dry|non-?exudative|non-?neovascular|atrophic) (?:age-related macular degeneration|amd)", ("dry_amd",)),
     (r"(?:wet|exudative|neovascular) (?:age-related macular degeneration|amd)", ("wet_amd",)),
-    (r"age-related macular degeneration|amd", ("dry_amd", "wet_amd")),
+    (r"age-related macular degeneration|amd", ("dry_amd", "wet_amd", "amd")),
     (r"cataracts?|lens opacit\w+", ("cataract",)),
     (r"hypertensive (?:retinopathy|(?:vascular |vessel )?changes?)", ("hypertensive_retinopathy",)),
     (
@@ -53,11 +67,30 @@ _PATTERNS: list[tuple[str, Mention]] = [
     (r"central (?:retinal )?vein occlusion|crvo", ("central_retinal_vein_occlusion",)),
     (r"branch (?:retinal )?artery occlusion|brao", ("branch_retinal_artery_occlusion",)),
     (r"central (?:retinal )?artery occlusion|crao", ("central_retinal_artery_occlusion",)),
+    (r"cilioretinal artery occlusion", ("cilioretinal_artery_occlusion",)),
+    (r"(?:retinal )?vein occlusion", _VEIN_OCCLUSIONS),
+    (r"(?:retinal )?artery occlusion", _ARTERY_OCCLUSIONS),
+    (r"(?:retinal )?vascular occlusion", (*_VEIN_OCCLUSIONS, *_ARTERY_OCCLUSIONS)),
     (r"retinitis pigmentosa", ("retinitis_pigmentosa",)),
+    (r"optic (?:nerve |dis[ck] )?atrophy", ("optic_atrophy",)),
     (
-        r"optic (?:nerve |dis[ck] )?atrophy|(?:optic )?dis[ck] pallor|pallor of the (?:optic )?dis[ck]",
-        ("optic_atrophy",),
+        r"(?:optic )?dis[ck] pallor|pallor of the (?:optic )?dis[ck]|pale (?:optic )?dis[ck]",
+        ("disc_pallor", "optic_atrophy"),
     ),
+    (r"tilted (?:optic )?dis[ck]", ("tilted_disc",)),
+    (r"increased cup-to-disc ratio|enlarged (?:optic )?cup", ("increased_cup_disc",)),
+    (r"(?:optic )?dis[ck] pit maculopathy", ("disc_pit_maculopathy",)),
+    (r"(?:anterior )?ischa?emic optic neuropathy", ("ischaemic_optic_neuropathy",)),
+    (r"optociliary shunt(?: vessels?)?", ("optociliary_shunt",)),
+    (r"geographic atrophy", ("geographic_atrophy", "dry_amd")),
+    (r"retinal arterial embol\w+|embolus|hollenhorst plaque", ("retinal_embolus",)),
+    (r"chorioretinal scars?", ("chorioretinal_scar",)),
+    (r"macular scars?", ("macular_scar",)),
+    (r"choroidal na?evus", ("choroidal_naevus",)),
+    (r"myopic fundus", ("myopic_fundus", "pathological_myopia")),
+    (r"changes of the retinal pigment epithelium|pigmentary changes", ("rpe_changes",)),
+    (r"retinal vasculitis|vasculitis", ("vasculitis",)),
+    (r"chorioretinitis", ("chorioretinitis",)),
     (
         r"(?:optic )?dis[ck] (?:swelling|o?edema)|papillo?edema|swelling of the (?:optic )?dis[ck]|swollen dis[ck]",
         ("disc_oedema",),
@@ -86,15 +119,19 @@ _PATTERNS: list[tuple[str, Mention]] = [
 ]
 
 
-def _with_names_of_new_codes() -> list[tuple[str, Mention]]:
-    """The patterns, and the plain name of every code of the vocabulary that has none yet."""
-    known = {code for _, codes in _PATTERNS for code in codes}
-    names = [(re.escape(name.lower()), (code,)) for code, name in FINDINGS.items() if code not in known]
-    # "Suspected diabetic retinopathy" and "diabetic retinopathy" are read together with the grade.
-    return [(pattern, codes) for pattern, codes in names if "diabetic_retinopathy" not in codes[0]] + _PATTERNS
+def _and_plain_names() -> list[tuple[str, Mention]]:
+    """The patterns and, after them, the plain name of every code of the vocabulary that none of them means.
+
+    Diabetic retinopathy, stated or suspected, is read with the grade.
+    """
+    known = {code for _, codes in _PATTERNS for code in codes} | {
+        "diabetic_retinopathy",
+        "suspected_diabetic_retinopathy",
+    }
+    return _PATTERNS + [(re.escape(name.lower()), (code,)) for code, name in FINDINGS.items() if code not in known]
 
 
-_MENTIONS = _with_names_of_new_codes()
+_MENTIONS = _and_plain_names()
 _FINDING = re.compile(
     r"\b(?=\w)(?:" + "|".join(f"(?P<f{i}>{pattern})" for i, (pattern, _) in enumerate(_MENTIONS)) + r")(?![\w-])"
 )

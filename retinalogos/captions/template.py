@@ -51,7 +51,17 @@ _PHRASES = {
     "preretinal_haemorrhage": "preretinal haemorrhage",
     "vessel_sheathing": "sheathed white vessels",
     "retinal_fold": "a retinal fold",
-    "retinal_detachment": "retinal detachment",
+    "exudate": "exudates",
+    "macular_scar": "a macular scar",
+    "chorioretinal_scar": "a chorioretinal scar",
+    "choroidal_naevus": "a choroidal naevus",
+    "choroidal_rupture": "a choroidal rupture",
+    "retinal_embolus": "a retinal arterial embolus",
+    "macroaneurysm": "a retinal arterial macroaneurysm",
+    "increased_cup_disc": "an increased cup-to-disc ratio",
+    "tilted_disc": "a tilted optic disc",
+    "coloboma": "a coloboma",
+    "myopic_fundus": "a myopic fundus",
     "other": "an unspecified abnormality",
 }
 _SHORT_PHRASES = {
@@ -70,21 +80,56 @@ _DISC = (
     "peripapillary_atrophy",
     "disc_oedema",
     "optic_atrophy",
+    "disc_pallor",
+    "increased_cup_disc",
+    "tilted_disc",
+    "coloboma",
+    "optociliary_shunt",
     "myelinated_nerve_fibre",
 )
-_VESSELS = ("venous_beading", "vessel_tortuosity", "vessel_sheathing", "arteriosclerosis")
-_MACULA = ("macular_oedema", "maculopathy", "macular_hole", "epiretinal_membrane", "drusen", "retinal_fold")
+_VESSELS = (
+    "venous_beading",
+    "retinal_embolus",
+    "macroaneurysm",
+    "collateral_vessels",
+    "vessel_tortuosity",
+    "vessel_sheathing",
+    "arteriosclerosis",
+)
+_MACULA = (
+    "macular_oedema",
+    "geographic_atrophy",
+    "macular_hole",
+    "macular_scar",
+    "maculopathy",
+    "epiretinal_membrane",
+    "parafoveal_telangiectasia",
+    "drusen",
+    "retinal_fold",
+)
 _BACKGROUND = ("tessellated_fundus",)
 # Diseases: a picture can suggest them, and a reader says no more than that.
 _DISEASES = (
     "wet_amd",
+    "choroidal_neovascularisation",
+    "haemorrhagic_pigment_epithelial_detachment",
     "dry_amd",
+    "amd",
     "central_retinal_artery_occlusion",
     "central_retinal_vein_occlusion",
     "branch_retinal_artery_occlusion",
     "branch_retinal_vein_occlusion",
+    "cilioretinal_artery_occlusion",
+    "vascular_occlusion",
     "retinal_detachment",
+    "ischaemic_optic_neuropathy",
+    "disc_pit_maculopathy",
+    "chorioretinitis",
+    "retinitis",
+    "vasculitis",
+    "haemorrhagic_retinopathy",
     "pathological_myopia",
+    "myopic_fundus",
     "retinitis_pigmentosa",
     "hypertensive_retinopathy",
     "central_serous_chorioretinopathy",
@@ -103,12 +148,19 @@ _LESIONS = (
     "haemorrhage",
     "hard_exudate",
     "soft_exudate",
+    "exudate",
     "irma",
     "microaneurysm",
     "laser_scar",
+    "chorioretinal_scar",
     "chorioretinal_atrophy",
     "retinal_atrophy",
+    "choroidal_naevus",
+    "choroidal_rupture",
+    "choroidal_folds",
+    "retinal_traction",
     "rpe_hypertrophy",
+    "rpe_changes",
     "other",
 )
 _PLACED = {*_DISC, *_VESSELS, *_MACULA, *_BACKGROUND, *_DISEASES, *_LESIONS}
@@ -165,7 +217,7 @@ class Sentence:
     Attributes:
         topic: what it is about.
         forms: the same statement, the richest form first.
-        importance: what stands where the budget is short; the opening always does.
+        importance: what stands where the budget is short; OPENING always does, up to ROUNDING_OFF what is left over.
     """
 
     topic: str
@@ -174,6 +226,8 @@ class Sentence:
 
 
 OPENING = 100.0
+# What says nothing new stands only where all else is told in full.
+ROUNDING_OFF = 15.0
 
 
 class _Choice:
@@ -251,20 +305,21 @@ def _fit(sentences: Sequence[Sentence], lengths: Mapping[str, int], room: int) -
     """Topic → form of the sentences that stand, in reading order.
 
     First as many topics as fit, the most important first, each in its shortest form; then richer forms, in the same
-    order, as far as the room goes.
+    order, as far as the room goes, the opening last, whose short form leaves nothing out; then what only rounds off.
     """
     ranked = sorted(sentences, key=lambda sentence: -sentence.importance)
     form: dict[str, int] = {}
     for sentence in ranked:
         shortest = len(sentence.forms) - 1
-        if sentence.importance == OPENING or lengths[sentence.forms[shortest]] <= room:
+        needed = lengths[sentence.forms[shortest]]
+        if sentence.importance == OPENING or (sentence.importance > ROUNDING_OFF and needed <= room):
             form[sentence.topic] = shortest
-            room -= lengths[sentence.forms[shortest]]
-    for sentence in ranked:
-        if sentence.topic not in form:
-            continue
-        now = lengths[sentence.forms[form[sentence.topic]]]
-        for richer in range(form[sentence.topic]):
+            room -= needed
+    told = [sentence for sentence in ranked if sentence.topic in form]
+    rest = [sentence for sentence in ranked if sentence.importance <= ROUNDING_OFF]
+    for sentence in [*told[1:], told[0], *rest]:
+        now = lengths[sentence.forms[form[sentence.topic]]] if sentence.topic in form else 0
+        for richer in range(form.get(sentence.topic, len(sentence.forms))):
             extra = lengths[sentence.forms[richer]] - now
             if extra <= room:
                 form[sentence.topic] = richer
@@ -327,16 +382,18 @@ def _salient(eye: Description) -> list[str]:
     """Findings worth a place in a single sentence, the gravest first."""
     found = _told(eye)
     order = (*_DISEASES, *_LESIONS, *_MACULA, *_DISC, *_VESSELS, *_BACKGROUND)
-    return [code for code in order if code in found]
+    return [code for code in order if code in found] + sorted(found - _PLACED)
 
 
 def _told(eye: Description) -> set[str]:
-    """The findings to tell: those of the record, less what the grade says already."""
+    """The findings to tell: those of the record, less what another says more exactly."""
     found = set(eye.findings or ())
     if eye.dme:
         found.add("macular_oedema")
     if eye.grade is not None and eye.grade > 0:
         found -= {"diabetic_retinopathy", "suspected_diabetic_retinopathy"}
+    if found & {"dry_amd", "wet_amd"}:
+        found.discard("amd")
     return found
 
 

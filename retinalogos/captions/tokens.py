@@ -1,7 +1,8 @@
 """How long a text is for the encoder that will read it, in that encoder's own tokens."""
 
 import importlib.util
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 from retinalogos.errors import UsageError
@@ -30,6 +31,25 @@ def resolve_text_encoder(name: str) -> str:
     return str(Path(spec.origin).parent / "model")
 
 
+@cache
+def _tokenizer(name: str) -> Callable[[list[str]], list[int]]:
+    """Texts → numbers of tokens, special tokens included, by the text encoder's own tokenizer."""
+    source = resolve_text_encoder(name)
+    if name == "minilm":
+        # The same tokens as transformers' (tested), without importing transformers and torch, which takes seconds.
+        from tokenizers import Tokenizer
+
+        bare = Tokenizer.from_file(str(Path(source) / "tokenizer.json"))
+        bare.no_truncation()
+        bare.no_padding()
+        return lambda texts: [len(encoding) for encoding in bare.encode_batch_fast(texts)]
+    from transformers import AutoTokenizer
+
+    full = AutoTokenizer.from_pretrained(source)
+    options = {"padding": False, "truncation": False, "return_attention_mask": False, "verbose": False}
+    return lambda texts: [len(ids) for ids in full(texts, **options)["input_ids"]]
+
+
 class TokenBudget:
     """Counts tokens with the text encoder's tokenizer, special tokens included, and says what fits.
 
@@ -42,10 +62,8 @@ class TokenBudget:
     """
 
     def __init__(self, tokenizer_source: str, budget: int):
-        from transformers import AutoTokenizer
-
         try:
-            self._tokenizer = AutoTokenizer.from_pretrained(resolve_text_encoder(tokenizer_source))
+            self._lengths_of = _tokenizer(tokenizer_source)
         except (OSError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise UsageError(
@@ -65,10 +83,7 @@ class TokenBudget:
         """Numbers of tokens of ``texts``, in one call of the tokenizer."""
         if not texts:
             return []
-        encoded = self._tokenizer(
-            list(texts), padding=False, truncation=False, return_attention_mask=False, verbose=False
-        )
-        return [len(ids) for ids in encoded["input_ids"]]
+        return self._lengths_of(list(texts))
 
     def lengths(self, sentences: Iterable[str]) -> Mapping[str, int]:
         """Tokens of ``sentences`` without the special ones, remembered: the sentences of a template recur."""
