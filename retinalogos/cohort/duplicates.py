@@ -10,7 +10,7 @@ HASH_BITS = 1024
 _WORDS = HASH_BITS // 64
 _CELLS = 16
 # The hash is taken at this side; blur in pixels of it that separates vessels and lesions from the light's fall-off.
-_SIDE, _BLUR = 64, 6.0
+_SIDE, _BLUR, _WINDOW = 64, 6.0, 31
 # Neighbouring cells agree by nature. The bits are dealt out over the hash in this (fixed) order, so that a band of
 # neighbouring bits looks at all of the picture and fewer strangers share it.
 _ORDER = np.random.default_rng(20031).permutation(HASH_BITS)
@@ -28,9 +28,9 @@ def perceptual_hash(image: np.ndarray) -> int:
     Returns:
         0 … 2**1024 - 1. Unlike pictures differ in about 300-500 bits; see docs/cohorts.md for the distances measured.
     """
-    level = cv2.resize(image[..., 1], (_SIDE, _SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
+    level = cv2.resize(cv2.extractChannel(image, 1), (_SIDE, _SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
     bits = np.empty((4, _CELLS, _CELLS), bool)
-    for part, plane in enumerate((level, level - cv2.GaussianBlur(level, (0, 0), _BLUR))):
+    for part, plane in enumerate((level, level - cv2.GaussianBlur(level, (_WINDOW, _WINDOW), _BLUR))):
         across = cv2.resize(plane, (_CELLS + 1, _CELLS), interpolation=cv2.INTER_AREA)
         down = cv2.resize(plane, (_CELLS, _CELLS + 1), interpolation=cv2.INTER_AREA)
         bits[2 * part] = across[:, 1:] > across[:, :-1]

@@ -10,6 +10,8 @@ from PIL import Image
 _SEARCH_SIDE = 160
 # The frame around the field is black up to sensor noise and JPEG ringing; of the field even a dark part is brighter.
 _LEAST_LIGHT = 10
+# Pixels of the search between an edge of the field and of the frame that count as none.
+_SNAP = 2
 # Paper white, less JPEG ringing; no retina is as bright in blue.
 _WHITE = 250
 # A lit part smaller than this share of the frame is no field of view (a reflex, a label): the whole frame is kept.
@@ -55,11 +57,12 @@ def find_field(image: np.ndarray) -> Frame:
     by = max(1, round(max(height, width) / _SEARCH_SIDE))
     side = (max(1, width // by), max(1, height // by))
     small = image if by == 1 else cv2.resize(image[: side[1] * by, : side[0] * by], side, interpolation=cv2.INTER_AREA)
-    red, green, blue = cv2.split(small)
-    brightest, darkest = cv2.max(cv2.max(red, green), blue), cv2.min(cv2.min(red, green), blue)
-    # Some exports pad the frame with white; a reflex inside the field is white too, and the hull takes it back in.
-    lit = ((brightest > _LEAST_LIGHT) & (darkest < _WHITE)).view(np.uint8)
-    whole = Frame(0.0, 0.0, 1.0, 1.0, None, side, float(lit.mean()))
+    # Not the frame: neither black in all channels, nor white in all, as some exports pad it. A reflex inside the field
+    # is white too, and the hull takes it back in.
+    black = cv2.inRange(small, (0, 0, 0), (_LEAST_LIGHT,) * 3)
+    white = cv2.inRange(small, (_WHITE,) * 3, (255, 255, 255))
+    lit = cv2.bitwise_not(cv2.bitwise_or(black, white))
+    whole = Frame(0.0, 0.0, 1.0, 1.0, None, side, float(cv2.countNonZero(lit)) / lit.size)
     outlines, _ = cv2.findContours(lit, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     outline = max(outlines, key=cv2.contourArea, default=None)
     if outline is None or cv2.contourArea(outline) < _LEAST_SHARE * lit.size:
@@ -68,7 +71,10 @@ def find_field(image: np.ndarray) -> Frame:
     # The outline runs through the middles of pixels, hence the box without its last row and column.
     coverage = min(1.0, cv2.contourArea(outline) / (np.pi / 4 * (w - 1) * (h - 1)))
     hull = cv2.convexHull(outline)
-    return Frame(x / side[0], y / side[1], (x + w) / side[0], (y + h) / side[1], hull, side, coverage)
+    # An edge this near to the frame's is the frame's, within the finder's precision: nothing is resampled for it.
+    left, top = (0 if edge <= _SNAP else edge for edge in (x, y))
+    right, bottom = (end if edge >= end - _SNAP else edge for edge, end in zip((x + w, y + h), side, strict=True))
+    return Frame(left / side[0], top / side[1], right / side[0], bottom / side[1], hull, side, coverage)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,9 @@ LEAST_DEVIATION = 2.0
 # pixel, lesions are small, the disc and the field are large.
 LEAST_SHARE = {"lesions": 0.25, "vessels": 0.4, "disc_cup": 0.5, "fov": 0.5}
 
+# A field that was decoded at this share of the stored size is enlarged; a smaller one is decoded anew with more pixels.
+_LEAST_FILL = 0.95
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -91,7 +94,7 @@ def _photographed(record: Record, size: int) -> tuple[np.ndarray, dict[str, np.n
         image = photograph.pixels(reduction)
         frame = find_field(image)
         # A field that fills little of the frame needs more of the photograph's resolution.
-        if reduction == 1 or frame.side(image) >= size:
+        if reduction == 1 or frame.side(image) >= _LEAST_FILL * size:
             break
         reduction //= 2
     at = place(frame, image.shape[1], image.shape[0], size)

@@ -8,6 +8,8 @@ import numpy as np
 
 # Quality is measured at one size, so that it does not depend on the size of the stored image.
 MEASURED_SIDE = 128
+# The light varies slowly: so many pixels across show it.
+_LIGHT_SIDE = 16
 
 # Grey levels at which a measure is full (1): the medians of ODIR-5K at 128 pixels.
 FULL_SHARPNESS = 2.7
@@ -47,12 +49,12 @@ def assess_quality(image: np.ndarray, coverage: float) -> Quality:
     green = cv2.extractChannel(image, 1)
     if green.shape[0] > MEASURED_SIDE:
         green = cv2.resize(green, (MEASURED_SIDE, MEASURED_SIDE), interpolation=cv2.INTER_AREA)
-    level = green.astype(np.float32)
-    fine = cv2.GaussianBlur(level, (0, 0), 0.7) - cv2.GaussianBlur(level, (0, 0), 2.0)
+    fine = cv2.subtract(cv2.GaussianBlur(green, (0, 0), 0.7), cv2.GaussianBlur(green, (0, 0), 2.0), dtype=cv2.CV_16S)
     # Of pairs of pixels: noise of single pixels is no contrast.
-    half = cv2.resize(level, (level.shape[1] // 2, level.shape[0] // 2), interpolation=cv2.INTER_AREA)
+    half = cv2.resize(green, (green.shape[1] // 2, green.shape[0] // 2), interpolation=cv2.INTER_AREA)
     light = _light(half)
-    ranked = np.sort((half - light)[_disc(half.shape[0]) > 0])
+    wide = cv2.resize(light, half.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    ranked = np.sort(cv2.subtract(half, wide, dtype=cv2.CV_32F)[_disc(half.shape[0]) > 0])
     low, high = ranked[len(ranked) // 20], ranked[-(len(ranked) // 20) - 1]
     mean, deviation = _moments(light)
     return Quality(
@@ -70,14 +72,14 @@ def _moments(plane: np.ndarray) -> tuple[float, float]:
 
 def _light(plane: np.ndarray) -> np.ndarray:
     # Blur within the disc alone: divided by the blur of the disc, the black around it does not leak in.
-    side = plane.shape[0]
-    disc = _disc(side).astype(np.float32)
-    return cv2.GaussianBlur(plane * disc, (0, 0), side / 8) / np.maximum(_blurred_disc(side), 1e-3)
+    coarse = cv2.resize(plane, (_LIGHT_SIDE, _LIGHT_SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
+    disc = _disc(_LIGHT_SIDE).astype(np.float32)
+    return cv2.GaussianBlur(coarse * disc, (0, 0), _LIGHT_SIDE / 8) / _blurred_disc()
 
 
 @lru_cache
-def _blurred_disc(side: int) -> np.ndarray:
-    return cv2.GaussianBlur(_disc(side).astype(np.float32), (0, 0), side / 8)
+def _blurred_disc() -> np.ndarray:
+    return np.maximum(cv2.GaussianBlur(_disc(_LIGHT_SIDE).astype(np.float32), (0, 0), _LIGHT_SIDE / 8), 1e-3)
 
 
 @lru_cache

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -175,6 +176,10 @@ def encode_png(array: np.ndarray) -> bytes:
 
 def encode_jpeg(array: np.ndarray, quality: int = 95) -> bytes:
     """uint8 image, height × width × 3, to JPEG bytes without metadata; 4:4:4, since lesions are red on orange."""
-    buffer = io.BytesIO()
-    Image.fromarray(array).save(buffer, "JPEG", quality=quality, subsampling=0)
-    return buffer.getvalue()
+    options = [
+        cv2.IMWRITE_JPEG_QUALITY,
+        quality,
+        cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
+        cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
+    ]
+    return cv2.imencode(".jpg", cv2.cvtColor(array, cv2.COLOR_RGB2BGR), options)[1].tobytes()

@@ -24,7 +24,7 @@ def test_the_field_is_found_wherever_it_lies(left: int, top: int, right: int, bo
     frame = find_field(image)
     height, width = image.shape[:2]
     margin = 0.04 * side  # of the drawn eye's own black margin
-    tolerance = 0.012 * max(width, height) + 2
+    tolerance = 0.0175 * max(width, height) + 2
     assert abs(frame.left * width - (left + margin)) < tolerance
     assert abs(frame.right * width - (left + side - margin)) < tolerance
     assert abs(frame.top * height - (top + margin)) < tolerance
