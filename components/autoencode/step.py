@@ -11,13 +11,14 @@ from pydantic import Field
 from components.step import Metrics, Params, Paths, Port, Step
 from retinalogos.cohort.shards import Cohort, decode_image, decode_map
 from retinalogos.generators.text.autoencoder import (
+    Autoencoder,
     PatchAutoencoder,
     as_autoencoder,
     load_autoencoder_model,
     to_model_range,
     to_uint8,
 )
-from retinalogos.metrics.reconstruction import contrast_kept, psnr
+from retinalogos.metrics.reconstruction import contrast, contrast_kept, psnr
 from retinalogos.progress import track
 
 
@@ -59,19 +60,21 @@ def _batches(cohort: Cohort, size: int = 32) -> Iterator[torch.Tensor]:
 
 
 @torch.inference_mode()
-def _judge(model: object, cohort: Cohort, most: int) -> dict[str, float]:
-    """Whole picture, vessels and lesions on the test split; nan-free: what cannot be measured is left out."""
-    scores: dict[str, list[float]] = {name: [] for name in ("psnr", "vessel_contrast_kept", "lesion_contrast_kept")}
-    for row, _ in zip(cohort.rows(("image", "vessels", "lesions"), split="test"), range(most), strict=False):
+def _judge(model: Autoencoder, cohort: Cohort, most: int) -> dict[str, float]:
+    """Whole picture, vessels and lesions of test images; what cannot be measured is left out."""
+    ratios: list[float] = []
+    contrasts: dict[str, list[tuple[float, float]]] = {"vessels": [], "lesions": []}
+    for row, _ in zip(cohort.rows(("image", *contrasts), split="test"), range(most), strict=False):
         original = decode_image(row["image"]["bytes"])
-        rebuilt = to_uint8(model.decode(model.encode(to_model_range(original[None]))))[0]  # type: ignore[attr-defined]
-        scores["psnr"].append(psnr(original, rebuilt))
-        for name in ("vessels", "lesions"):
+        rebuilt = to_uint8(model.decode(model.encode(to_model_range(original[None]))))[0]
+        ratios.append(psnr(original, rebuilt))
+        for name, pairs in contrasts.items():
             if row[name] is not None:
                 mask = decode_map(row[name]["bytes"]) > 0
-                scores[f"{name[:-1]}_contrast_kept"].append(contrast_kept(original, rebuilt, mask))
-    finite = {name: [value for value in values if math.isfinite(value)] for name, values in scores.items()}
-    return {name: float(np.median(values)) for name, values in finite.items() if values}
+                pairs.append((contrast(original, mask), contrast(rebuilt, mask)))
+    scores = {"psnr": float(np.mean(ratios))} if ratios else {}
+    scores |= {f"{name[:-1]}_contrast_kept": contrast_kept(pairs) for name, pairs in contrasts.items()}
+    return {name: value for name, value in scores.items() if math.isfinite(value)}
 
 
 STEP = Step(
