@@ -74,7 +74,7 @@ def interval_bar(figure: Figure, low: float, high: float) -> Markup:
 
     bar = ""
     if low < 0 < high:
-        bar = f'<line class="grid" x1="{at(0)}" x2="{at(0)}" y1="1" y2="13"/>'
+        bar = f'<line class="zero" x1="{at(0)}" x2="{at(0)}" y1="1" y2="13"/>'
     if figure.low is not None and figure.high is not None:
         bar += f'<line class="bar" x1="{at(figure.low)}" x2="{at(figure.high)}" y1="7" y2="7"/>'
     return Markup(

@@ -170,10 +170,11 @@ def number(value: float | None, percent: bool = False) -> str:
     if value is None or value != value:
         return "–"
     if percent:
-        return f"{100 * value:.1f} %".replace(".0 %", " %")
-    if value == int(value) and abs(value) < 1e6:
-        return str(int(value))
-    if abs(value) < 0.01:
-        return f"{value:.2g}"
-    digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 3
-    return f"{value:.{digits}f}"
+        text = f"{100 * value:.1f} %".replace(".0 %", " %")
+    elif value == int(value) and abs(value) < 1e6:
+        text = str(int(value))
+    elif abs(value) < 0.01:
+        text = f"{value:.2g}"
+    else:
+        text = f"{value:.{0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 3}f}"
+    return text.replace("-", "−")

@@ -243,6 +243,12 @@ def arm_words(arm: str) -> str:
     return {"real": "Real only", "synthetic": "Synthetic only"}.get(arm, words(arm))
 
 
+def _mix(arm: str) -> str:
+    if arm.startswith("real_plus_"):
+        return f"real images and {arm.removeprefix('real_plus_')} % synthetic ones"
+    return f"{arm.replace('_', ' ')} images only"
+
+
 def _arm_size(results: Results, arm: str) -> str:
     sizes = results.get("arms", {}).get(arm)
     return f"{sizes['real']} real and {sizes['synthetic']} synthetic images" if sizes else ""
@@ -263,7 +269,7 @@ def help_sentences(results: Results) -> list[str]:
             )
             low, middle, high = (signed(part) for part in (change.low, change.value, change.high))
             sentences.append(
-                f"{_TASKS.get(task, words(task))}: a classifier trained on {arm_words(arm).lower()} images is {effect} "
+                f"{_TASKS.get(task, words(task))}: a classifier trained on {_mix(arm)} is {effect} "
                 f"one of real images only ({_MERITS[merit]} {base}, change {middle}, interval {low} to {high})."
             )
     return sentences

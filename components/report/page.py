@@ -342,16 +342,14 @@ def summary(real: Cohort, synthetic: Cohort, verdicts: Sequence[Verdict], helped
         headline = f"{len(verdicts) - len(failed)} of {len(verdicts)} gates passed: this generator may not be promoted."
     else:
         headline = f"All {len(verdicts)} gates passed."
+    if set(real.meta["sources"]) == {"phantom"}:
+        made += " Real means here: drawn by the digital phantom. No patient was photographed."
     sentences = [made, *helped]
-    sentences += [
-        f"Failed: {_inline(verdict.title)} is {verdict.shown}; asked for is {verdict.rule}." for verdict in failed
-    ]
+    sentences += [f"Failed: {_inline(verdict.title)}: {verdict.shown}, asked for {verdict.rule}." for verdict in failed]
     margins = [(margin, verdict) for verdict in verdicts if verdict.passed and (margin := _margin(verdict)) is not None]
     if margins:
         weakest = min(margins, key=lambda pair: pair[0])[1]
-        sentences.append(
-            f"The narrowest pass: {_inline(weakest.title)} is {weakest.shown}; asked for is {weakest.rule}."
-        )
+        sentences.append(f"Narrowest pass: {_inline(weakest.title)}: {weakest.shown}, asked for {weakest.rule}.")
     return {"headline": headline, "summary": sentences}
 
 

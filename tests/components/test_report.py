@@ -289,6 +289,7 @@ def test_page_says_what_a_reader_must_know(report):
         "research use only, not for diagnosis",
         "All 4 gates passed",
         "30 synthetic eyes",
+        "drawn by the digital phantom",
         "97 %",  # laterality
         "Severe non-proliferative diabetic retinopathy",
         "left eye, grade",
@@ -336,7 +337,7 @@ def test_a_failed_gate_is_said_with_its_number(inputs, params, tmp_path):
     assert metrics["gate.grade"] is False
     text = Page((tmp_path / "report" / "index.html").read_text(encoding="utf-8")).text
     assert "3 of 4 gates passed: this generator may not be promoted." in text
-    assert "is 0.670; asked for is at least 0.900" in text
+    assert "(weighted kappa): 0.670, asked for at least 0.900" in text
     [verdict] = [v for v in json.loads((tmp_path / "report" / "gates.json").read_text()) if v["name"] == "grade"]
     assert (verdict["passed"], verdict["value"], verdict["limit"]) == (False, pytest.approx(0.67), 0.9)
 
@@ -403,6 +404,7 @@ def test_every_figure_is_found_by_the_name_under_which_it_is_listed(values):
         (None, False, "–"), (float("nan"), False, "–"), (0.95, True, "95 %"), (0.9567, True, "95.7 %"),
         (3.0, False, "3"),
         (0.12345, False, "0.123"), (12.345, False, "12.3"), (1234.5, False, "1234"), (0.00012, False, "0.00012"),
+        (-0.25, False, "−0.250"),
     ],
 )  # fmt: skip
 def test_numbers_are_written_as_one_reads_them(value, percent, text):
