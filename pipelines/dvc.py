@@ -17,6 +17,7 @@ stages:
     outs:
       - {composed}:
           cache: false
+          persist: true
 """
 
 
