@@ -14,8 +14,8 @@ from retinalogos.captions.tokens import TokenBudget
 
 # The shortest caption that says anything, "Fundus photograph of the left eye.", has six words.
 MIN_WORDS = 5
-# English reports carry function words; the tersest template wording has 1 in 9 words (measured over the templates'
-# captions of 2,000 phantom eyes), Spanish or German text below 1 in 20.
+# English reports carry function words that other languages have not; the tersest template wording has 1 in 10 words
+# (measured on 600 phantom eyes and 135 made-up records at budgets of 40 to 256 tokens).
 MIN_FUNCTION_WORDS = 1 / 16
 
 
@@ -128,7 +128,13 @@ def _definitive(caption: Reading) -> str | None:
     return _quoted(_DEFINITIVE.search(caption.text))
 
 
+# Not "a", "an", "in", "no", "on": they are words of other languages too.
 _FUNCTION_WORD = re.compile(
+    r"\b(?:the|of|at|with(?:out)?|and|or|but|not|is|are|be|was|were|to|for|from|by|as|this|that|there|its?|which|shows?"
+    r"|showing|seen|appears?|near|about|overall)\b",
+    re.I,
+)
+_WORD = re.compile(
     r"\b(?:an?|the|of|on|in|at|with(?:out)?|and|or|but|not?|is|are|be|was|were|to|for|from|by|as|this|that|there|its?"
     r"|which|shows?|showing|seen|appears?|near|about|overall)\b",
     re.I,
