@@ -19,7 +19,9 @@ class FinetuneParams(Params, TrainingConfig):
     flow: FlowConfig
     sampling: SamplingConfig
     prompts: list[str] = Field(description="drawn as training goes")
-    checkpoints: str = Field(description="folder for checkpoints, kept between runs so that a killed stage goes on")
+    checkpoints: str = Field(
+        exclude=True, description="folder for checkpoints, kept between runs so that a killed stage goes on"
+    )
 
 
 def run(params: FinetuneParams, inputs: Paths, outputs: Paths) -> Metrics:

@@ -19,8 +19,8 @@ class IngestParams(Params):
     """Parameters of the step; defaults and their sources stand in params.yaml."""
 
     reader: str
-    source: str | None
-    mapping: str | None
+    source: Annotated[str | None, Field(exclude=True)]  # a place on this machine: its fingerprint stands for it
+    mapping: Annotated[str | None, Field(exclude=True)]
     source_fingerprint: str | None
     name: str
     size: Annotated[int, Field(ge=32, le=4096)]
