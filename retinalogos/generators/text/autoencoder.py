@@ -149,7 +149,7 @@ def load_autoencoder_model(name: str | Path) -> ModelMixin:
 
 def to_model_range(images_bhwc: np.ndarray) -> Tensor:
     """uint8 images B×H×W×3 to float32 B×3×H×W in [−1, 1]."""
-    return torch.from_numpy(images_bhwc).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+    return torch.tensor(images_bhwc).permute(0, 3, 1, 2).float().div(127.5).sub(1)
 
 
 def to_uint8(images_bchw: Tensor) -> np.ndarray:

@@ -1,0 +1,214 @@
+"""The generator's steps, one after another, on a small phantom cohort."""
+
+import csv
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+import yaml
+
+from components.runner import content_hash, load_step
+from retinalogos.cohort.shards import Cohort
+from retinalogos.errors import DataError, UsageError
+from retinalogos.generators.text import TextToFundusPipeline
+from retinalogos.generators.text.latents import Latents, mirrored_words
+
+PARAMS = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
+TRAINING = {"steps": 6, "batch_size": 8, "warmup_steps": 1, "checkpoint_every": 2, "log_every": 2, "validate_every": 2}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "ingest": {"n": 40, "size": 32, "workers": 1},
+    "caption": {"wordings": {"coarse": 1, "fine": 1}},
+    "autoencode": {"judged": 4, "components": 8},
+    "encode": {"size": 16},
+    "encode_curated": {"size": 32},
+    "pretrain": TRAINING
+    | {
+        "sample_every": 6,
+        "backbone": {
+            "name": "next_dit",
+            "pretrained": None,
+            "next_dit": {
+                "patch_size": 1,
+                "hidden_size": 32,
+                "num_layers": 1,
+                "num_attention_heads": 4,
+                "num_kv_heads": 2,
+                "multiple_of": 8,
+            },
+            "unet": {},
+        },
+        "sampling": {"steps": 2, "guidance": 2.0, "time_shift": 1.0},
+    },
+    "finetune": TRAINING | {"sample_every": 6, "sampling": {"steps": 2, "guidance": 2.0, "time_shift": 1.0}},
+    "purify": {"agreement_draws": 2, "agreement_quantile": 0.2},
+    "augment": {"per_grade": 2, "per_glaucoma": 1, "batch_size": 5, "quality_quantile": 0.0, "duplicate_distance": 0},
+}
+
+
+def run(stage: str, folder: Path, inputs: dict[str, Path], name: str | None = None, **settings: Any) -> dict[str, Any]:
+    """Runs a stage as the runner would, outputs in ``folder/<name or stage>/<port>``."""
+    step = load_step(stage.split("_")[0])
+    params = PARAMS[stage] | SETTINGS.get(stage, {}) | settings
+    if "checkpoints" in step.params.model_fields:
+        params["checkpoints"] = str(folder / "checkpoints")
+    home = folder / (name or stage)
+    home.mkdir()
+    return dict(step.run(step.params.model_validate(params), inputs, {port: home / port for port in step.outputs}))
+
+
+@pytest.fixture(scope="module")
+def line(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, dict[str, Any]]]:
+    folder = tmp_path_factory.mktemp("line")
+    verdict = folder / "verdict"
+    verdict.mkdir()
+    (verdict / "verdict.json").write_text(json.dumps({"passed": True, "errors": [], "warnings": []}))
+    cohort, pretrained = folder / "ingest" / "cohort", folder / "pretrain" / "generator"
+    captions, autoencoder = folder / "caption" / "captions", folder / "autoencode" / "autoencoder"
+    curated, latents = folder / "purify" / "curated", folder / "encode" / "latents"
+    metrics = {"ingest": run("ingest", folder, {})}
+    metrics["caption"] = run("caption", folder, {"cohort": cohort, "validation": verdict})
+    metrics["autoencode"] = run("autoencode", folder, {"cohort": cohort, "validation": verdict})
+    encoded = {"cohort": cohort, "captions": captions, "autoencoder": autoencoder}
+    metrics["encode"] = run("encode", folder, encoded)
+    metrics["pretrain"] = run("pretrain", folder, {"latents": latents, "autoencoder": autoencoder})
+    judged = {"cohort": cohort, "captions": captions, "latents": latents, "generator": pretrained}
+    metrics["purify"] = run("purify", folder, judged)
+    metrics["encode_curated"] = run("encode_curated", folder, encoded | {"captions": curated, "known": latents})
+    stage_3 = {"latents": folder / "encode_curated" / "latents", "pretrained": pretrained}
+    metrics["finetune"] = run("finetune", folder, stage_3)
+    metrics["augment"] = run("augment", folder, {"cohort": cohort, "generator": folder / "finetune" / "generator"})
+    return folder, metrics
+
+
+def test_the_test_split_is_never_encoded(line):
+    folder, metrics = line
+    latents = Latents(folder / "encode" / "latents")
+    splits = {row["image_id"]: row["split"] for row in Cohort(folder / "ingest" / "cohort").table().to_pylist()}
+    assert {splits[row["image_id"].removesuffix("-mirrored")] for row in latents.images} == {"train", "validation"}
+    assert metrics["encode"]["images"] == 2 * list(splits.values()).count("train") + list(splits.values()).count(
+        "validation"
+    )
+
+
+def test_a_mirrored_eye_is_the_mirrored_picture_with_sides_exchanged(line):
+    folder, _ = line
+    latents = Latents(folder / "encode" / "latents")
+    numbers = {row["image_id"]: i for i, row in enumerate(latents.images)}
+    for name, number in numbers.items():
+        if not name.endswith("-mirrored"):
+            continue
+        original = numbers[name.removesuffix("-mirrored")]
+        texts = [latents.texts[i]["text"] for i in latents.captions(original, "fine")]
+        assert [latents.texts[i]["text"] for i in latents.captions(number, "fine")] == [
+            mirrored_words(text) for text in texts
+        ]
+        generator = TextToFundusPipeline.from_pretrained(folder / "finetune" / "generator")
+        one, other = (generator.autoencoder.decode(latents.latent(i)[None]) for i in (original, number))
+        # The linear autoencoder is not itself mirror-symmetric: what it drops differs a little.
+        assert float((one.flip(-1) - other).abs().mean()) < 0.05
+        break
+
+
+def test_known_features_are_those_that_would_be_encoded(line, tmp_path):
+    folder, _ = line
+    inputs = {
+        "cohort": folder / "ingest" / "cohort",
+        "captions": folder / "purify" / "curated",
+        "autoencoder": folder / "autoencode" / "autoencoder",
+    }
+    run("encode_curated", tmp_path, inputs)
+    fresh, reused = (Latents(home / "encode_curated" / "latents") for home in (tmp_path, folder))
+    texts = {row["text"]: i for i, row in enumerate(reused.texts)}
+    assert texts.keys() == {row["text"] for row in fresh.texts}
+    for i, row in enumerate(fresh.texts):
+        torch.testing.assert_close(fresh.tokens(i), reused.tokens(texts[row["text"]]), atol=2e-2, rtol=2e-2)
+
+
+def test_purify_says_what_it_dropped_and_only_pairs_that_stay_are_encoded(line):
+    folder, metrics = line
+    purified = metrics["purify"]
+    with (folder / "purify" / "curated" / "dropped.csv").open() as file:
+        dropped = list(csv.DictReader(file))
+    assert purified["dropped"] == len(dropped) > 0
+    assert purified["kept"] + purified["dropped"] == purified["captions"]
+    assert {row["rule"] for row in dropped} == {"agreement"}  # our own captions break no rule
+    kept = pq.read_table(folder / "purify" / "curated" / "captions.parquet").to_pylist()
+    gone = {(row["image_id"], row["granularity"], int(row["wording"])) for row in dropped}
+    assert not gone & {(row["image_id"], row["granularity"], row["wording"]) for row in kept}
+
+
+def test_the_synthetic_cohort_is_balanced_and_every_picture_says_where_it_comes_from(line):
+    folder, metrics = line
+    rows = Cohort(folder / "augment" / "synthetic").table().to_pylist()
+    assert metrics["augment"]["kept"] == len(rows)
+    training = Cohort(folder / "ingest" / "cohort").table(split="train").to_pylist()
+    for grade in {row["dr_grade"] for row in training} - {None}:
+        assert metrics["augment"][f"kept_grade_{grade}"] == 2
+        assert sum(json.loads(row["labels"])["cell"] == f"grade_{grade}" for row in rows) == 2
+    for row in rows:
+        assert (row["source"], row["split"]) == ("synthetic", "train")
+        assert row["generator"].startswith("LuminaNextDiT2DModel:")
+        assert f"{row['eye']} eye" in row["prompt"]
+        assert row["age"] is None
+        assert row["truth"] is None
+    real = {row["patient_id"] for row in Cohort(folder / "ingest" / "cohort").table().to_pylist()}
+    assert not real & {row["patient_id"] for row in rows}
+
+
+def test_the_same_inputs_give_the_same_bytes(line, tmp_path):
+    folder, _ = line
+    latents, autoencoder = folder / "encode" / "latents", folder / "autoencode" / "autoencoder"
+    run("pretrain", tmp_path, {"latents": latents, "autoencoder": autoencoder})
+    assert content_hash(tmp_path / "pretrain") == content_hash(folder / "pretrain")
+    generator = {"cohort": folder / "ingest" / "cohort", "generator": folder / "finetune" / "generator"}
+    run("augment", tmp_path, generator)
+    assert content_hash(tmp_path / "augment") == content_hash(folder / "augment")
+
+
+def test_metrics_are_finite_and_checkpoints_are_cleared(line):
+    folder, metrics = line
+    for stage, values in metrics.items():
+        for name, value in values.items():
+            assert not isinstance(value, float) or math.isfinite(value), f"{stage}.{name}"
+    assert not list((folder / "checkpoints").rglob("*.pt"))
+
+
+def test_a_killed_stage_goes_on_from_its_checkpoint(line, tmp_path, monkeypatch, capsys):
+    folder, _ = line
+    inputs = {"latents": folder / "encode" / "latents", "autoencoder": folder / "autoencode" / "autoencoder"}
+    from retinalogos.generators.text.objective import FlowMatching
+
+    whole = FlowMatching.__call__
+
+    def dying(self, model, step):
+        if step == 5:
+            raise KeyboardInterrupt
+        return whole(self, model, step)
+
+    monkeypatch.setattr(FlowMatching, "__call__", dying)
+    with pytest.raises(KeyboardInterrupt):
+        run("pretrain", tmp_path, inputs, name="killed")
+    monkeypatch.setattr(FlowMatching, "__call__", whole)
+    run("pretrain", tmp_path, inputs)
+    assert "going on from step 4 of 6" in capsys.readouterr().out
+    assert content_hash(tmp_path / "pretrain") == content_hash(folder / "pretrain")
+
+
+def test_errors_name_what_is_wrong(line, tmp_path):
+    folder, _ = line
+    inputs = {
+        "cohort": folder / "ingest" / "cohort",
+        "captions": folder / "caption" / "captions",
+        "autoencoder": folder / "autoencode" / "autoencoder",
+    }
+    with pytest.raises(UsageError, match="no multiple of the patch 8"):
+        run("encode", tmp_path, inputs, name="a", size=20)
+    with pytest.raises(UsageError, match="over the budget of 8"):
+        run("encode", tmp_path, inputs, name="b", token_budget=8)
+    generator = {"cohort": inputs["cohort"], "generator": folder / "finetune" / "generator"}
+    with pytest.raises(DataError, match="ask"):
+        run("augment", tmp_path, generator, name="c", per_grade=0, per_glaucoma=0)
