@@ -152,7 +152,7 @@ def test_the_synthetic_cohort_is_balanced_and_every_picture_says_where_it_comes_
     for row in rows:
         assert (row["source"], row["split"]) == ("synthetic", "train")
         assert row["generator"].startswith("LuminaNextDiT2DModel:")
-        assert f"{row['eye']} eye" in row["prompt"]
+        assert f"{row['eye']} eye" in row["prompt"].lower()
         assert row["age"] is None
         assert row["truth"] is None
     real = {row["patient_id"] for row in Cohort(folder / "ingest" / "cohort").table().to_pylist()}
