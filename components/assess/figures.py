@@ -47,19 +47,22 @@ def closest_pairs(path: Path, synthetic: list[Pair], real: list[Pair], images: d
 
 
 def class_grid(path: Path, groups: list[tuple[str, list[np.ndarray], list[np.ndarray]]], columns: int) -> str:
-    """A row per class: ``columns`` real images on the left, as many synthetic ones on the right."""
-    figure = Figure(figsize=(1.15 * (2 * columns + 1), 1.2 * len(groups) + 0.3), layout="constrained")
-    widths = [1.0] * columns + [0.25] + [1.0] * columns
-    grid = figure.subplots(len(groups), 2 * columns + 1, squeeze=False, width_ratios=widths)
-    for row, (name, real, synthetic) in enumerate(groups):
-        grid[row, 0].text(
-            -0.12, 0.5, name, transform=grid[row, 0].transAxes, rotation=90, ha="center", va="center", fontsize=8
-        )
-        _image(grid[row, columns], None)
-        for offset, images, head in ((0, real, "real"), (columns + 1, synthetic, "synthetic")):
-            for column in range(columns):
-                title = head if row == 0 and column == columns // 2 else ""
-                _image(grid[row, offset + column], images[column] if column < len(images) else None, title)
+    """A row per class: at most ``columns`` real images on the left, as many synthetic ones on the right."""
+    shape = next(image.shape for _, *sides in groups for side in sides for image in side)
+    side = shape[0]
+    figure = Figure(figsize=(2 * columns + 0.6, len(groups) + 0.3), layout="constrained")
+    for half, (axes, head) in enumerate(zip(figure.subplots(1, 2), ("real", "synthetic"), strict=True)):
+        mosaic = np.full((side * len(groups), side * columns, 3), 255, np.uint8)
+        for row, (_, *sides) in enumerate(groups):
+            for column, image in enumerate(sides[half]):
+                mosaic[row * side : (row + 1) * side, column * side : (column + 1) * side] = image
+        axes.imshow(mosaic, interpolation="none")
+        axes.set_title(head, fontsize=9)
+        names = [name for name, *_ in groups] if half == 0 else []
+        axes.set_yticks([(row + 0.5) * side for row in range(len(names))], names, fontsize=8, rotation=90, va="center")
+        axes.set_xticks([])
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
     return save(figure, path)
 
 
@@ -86,7 +89,7 @@ def realism(path: Path, results: dict[str, Any], space: str) -> str:
 
 
 def memorisation(path: Path, distances: dict[str, dict[str, np.ndarray]]) -> str:
-    """Distance to the nearest training image: synthetic against real test images, with the threshold."""
+    """Relative distance to the nearest training image: synthetic against real test images, with the threshold."""
     figure = Figure(figsize=(6.4, 2.6), layout="constrained")
     for axes, (space, values) in zip(
         figure.subplots(1, len(distances), squeeze=False)[0], distances.items(), strict=True
@@ -98,7 +101,8 @@ def memorisation(path: Path, distances: dict[str, dict[str, np.ndarray]]) -> str
             label = "real test images" if name == "test" else "synthetic images"
             axes.hist(values[name], bins, weights=share, color=colour, alpha=0.6, label=label)
         axes.axvline(float(values["threshold"][0]), color=THRESHOLD, ls="--", lw=1, label="threshold")
-        axes.set_title(f"{space}: distance to the nearest training image", fontsize=8)
+        axes.set_title(space, fontsize=9)
+        axes.set_xlabel("distance to the nearest training image,\nrelative to the next nearest", fontsize=8)
         axes.set_ylabel("share of images", fontsize=8)
         axes.legend(fontsize=7)
     return save(figure, path)
@@ -157,5 +161,5 @@ def measurements(path: Path, synthetic: Observed, real: Observed) -> str:
     ratio.legend(fontsize=7)
     load.set_xticks(range(len(TASKS["dr_grade"])))
     load.set_xlabel("grade asked for", fontsize=8)
-    load.set_ylabel("lesion load measured, % of the picture", fontsize=8)
+    load.set_ylabel("lesion load measured, % of the field", fontsize=8)
     return save(figure, path)

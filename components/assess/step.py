@@ -12,6 +12,7 @@ from pydantic import Field
 from components.assess import figures
 from components.step import Metrics, Params, Paths, Port, Step
 from retinalogos.classifiers.grader import GraderConfig
+from retinalogos.cohort.schema import ICDR_GRADES
 from retinalogos.cohort.shards import Cohort
 from retinalogos.metrics import assessment, diversity
 from retinalogos.metrics.features import COHORT, feature_space
@@ -44,6 +45,7 @@ class AssessParams(Params):
     neighbours: Annotated[int, Field(ge=1)]
     ms_ssim_pairs: Annotated[int, Field(ge=1)]
     descriptor_side: Annotated[int, Field(ge=4)]
+    memorised_neighbours: Annotated[int, Field(ge=2)]
     memorised_quantile: Annotated[float, Field(gt=0, lt=1)]
     closest_pairs: Annotated[int, Field(ge=1)]
     grid_columns: Annotated[int, Field(ge=1)]
@@ -58,6 +60,7 @@ def run(params: AssessParams, inputs: Paths, outputs: Paths) -> Metrics:
         kernel_subsets=params.kernel_subsets,
         kernel_subset_size=params.kernel_subset_size,
         neighbours=params.neighbours,
+        memorised_neighbours=params.memorised_neighbours,
         memorised_quantile=params.memorised_quantile,
         seed=params.seed,
     )
@@ -146,14 +149,18 @@ def _closest(path: Path, copies: assessment.Copies, real: Cohort, synthetic: Coh
 
 
 def _classes(path: Path, test: Asked, made: Asked, real: Cohort, synthetic: Cohort, params: AssessParams) -> str:
-    """The first images of each class, in the order of the cohorts: nothing is picked."""
-    chosen = {}
-    for name in sorted(set(made.strata)):
-        sides = [
-            [i for i, stratum in zip(asked.image_id, asked.strata, strict=True) if stratum == name]
+    """The first images of each grade and of glaucoma, in the order of the cohorts: nothing is picked."""
+    chosen: dict[str, list[list[str]]] = {}
+    for name, task, code in [
+        *((f"DR {grade}", "dr_grade", grade) for grade in range(len(ICDR_GRADES))),
+        ("glaucoma", "glaucoma", 1),
+    ]:
+        chosen[name] = [
+            [asked.image_id[i] for i in np.flatnonzero(asked.codes[task] == code)[: params.grid_columns]]
             for asked in (test, made)
         ]
-        chosen[name] = [side[: params.grid_columns] for side in sides]
+    if not any(ids for sides in chosen.values() for ids in sides):
+        chosen = {"any": [asked.image_id[: params.grid_columns] for asked in (test, made)]}
     looked_up = [
         pictures(cohort, [i for ids in chosen.values() for i in ids[side]], params.size)
         for side, cohort in enumerate((real, synthetic))
@@ -161,7 +168,8 @@ def _classes(path: Path, test: Asked, made: Asked, real: Cohort, synthetic: Coho
     groups = []
     for name, sides in chosen.items():
         of_test, of_made = ([shown[i] for i in ids] for shown, ids in zip(looked_up, sides, strict=True))
-        groups.append((name, of_test, of_made))
+        if of_test or of_made:
+            groups.append((name, of_test, of_made))
     return figures.class_grid(path, groups, params.grid_columns)
 
 

@@ -27,6 +27,7 @@ class Settings:
     kernel_subsets: int
     kernel_subset_size: int
     neighbours: int
+    memorised_neighbours: int
     memorised_quantile: float
     seed: int
 
@@ -80,18 +81,21 @@ def realism(real: Observed, synthetic: Observed, other_real: Observed, settings:
 
 @dataclass(frozen=True)
 class Pair:
-    """An image and its nearest training image, by id; ``ratio`` is distance over threshold (< 1: flagged)."""
+    """An image and its nearest training image, by id.
+
+    ``relative`` is the relative distance of :class:`Neighbours`; ``ratio`` is it over the threshold (< 1: flagged).
+    """
 
     image_id: str
     train_id: str
     space: str
-    distance: float
+    relative: float
     ratio: float
 
 
 @dataclass(frozen=True)
 class Copies:
-    """Result of the search for copies: figures, distances per space for a histogram, closest pairs."""
+    """Result of the search for copies: figures, relative distances per space for a histogram, closest pairs."""
 
     figures: dict[str, Any]
     distances: dict[str, dict[str, np.ndarray]]
@@ -102,8 +106,8 @@ class Copies:
 def copies(train: Observed, test: Observed, synthetic: Observed, most: int, settings: Settings) -> Copies:
     """Searches synthetic images that are copies of training images, in pixels and in features.
 
-    A synthetic image is flagged when in either space it is nearer to a training image than the threshold,
-    the ``memorised_quantile`` of the distances of real test images to training images.
+    A synthetic image is flagged when in either space its relative distance to a training image is below the
+    threshold, the ``memorised_quantile`` of those of real test images.
 
     Args:
         train: what the generator learnt from.
@@ -123,18 +127,19 @@ def copies(train: Observed, test: Observed, synthetic: Observed, most: int, sett
     chance = np.zeros(len(test), bool)
     ranked: list[Pair] = []
     ranked_real: list[Pair] = []
+    k = settings.memorised_neighbours
     for name in ("descriptors", "features"):
         references = getattr(train, name)
-        unseen = memorisation.nearest(getattr(test, name), references)
-        found = memorisation.nearest(getattr(synthetic, name), references)
-        own = memorisation.nearest(references, references, exclude_self=True).distance
-        threshold = memorisation.calibrated_threshold(unseen.distance, settings.memorised_quantile)
+        unseen = memorisation.nearest(getattr(test, name), references, k)
+        found = memorisation.nearest(getattr(synthetic, name), references, k)
+        own = memorisation.nearest(references, references, k, exclude_self=True).distance
+        threshold = memorisation.calibrated_threshold(unseen.relative, settings.memorised_quantile)
         space = {"descriptors": "pixels", "features": "features"}[name]
-        flags = memorisation.flagged(found.distance, threshold)
-        flags_real = memorisation.leave_one_out_flagged(unseen.distance, settings.memorised_quantile)
+        flags = memorisation.flagged(found.relative, threshold)
+        flags_real = memorisation.leave_one_out_flagged(unseen.relative, settings.memorised_quantile)
         marks |= flags
         chance |= flags_real
-        distances[space] = {"synthetic": found.distance, "test": unseen.distance, "threshold": np.array([threshold])}
+        distances[space] = {"synthetic": found.relative, "test": unseen.relative, "threshold": np.array([threshold])}
         spaces[space] = {
             "threshold": threshold,
             "share": _share(flags, settings),
@@ -165,7 +170,7 @@ def _pairs(
     scale = max(threshold, np.finfo(float).tiny)
     return [
         Pair(queries.asked.image_id[i], train.asked.image_id[j], space, float(d), float(d / scale))
-        for i, (d, j) in enumerate(zip(found.distance, found.index, strict=True))
+        for i, (d, j) in enumerate(zip(found.relative, found.index, strict=True))
     ]
 
 

@@ -1,9 +1,10 @@
 """Memorisation: whether synthetic images are copies of training images.
 
-The distance of a synthetic image to its nearest training image says nothing by itself. It is calibrated
-with real images that the generator never saw: how near do *they* come to a training image? A synthetic
-image that is nearer than nearly all of those is flagged. The same rule applied to the real test images
-gives the share that would be flagged without any copying.
+The distance of a synthetic image to its nearest training image says nothing by itself, twice over. A blurred, average
+image is near to every training image and a copy of none: so the distance is taken relative to those of its other
+near training images (Carlini et al., USENIX Security 2023, eq. 1). And how small is small? So it is calibrated
+with real images that the generator never saw: an image that is relatively nearer to one training image than nearly
+all of those is flagged. The same rule applied to the real test images gives the share to expect without copying.
 """
 
 from collections.abc import Iterable
@@ -37,61 +38,74 @@ def pixel_descriptor(images: np.ndarray, side: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Neighbours:
-    """Distance (n) to the nearest reference row and its index (n)."""
+    """Nearest reference rows of n queries.
+
+    Attributes:
+        distance: to the nearest, n.
+        index: of the nearest, n.
+        relative: ``distance`` over the mean distance to the next nearest ones, n, 0-1; 0 for a copy, near 1 for an
+            image that resembles no one reference more than others.
+    """
 
     distance: np.ndarray
     index: np.ndarray
+    relative: np.ndarray
 
 
-def nearest(queries: np.ndarray, references: np.ndarray, exclude_self: bool = False) -> Neighbours:
-    """Nearest row of references (m × d) for each of queries (n × d), by Euclidean distance.
+def nearest(queries: np.ndarray, references: np.ndarray, k: int, exclude_self: bool = False) -> Neighbours:
+    """Nearest rows of references (m × d) for each of queries (n × d), by Euclidean distance.
 
     Memory is bounded by one chunk of distances, whatever n and m.
 
     Args:
         queries: n × d.
         references: m × d.
+        k: number of nearest references behind ``relative``, the nearest among them; at most all of them are taken.
         exclude_self: queries and references are the same rows, and a row is not its own neighbour.
 
     Raises:
-        DataError: there is no reference.
+        DataError: there are fewer than two references to each query.
     """
-    if len(references) < 1 + exclude_self:
-        raise DataError("nearest neighbours need reference images, and there are none")
-    best = np.full(len(queries), np.inf)
+    k = min(k, len(references) - exclude_self)
+    if k < 2:
+        raise DataError(f"nearest neighbours need two training images or more, there are {len(references)}")
+    closest = np.full((len(queries), k), np.inf)
     index = np.zeros(len(queries), int)
     for q in range(0, len(queries), CHUNK):
         rows = slice(q, q + CHUNK)
+        best = closest[rows]
         for r in range(0, len(references), CHUNK):
             distance = pairwise_distance(queries[rows], references[r : r + CHUNK])
             if exclude_self:
                 own = np.arange(len(distance)) + q - r
                 inside = (own >= 0) & (own < distance.shape[1])
                 distance[np.flatnonzero(inside), own[inside]] = np.inf
-            found = distance.argmin(1)
-            value = distance[np.arange(len(distance)), found]
-            better = value < best[rows]
-            best[rows] = np.where(better, value, best[rows])
-            index[rows] = np.where(better, found + r, index[rows])
-    return Neighbours(best, index)
+            index[rows] = np.where(distance.min(1) < best.min(1), distance.argmin(1) + r, index[rows])
+            best = np.partition(np.concatenate([best, distance], axis=1), k - 1, axis=1)[:, :k]
+        closest[rows] = np.sort(best, axis=1)
+    others = closest[:, 1:].mean(1)
+    relative = np.divide(closest[:, 0], others, out=np.zeros(len(queries)), where=others > 0)
+    return Neighbours(closest[:, 0], index, relative)
 
 
-def nearest_of_batches(batches: Iterable[np.ndarray], references: np.ndarray) -> Neighbours:
+def nearest_of_batches(batches: Iterable[np.ndarray], references: np.ndarray, k: int) -> Neighbours:
     """:func:`nearest` for queries that come batch by batch: memory does not grow with their descriptors."""
-    parts = [nearest(batch, references) for batch in batches]
+    parts = [nearest(batch, references, k) for batch in batches]
     if not parts:
-        return Neighbours(np.empty(0), np.empty(0, int))
-    return Neighbours(np.concatenate([p.distance for p in parts]), np.concatenate([p.index for p in parts]))
+        return Neighbours(np.empty(0), np.empty(0, int), np.empty(0))
+    return Neighbours(
+        *(np.concatenate([getattr(p, name) for p in parts]) for name in ("distance", "index", "relative"))
+    )
 
 
 def calibrated_threshold(unseen_to_train: np.ndarray, quantile: float) -> float:
-    """Distance below which only a share ``quantile`` of real, unseen images come to a training image."""
+    """Relative distance below which only a share ``quantile`` of real, unseen images come to a training image."""
     return float(np.quantile(unseen_to_train, quantile))
 
 
-def flagged(distance: np.ndarray, threshold: float) -> np.ndarray:
-    """Which images lie nearer to a training image than the threshold: bool, n."""
-    return distance < threshold
+def flagged(relative: np.ndarray, threshold: float) -> np.ndarray:
+    """Which images lie relatively nearer to a training image than the threshold: bool, n."""
+    return relative < threshold
 
 
 def leave_one_out_flagged(unseen_to_train: np.ndarray, quantile: float) -> np.ndarray:

@@ -32,13 +32,25 @@ def test_planted_copies_are_flagged_and_originals_are_not() -> None:
     train, test, fresh = pictures(0, 300), pictures(1, 200), pictures(2, 100)
     synthetic = np.concatenate([altered_copies(train[:20], 3), fresh])
     references = memorisation.pixel_descriptor(train, SIDE)
-    unseen = memorisation.nearest(memorisation.pixel_descriptor(test, SIDE), references)
-    found = memorisation.nearest(memorisation.pixel_descriptor(synthetic, SIDE), references)
-    threshold = memorisation.calibrated_threshold(unseen.distance, 0.01)
-    marks = memorisation.flagged(found.distance, threshold)
+    unseen = memorisation.nearest(memorisation.pixel_descriptor(test, SIDE), references, 20)
+    found = memorisation.nearest(memorisation.pixel_descriptor(synthetic, SIDE), references, 20)
+    threshold = memorisation.calibrated_threshold(unseen.relative, 0.01)
+    marks = memorisation.flagged(found.relative, threshold)
     assert marks[:20].all()
     assert marks[20:].mean() <= 0.05
     np.testing.assert_array_equal(found.index[:20], np.arange(20))
+
+
+def test_blurred_averages_are_near_to_all_and_copies_of_none() -> None:
+    # An eye is what all eyes share and what is its own; a weak generator draws only what they share.
+    rng = np.random.default_rng(0)
+    train, test = rng.normal(size=(300, 40)), rng.normal(size=(200, 40))
+    averages = 0.2 * rng.normal(size=(100, 40))
+    unseen, found = (memorisation.nearest(x, train, 20) for x in (test, averages))
+    by_distance = memorisation.calibrated_threshold(unseen.distance, 0.01)
+    threshold = memorisation.calibrated_threshold(unseen.relative, 0.01)
+    assert memorisation.flagged(found.distance, by_distance).mean() > 0.9  # why distances are taken relatively
+    assert memorisation.flagged(found.relative, threshold).mean() <= 0.1
 
 
 @pytest.mark.parametrize("quantile", [0.05, 0.2])
@@ -60,19 +72,21 @@ def test_descriptor_of_a_featureless_image_is_zero() -> None:
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(1, 30), st.integers(2, 30), st.integers(0, 1000))
+@given(st.integers(1, 30), st.integers(3, 30), st.integers(0, 1000))
 def test_nearest_equals_brute_force_at_any_chunk(n: int, m: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     queries, references = rng.normal(size=(n, 3)), rng.normal(size=(m, 3))
     distance = np.linalg.norm(queries[:, None] - references[None], axis=2)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(memorisation, "CHUNK", 7)
-        found = memorisation.nearest(queries, references)
-        own = memorisation.nearest(references, references, exclude_self=True)
-        batches = memorisation.nearest_of_batches(np.array_split(queries, 3), references)
+        found = memorisation.nearest(queries, references, 5)
+        own = memorisation.nearest(references, references, 5, exclude_self=True)
+        batches = memorisation.nearest_of_batches(np.array_split(queries, 3), references, 5)
     np.testing.assert_allclose(found.distance, distance.min(1), atol=1e-9)
     np.testing.assert_array_equal(found.index, distance.argmin(1))
     np.testing.assert_array_equal(batches.index, found.index)
+    ordered = np.sort(distance, axis=1)[:, :5]
+    np.testing.assert_allclose(found.relative, ordered[:, 0] / ordered[:, 1:].mean(1), atol=1e-6)
     among = np.linalg.norm(references[:, None] - references[None], axis=2)
     np.fill_diagonal(among, np.inf)
     np.testing.assert_allclose(own.distance, among.min(1), atol=1e-9)
@@ -80,16 +94,16 @@ def test_nearest_equals_brute_force_at_any_chunk(n: int, m: int, seed: int) -> N
 
 
 def test_nearest_needs_references() -> None:
-    with pytest.raises(DataError, match="there are none"):
-        memorisation.nearest(np.zeros((2, 3)), np.zeros((0, 3)))
+    with pytest.raises(DataError, match="two training images or more, there are 1"):
+        memorisation.nearest(np.zeros((2, 3)), np.zeros((1, 3)), 5)
 
 
 def test_copies_are_not_authentic_and_fresh_samples_are_as_often_as_others() -> None:
     rng = np.random.default_rng(0)
     train = rng.normal(size=(800, 2))
-    own = memorisation.nearest(train, train, exclude_self=True).distance
-    copies = memorisation.nearest(train[:50] + 1e-6, train)
-    shares = [memorisation.authentic(memorisation.nearest(rng.normal(size=(800, 2)), train), own) for _ in range(2)]
+    own = memorisation.nearest(train, train, 2, exclude_self=True).distance
+    copies = memorisation.nearest(train[:50] + 1e-6, train, 2)
+    shares = [memorisation.authentic(memorisation.nearest(rng.normal(size=(800, 2)), train, 2), own) for _ in range(2)]
     assert not memorisation.authentic(copies, own).any()
     assert shares[0].mean() == pytest.approx(shares[1].mean(), abs=0.08)
     assert 0.3 < shares[0].mean() < 0.6
