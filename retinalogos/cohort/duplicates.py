@@ -88,6 +88,9 @@ def _pairs_of_band(words: np.ndarray, low: int, high: int, distance: int) -> np.
         if not len(places):
             return np.concatenate(pairs) if pairs else np.empty((0, 2), int)
         one, other = order[places], order[places + step]
+        # A quarter of the bits refutes nearly all of those that share a band by chance.
+        near = np.bitwise_count(words[one, :4] ^ words[other, :4]).sum(1, dtype=np.int64) <= distance
+        one, other = one[near], other[near]
         near = np.bitwise_count(words[one] ^ words[other]).sum(1, dtype=np.int64) <= distance
         pairs.append(np.sort(np.stack([one[near], other[near]], axis=1), axis=1))
 

@@ -15,7 +15,7 @@ _SNAP = 2
 # Paper white, less JPEG ringing; no retina is as bright in blue.
 _WHITE = 250
 # A lit part smaller than this share of the frame is no field of view (a reflex, a label): the whole frame is kept.
-_LEAST_SHARE = 0.1
+_LEAST_SHARE = 0.04
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class Frame:
 
     Attributes:
         left, top, right, bottom: the box around the field.
-        hull: int32 n × 1 × 2, convex outline of the field in a picture of ``hull_side`` (width, height) pixels; None
+        hull: int32 n × 1 × 2, convex outline of the field in a picture of ``extent`` pixels; None
             where the whole frame is lit or no field was found.
-        hull_side: width and height of the picture of the outline.
+        extent: width and height of the picture of the outline, pixels.
         coverage: share of the box's ellipse that is lit, 0-1.
     """
 
@@ -35,7 +35,7 @@ class Frame:
     right: float
     bottom: float
     hull: np.ndarray | None
-    hull_side: tuple[int, int]
+    extent: tuple[float, float]
     coverage: float
 
     def side(self, image: np.ndarray) -> float:
@@ -57,12 +57,14 @@ def find_field(image: np.ndarray) -> Frame:
     by = max(1, round(max(height, width) / _SEARCH_SIDE))
     side = (max(1, width // by), max(1, height // by))
     small = image if by == 1 else cv2.resize(image[: side[1] * by, : side[0] * by], side, interpolation=cv2.INTER_AREA)
+    # The search pixels of the whole frame: the last of them may be a part of one.
+    extent = (width / by, height / by)
     # Not the frame: neither black in all channels, nor white in all, as some exports pad it. A reflex inside the field
     # is white too, and the hull takes it back in.
     black = cv2.inRange(small, (0, 0, 0), (_LEAST_LIGHT,) * 3)
     white = cv2.inRange(small, (_WHITE,) * 3, (255, 255, 255))
     lit = cv2.bitwise_not(cv2.bitwise_or(black, white))
-    whole = Frame(0.0, 0.0, 1.0, 1.0, None, side, float(cv2.countNonZero(lit)) / lit.size)
+    whole = Frame(0.0, 0.0, 1.0, 1.0, None, extent, float(cv2.countNonZero(lit)) / lit.size)
     outlines, _ = cv2.findContours(lit, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     outline = max(outlines, key=cv2.contourArea, default=None)
     if outline is None or cv2.contourArea(outline) < _LEAST_SHARE * lit.size:
@@ -72,9 +74,11 @@ def find_field(image: np.ndarray) -> Frame:
     coverage = min(1.0, cv2.contourArea(outline) / (np.pi / 4 * (w - 1) * (h - 1)))
     hull = cv2.convexHull(outline)
     # An edge this near to the frame's is the frame's, within the finder's precision: nothing is resampled for it.
-    left, top = (0 if edge <= _SNAP else edge for edge in (x, y))
-    right, bottom = (end if edge >= end - _SNAP else edge for edge, end in zip((x + w, y + h), side, strict=True))
-    return Frame(left / side[0], top / side[1], right / side[0], bottom / side[1], hull, side, coverage)
+    left, top = (0.0 if edge <= _SNAP else edge / end for edge, end in zip((x, y), extent, strict=True))
+    right, bottom = (
+        1.0 if edge >= end - _SNAP else edge / end for edge, end in zip((x + w, y + h), extent, strict=True)
+    )
+    return Frame(left, top, right, bottom, hull, extent, coverage)
 
 
 @dataclass(frozen=True)
@@ -143,7 +147,7 @@ def resample(image: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 def _inside(frame: Frame, at: Placement) -> np.ndarray:
-    across, down = frame.hull_side
+    across, down = frame.extent
     scale = np.array(
         [at.width / ((frame.right - frame.left) * across), at.height / ((frame.bottom - frame.top) * down)]
     )

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from retinalogos.cohort.deidentify import pseudonym
 from retinalogos.cohort.duplicates import near_pairs
-from retinalogos.cohort.prepare import Prepared, Rejected, prepare
+from retinalogos.cohort.prepare import Rejected, prepare
 from retinalogos.cohort.readers.record import Record
 from retinalogos.cohort.schema import SCHEMA, SPLITS
 from retinalogos.cohort.shards import SHARD_BYTES, CohortWriter
@@ -104,9 +104,13 @@ def ingest(records: Iterable[Record], folder: Path, name: str, how: Ingestion) -
         pairs, group_of = _duplicates(index, how.near_distance)
         splits = split_rows(index.patients, index.classes, pairs, how.fractions, how.seed)
         with CohortWriter(folder, name, how.shard_bytes) as writer:
-            rows = _spooled(spool)
-            for number, row in enumerate(track(rows, "ingest: write", len(splits), "image")):
-                writer.add(row | {"split": splits[number], "duplicate_group": group_of.get(number)})
+            start = 0
+            for batch in track(_spooled(spool), "ingest: write", unit="batch"):
+                end = start + batch.num_rows
+                groups = pa.array([group_of.get(row) for row in range(start, end)], pa.string())
+                batch = batch.append_column(pa.field("split", pa.string(), nullable=False), pa.array(splits[start:end]))
+                writer.add_batch(batch.append_column("duplicate_group", groups))
+                start = end
     finally:
         spool.unlink(missing_ok=True)
     return Summary(
@@ -124,7 +128,6 @@ def _prepare_all(
 ) -> tuple[_Index, Counter[str], float]:
     index, rejected, quality = _Index(), Counter[str](), 0.0
     seen: Counter[str] = Counter()
-    rows: list[dict[str, Any]] = []
     total = len(records) if isinstance(records, Sized) else None
     with (
         quarantine.open("w", newline="", encoding="utf-8") as handle,
@@ -133,62 +136,93 @@ def _prepare_all(
     ):
         bad = csv.DictWriter(handle, QUARANTINE_COLUMNS, lineterminator="\n")
         bad.writeheader()
-        results = _work(records, how)
-        for number, (record, result) in enumerate(track(results, "ingest: prepare", total, "image"), start=1):
-            patient = patient_pseudonym(record, number, how.key)
-            if isinstance(result, Rejected):
-                rejected[result.reason] += 1
-                bad.writerow(_quarantine_row(record, number, patient, result))
+        for chunk, place in track(_one_by_one(_work(records, how)), "ingest: prepare", total, "image"):
+            if place > 0:
                 continue
-            row = result.row | {"patient_id": patient}
-            content, before = row["image_id"], seen[row["image_id"]]
-            seen[content] += 1
-            if before:
-                # The source holds this picture more than once, perhaps with other labels: a duplicate with its own id.
-                row["image_id"] = hashlib.sha256(f"{content}:{before}".encode()).hexdigest()[:16]
-            row["image"]["path"] = f"{row['image_id']}.jpg"
-            index.image_ids.append(row["image_id"])
-            index.patients.append(patient)
-            index.classes.append(classes_of(record))
-            index.hashes.append(result.hash)
-            quality += row["quality"]
-            rows.append(row)
-            if len(rows) == 4 * _CHUNK:
-                stream.write_batch(pa.RecordBatch.from_pylist(rows, schema=_SPOOL_SCHEMA))
-                rows = []
-        if rows:
-            stream.write_batch(pa.RecordBatch.from_pylist(rows, schema=_SPOOL_SCHEMA))
+            bad.writerows(chunk.bad)
+            rejected.update(row["reason"] for row in chunk.bad)
+            batch = _own_ids(chunk.batch, seen)
+            index.image_ids += batch["image_id"].to_pylist()
+            index.patients += batch["patient_id"].to_pylist()
+            index.classes += chunk.classes
+            index.hashes += chunk.hashes
+            quality += sum(batch["quality"].to_pylist())
+            if batch.num_rows:
+                stream.write_batch(batch)
     return index, rejected, quality
 
 
-def _work(records: Iterable[Record], how: Ingestion) -> Iterator[tuple[Record, Prepared | Rejected]]:
-    """Prepared records in their order; never more than a few chunks per worker in memory."""
-    source = iter(records)
+def _own_ids(batch: pa.RecordBatch, seen: Counter[str]) -> pa.RecordBatch:
+    """Gives a picture that was there before an id of its own: the source holds it twice, perhaps with other labels."""
+    contents = batch["image_id"].to_pylist()
+    before = []
+    for content in contents:
+        before.append(seen[content])
+        seen[content] += 1
+    if not any(before):
+        return batch
+    rows = batch.to_pylist()
+    for row, times in zip(rows, before, strict=True):
+        if times:
+            row["image_id"] = hashlib.sha256(f"{row['image_id']}:{times}".encode()).hexdigest()[:16]
+            row["image"]["path"] = f"{row['image_id']}.jpg"
+    return pa.RecordBatch.from_pylist(rows, schema=_SPOOL_SCHEMA)
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """What a worker makes of a few records: their rows, and of each row what the split and the search need."""
+
+    size: int
+    batch: pa.RecordBatch
+    classes: list[tuple[str, ...]]
+    hashes: list[int]
+    bad: list[dict[str, Any]]
+
+
+def _one_by_one(chunks: Iterator[_Chunk]) -> Iterator[tuple[_Chunk, int]]:
+    """Each chunk once for each of its records, so that progress counts images."""
+    for chunk in chunks:
+        for place in range(chunk.size):
+            yield chunk, place
+
+
+def _work(records: Iterable[Record], how: Ingestion) -> Iterator[_Chunk]:
+    """Prepared chunks in the order of their records; never more than a few per worker in memory."""
+    source = enumerate(records, start=1)
     chunks = iter(lambda: list(itertools.islice(source, _CHUNK)), [])
     if how.workers == 1:
         for chunk in chunks:
-            yield from zip(chunk, _prepare_chunk(chunk, how), strict=True)
+            yield _prepare_chunk(chunk, how)
         return
     context = get_context("forkserver")
-    context.set_forkserver_preload(["retinalogos.cohort.prepare"])
+    context.set_forkserver_preload([__name__])
     with ProcessPoolExecutor(how.workers, mp_context=context) as pool:
-        waiting: deque[tuple[list[Record], Future[list[Prepared | Rejected]]]] = deque()
+        waiting: deque[Future[_Chunk]] = deque()
         try:
             for chunk in chunks:
-                waiting.append((chunk, pool.submit(_prepare_chunk, chunk, how)))
+                waiting.append(pool.submit(_prepare_chunk, chunk, how))
                 if len(waiting) > 3 * how.workers:
-                    done, future = waiting.popleft()
-                    yield from zip(done, future.result(), strict=True)
+                    yield waiting.popleft().result()
             while waiting:
-                done, future = waiting.popleft()
-                yield from zip(done, future.result(), strict=True)
+                yield waiting.popleft().result()
         finally:
-            for _, future in waiting:
+            for future in waiting:
                 future.cancel()
 
 
-def _prepare_chunk(chunk: list[Record], how: Ingestion) -> list[Prepared | Rejected]:
-    return [prepare(record, how.size, how.jpeg_quality) for record in chunk]
+def _prepare_chunk(chunk: list[tuple[int, Record]], how: Ingestion) -> _Chunk:
+    rows, classes, hashes, bad = [], [], [], []
+    for number, record in chunk:
+        patient = patient_pseudonym(record, number, how.key)
+        result = prepare(record, how.size, how.jpeg_quality)
+        if isinstance(result, Rejected):
+            bad.append(_quarantine_row(record, number, patient, result))
+            continue
+        rows.append(result.row | {"patient_id": patient})
+        classes.append(classes_of(record))
+        hashes.append(result.hash)
+    return _Chunk(len(chunk), pa.RecordBatch.from_pylist(rows, schema=_SPOOL_SCHEMA), classes, hashes, bad)
 
 
 def patient_pseudonym(record: Record, number: int, key: bytes) -> str:
@@ -240,7 +274,6 @@ def _duplicates(index: _Index, distance: int) -> tuple[list[tuple[int, int]], di
     return pairs, {row: index.image_ids[groups.find(row)] for row in members}
 
 
-def _spooled(spool: Path) -> Iterator[dict[str, Any]]:
+def _spooled(spool: Path) -> Iterator[pa.RecordBatch]:
     with pa.OSFile(str(spool), "rb") as source, pa.ipc.open_stream(source) as stream:
-        for batch in stream:
-            yield from batch.to_pylist()
+        yield from stream

@@ -52,8 +52,9 @@ def prepare(record: Record, size: int, jpeg_quality: int) -> Prepared | Rejected
     except UnusableImage as error:
         return Rejected(error.reason, error.detail)
     encoded = encode_jpeg(image, jpeg_quality)
+    image_id = hashlib.sha256(image.tobytes()).hexdigest()[:16]
     row: dict[str, Any] = {
-        "image_id": hashlib.sha256(image.tobytes()).hexdigest()[:16],
+        "image_id": image_id,
         "eye": record.eye,
         "age": None if record.age is None else min(record.age, OLDEST_AGE),
         "sex": record.sex,
@@ -70,7 +71,7 @@ def prepare(record: Record, size: int, jpeg_quality: int) -> Prepared | Rejected
         "width": size,
         "height": size,
         "sha256": hashlib.sha256(encoded).hexdigest(),
-        "image": {"bytes": encoded, "path": None},
+        "image": {"bytes": encoded, "path": f"{image_id}.jpg"},
         "truth": record.truth,
     }
     for name, classes in maps.items():

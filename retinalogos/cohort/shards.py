@@ -14,13 +14,26 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from retinalogos.cohort.schema import ARROW_SCHEMA, SCHEMA, SCHEMA_VERSION, TABLE_COLUMNS
+from retinalogos.cohort.schema import ARROW_SCHEMA, PIXEL_COLUMNS, SCHEMA, SCHEMA_VERSION, TABLE_COLUMNS
 from retinalogos.errors import DataError, UsageError
 
 # Shards of 100-500 MB are what the Hugging Face hub and Spark both advise for parquet.
 SHARD_BYTES = 256 * 2**20
 # Rows per row group: what one reader holds in memory at a time (64 images of 512 px are about 10 MB).
 ROW_GROUP_ROWS = 64
+
+
+def _leaves(field: pa.Field) -> list[str]:
+    """Names of the parquet columns that a column of the schema becomes."""
+    if pa.types.is_struct(field.type):
+        return [f"{field.name}.{child.name}" for child in field.type]
+    return [f"{field.name}.list.element"] if pa.types.is_list(field.type) else [field.name]
+
+
+# Encoded pictures cannot be compressed further, and no two are alike: to try it would cost most of the time of writing.
+_WORDS = [leaf for field in SCHEMA for leaf in _leaves(field) if not leaf.endswith(".bytes")]
+_PICTURES = [f"{name}.bytes" for name in PIXEL_COLUMNS]
+_COMPRESSION = {**dict.fromkeys(_WORDS, "zstd"), **dict.fromkeys(_PICTURES, "none")}
 
 
 class CohortWriter:
@@ -33,6 +46,8 @@ class CohortWriter:
     def __init__(self, folder: Path, name: str, shard_bytes: int = SHARD_BYTES):
         self.folder, self.name, self.shard_bytes = Path(folder), name, shard_bytes
         self._rows: list[dict[str, Any]] = []
+        self._batches: list[pa.RecordBatch] = []
+        self._pending = 0
         self._writer: pq.ParquetWriter | None = None
         self._shards: list[Path] = []
         self._written = 0
@@ -53,27 +68,55 @@ class CohortWriter:
         unknown = row.keys() - set(SCHEMA.names)
         if unknown:
             raise DataError(f"row {row.get('image_id')}: columns {sorted(unknown)} are not in the cohort schema")
-        if row["image_id"] in self._ids:
-            raise DataError(f"row {row['image_id']}: this image_id is in the cohort already")
-        self._ids.add(row["image_id"])
-        self._counts[row["split"]] = self._counts.get(row["split"], 0) + 1
-        self._sources.setdefault(row["source"], set()).add(row.get("licence") or "not stated")
+        self._register(row["image_id"], row["split"], row["source"], row.get("licence"))
         self._rows.append(row)
         if len(self._rows) == ROW_GROUP_ROWS:
+            self._pack()
+
+    def add_batch(self, batch: pa.RecordBatch) -> None:
+        """Adds rows as an Arrow batch of the columns of the schema, which spares their way through Python.
+
+        Raises:
+            DataError: an image_id was written before.
+        """
+        columns = (batch[name].to_pylist() for name in ("image_id", "split", "source", "licence"))
+        for image_id, split, source, licence in zip(*columns, strict=True):
+            self._register(image_id, split, source, licence)
+        self._pack()
+        self._append(batch.select(SCHEMA.names).cast(SCHEMA))
+
+    def _register(self, image_id: str, split: str, source: str, licence: str | None) -> None:
+        if image_id in self._ids:
+            raise DataError(f"row {image_id}: this image_id is in the cohort already")
+        self._ids.add(image_id)
+        self._counts[split] = self._counts.get(split, 0) + 1
+        self._sources.setdefault(source, set()).add(licence or "not stated")
+
+    def _pack(self) -> None:
+        if self._rows:
+            rows, self._rows = self._rows, []
+            self._append(pa.RecordBatch.from_pylist(rows, schema=SCHEMA))
+
+    def _append(self, batch: pa.RecordBatch) -> None:
+        self._batches.append(batch.replace_schema_metadata(ARROW_SCHEMA.metadata))
+        self._pending += batch.num_rows
+        if self._pending >= ROW_GROUP_ROWS:
             self._flush()
 
     def _flush(self) -> None:
-        if not self._rows:
+        if not self._batches:
             return
         if self._writer is None:
             path = self.folder / f"shard-{len(self._shards):05d}.parquet"
             self._shards.append(path)
-            self._writer = pq.ParquetWriter(path, ARROW_SCHEMA, compression="zstd")
+            self._writer = pq.ParquetWriter(
+                path, ARROW_SCHEMA, compression=_COMPRESSION, use_dictionary=_WORDS, write_statistics=_WORDS
+            )
             self._written = 0
-        batch = pa.Table.from_pylist(self._rows, schema=ARROW_SCHEMA)
-        self._writer.write_table(batch)
-        self._written += batch.nbytes
-        self._rows = []
+        table = pa.Table.from_batches(self._batches, schema=ARROW_SCHEMA)
+        self._writer.write_table(table)
+        self._written += table.nbytes
+        self._batches, self._pending = [], 0
         if self._written >= self.shard_bytes:
             self._writer.close()
             self._writer = None
@@ -82,6 +125,7 @@ class CohortWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is None:
+            self._pack()
             self._flush()
         if self._writer is not None:
             self._writer.close()
