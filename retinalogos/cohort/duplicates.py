@@ -46,9 +46,9 @@ def _words(hashes: Sequence[int]) -> np.ndarray:
 def near_pairs(hashes: Sequence[int], distance: int) -> list[tuple[int, int]]:
     """All pairs of hashes that differ in at most ``distance`` bits, without comparing all pairs.
 
-    The bits are cut into ``distance`` + 1 bands: two hashes within the distance agree in at least one whole band
-    (pigeonhole), so for each band only hashes that share its value are compared. Memory grows with the number of
-    hashes alone.
+    The bits are cut into bands, half as many as the distance allows differences (and one): two hashes within the
+    distance differ in at most one bit of at least one band (pigeonhole). So for each band, and each bit of it left out,
+    only hashes that agree in the rest are compared. Memory grows with the number of hashes alone.
 
     Args:
         hashes: of :func:`perceptual_hash`.
@@ -60,7 +60,7 @@ def near_pairs(hashes: Sequence[int], distance: int) -> list[tuple[int, int]]:
     if len(hashes) < 2:
         return []
     words = _words(hashes)
-    edges = np.linspace(0, HASH_BITS, distance + 2).round().astype(int)
+    edges = np.linspace(0, HASH_BITS, distance // 2 + 2).round().astype(int)
     found = {
         (int(i), int(j))
         for low, high in pairwise(edges)
@@ -71,24 +71,29 @@ def near_pairs(hashes: Sequence[int], distance: int) -> list[tuple[int, int]]:
 
 def _pairs_of_band(words: np.ndarray, low: int, high: int, distance: int) -> np.ndarray:
     word, shift = divmod(low, 64)
-    value = words[:, word] >> np.uint64(shift)
+    band = words[:, word] >> np.uint64(shift)
     if shift and word + 1 < _WORDS:
-        value = value | (words[:, word + 1] << np.uint64(64 - shift))
+        band = band | (words[:, word + 1] << np.uint64(64 - shift))
     if high - low < 64:
-        value = value & np.uint64((1 << (high - low)) - 1)
-    order = np.argsort(value, kind="stable")
-    value = value[order]
-    # Positions whose neighbour `step` places on has the same value: all pairs of a run, one step at a time.
+        band = band & np.uint64((1 << (high - low)) - 1)
+    keys = (band & ~np.uint64(1 << bit) for bit in range(high - low))
+    return np.concatenate([_pairs_of_key(words, key, distance) for key in keys])
+
+
+def _pairs_of_key(words: np.ndarray, key: np.ndarray, distance: int) -> np.ndarray:
+    order = np.argsort(key)
+    key = key[order]
+    # Positions whose neighbour `step` places on has the same key: all pairs of a run, one step at a time.
     places, step = np.arange(len(order)), 0
-    pairs: list[np.ndarray] = []
+    pairs = [np.empty((0, 2), order.dtype)]
     while True:
         step += 1
         places = places[places + step < len(order)]
-        places = places[value[places] == value[places + step]]
+        places = places[key[places] == key[places + step]]
         if not len(places):
-            return np.concatenate(pairs) if pairs else np.empty((0, 2), int)
+            return np.concatenate(pairs)
         one, other = order[places], order[places + step]
-        # A quarter of the bits refutes nearly all of those that share a band by chance.
+        # A quarter of the bits refutes nearly all of those that share a key by chance.
         near = np.bitwise_count(words[one, :4] ^ words[other, :4]).sum(1, dtype=np.int64) <= distance
         one, other = one[near], other[near]
         near = np.bitwise_count(words[one] ^ words[other]).sum(1, dtype=np.int64) <= distance
