@@ -34,7 +34,7 @@ def _save(figure: Figure, path: Path) -> str:
 def words(arm: str) -> str:
     """Name of an arm as a reader would say it."""
     if arm.startswith(f"{REAL}_plus_"):
-        return f"real + {arm.rpartition('_')[2]} % synthetic"
+        return f"real + {arm.rpartition('_')[2]} % of the synthetic"
     return f"{arm} only"
 
 

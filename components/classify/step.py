@@ -36,9 +36,9 @@ class ClassifyParams(Params):
 
     seed: int
     runs: Annotated[int, Field(ge=2, description="trainings of each arm, with seeds seed, seed + 1, …")]
-    ratios: Annotated[
-        tuple[Annotated[float, Field(gt=0)], ...],
-        Field(min_length=1, description="synthetic images per real image, an arm each"),
+    shares: Annotated[
+        tuple[Annotated[float, Field(gt=0, le=1)], ...],
+        Field(min_length=2, description="shares of the synthetic cohort added to the real images, an arm each"),
     ]
     suspects: Annotated[Suspects, Field(description="what a glaucoma suspect counts as")]
     resamples: Annotated[int, Field(ge=0, description="bootstrap resamples behind each interval")]
@@ -57,7 +57,7 @@ def run(params: ClassifyParams, inputs: Paths, outputs: Paths) -> Metrics:
     if "external" in inputs:
         judged["external"] = experiment.read_sample(Cohort(inputs["external"]), None, size, params.suspects)
     experiment.check_separation({"train": train}, {"validation": validation, **judged}, synthetic)
-    arms, skipped_arms = experiment.plan_arms(len(train), len(synthetic), params.ratios)
+    arms, skipped_arms = experiment.plan_arms(len(train), len(synthetic), params.shares)
     tasks, skipped_tasks = experiment.usable_tasks(train, test)
     seeds = [params.seed + number for number in range(params.runs)]
     runs, skipped = experiment.train_arms(
@@ -69,7 +69,12 @@ def run(params: ClassifyParams, inputs: Paths, outputs: Paths) -> Metrics:
         "tasks": {task: list(TASKS[task]) for task in tasks},
         "seeds": seeds,
         "arms": {
-            arm.name: {"real": arm.real, "synthetic": arm.synthetic, "optimiser_steps": params.grader.steps}
+            arm.name: {
+                "real": arm.real,
+                "synthetic": arm.synthetic,
+                "optimiser_steps": params.grader.steps,
+                "synthetic_per_real": arm.synthetic / arm.real if arm.real else None,
+            }
             for arm in arms
         },
         "images": {name: len(sample) for name, sample in (("validation", validation), *judged.items())},

@@ -129,25 +129,23 @@ def check_separation(training: Mapping[str, Sample], judged: Mapping[str, Sample
                     )
 
 
-def plan_arms(real: int, synthetic: int, ratios: tuple[float, ...]) -> tuple[list[Arm], dict[str, str]]:
+def plan_arms(real: int, synthetic: int, shares: tuple[float, ...]) -> tuple[list[Arm], dict[str, str]]:
     """The arms, and the reason for each that is left out.
 
-    ``real_plus_50`` adds 50 synthetic images to 100 real ones, or all there are. An arm that would be the same as the
-    one before it, because there are no more synthetic images, is left out.
+    ``real_plus_50`` adds half of the synthetic cohort to all real images. Shares of the cohort, not ratios to the real
+    images, so that no arm asks for more images than were drawn; how many images of each kind an arm has is told beside
+    its figures.
     """
-    arms, skipped = [Arm(REAL, real, 0)], {}
-    for ratio in sorted(ratios):
-        name = f"{REAL}_plus_{round(100 * ratio)}"
-        arm = Arm(name, real, min(round(ratio * real), synthetic))
-        if arm.synthetic == arms[-1].synthetic:
-            skipped[name] = f"would be {arms[-1].name} again: the synthetic cohort has {synthetic} images"
-        else:
-            arms.append(arm)
-    if synthetic:
-        arms.append(Arm(SYNTHETIC, 0, synthetic))
-    else:
-        skipped[SYNTHETIC] = "the synthetic cohort has no image"
-    return arms, skipped
+    arms = [Arm(REAL, real, 0)]
+    if not synthetic:
+        missing = "the synthetic cohort has no image"
+        return arms, {name: missing for name in (*(_mixed(share) for share in sorted(shares)), SYNTHETIC)}
+    arms += [Arm(_mixed(share), real, max(1, round(share * synthetic))) for share in sorted(shares)]
+    return [*arms, Arm(SYNTHETIC, 0, synthetic)], {}
+
+
+def _mixed(share: float) -> str:
+    return f"{REAL}_plus_{round(100 * share)}"
 
 
 def usable_tasks(training: Sample, test: Sample) -> tuple[list[str], dict[str, str]]:

@@ -16,6 +16,12 @@ SMALL = "small"
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
+# Bands of the pyramid: structures of about 1-2, 2-4, 4-8 and 8-16 pixels.
+BANDS = 4
+# Moments of each band: mean, root mean square, and the fourth, which a few strong spots dominate.
+MOMENTS = 3
+
+
 class ResidualBlock(nn.Module):
     """Two 3×3 convolutions with group norm and a skip (He et al., CVPR 2016; Wu & He, ECCV 2018).
 
@@ -43,10 +49,14 @@ class ResidualBlock(nn.Module):
 
 
 class SmallBackbone(nn.Module):
-    """A residual network for two CPU cores: stride 4 in the stem, then one block per width.
+    """A residual network for two CPU cores and a thousand images.
 
-    The features are the mean and the maximum over the last map: a single lesion moves the maximum, and the mean
-    tells the load.
+    What distinguishes the grades are small dark and bright spots, and with so few images and steps a network does not
+    find filters for them. So they are given: a Laplacian pyramid (Burt and Adelson, IEEE Trans. Commun. 1983), each
+    band split into what is brighter and what is darker than its surround. Their local means are maps beside the learnt
+    stem, and their moments over the image are features beside the learnt ones, as in a hybrid of scattering transform
+    and network (Oyallon et al., IEEE PAMI 2019). Of the learnt maps the mean
+    tells the load, the maximum a single lesion.
     """
 
     mean, std = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
@@ -55,16 +65,42 @@ class SmallBackbone(nn.Module):
         super().__init__()
         if any(width % 8 for width in widths):
             raise UsageError(f"widths {list(widths)}: every width of the small backbone is a multiple of 8")
-        layers: list[nn.Module] = [nn.Conv2d(3, widths[0], 7, 4, 3), nn.GroupNorm(widths[0] // 8, widths[0]), nn.ReLU()]
+        signed = 2 * 3 * BANDS
+        self.stem = nn.Conv2d(3, widths[0] - widths[0] // 2, 7, 4, 3)
+        self.texture = nn.Conv2d(signed, widths[0] // 2, 1)
+        blocks: list[nn.Module] = [nn.GroupNorm(widths[0] // 8, widths[0]), nn.ReLU()]
         for index, width in enumerate(widths):
-            layers.append(ResidualBlock(widths[max(index - 1, 0)], width, 1 if index == 0 else 2))
-        self.layers = nn.Sequential(*layers)
-        self.dimension = 2 * widths[-1]
+            blocks.append(ResidualBlock(widths[max(index - 1, 0)], width, 1 if index == 0 else 2))
+        self.blocks = nn.Sequential(*blocks)
+        # The moments have a scale of their own, far from that of the learnt features.
+        self.moments_norm = nn.BatchNorm1d(signed * MOMENTS, affine=False)
+        self.dimension = 2 * widths[-1] + signed * MOMENTS
 
     def forward(self, x_bchw: torch.Tensor) -> torch.Tensor:
         """Normalised float32 b×3×h×w to pooled features b×dimension."""
-        maps = self.layers(x_bchw)
-        return torch.cat([maps.mean((2, 3)), maps.amax((2, 3))], 1)
+        stem = self.stem(x_bchw)
+        signed = [part for band in laplacian_bands(x_bchw) for part in (F.relu(band), F.relu(-band))]
+        texture = torch.cat([F.adaptive_avg_pool2d(part, stem.shape[-2:]) for part in signed], 1)
+        moments = torch.cat([moment for part in signed for moment in _moments(part)], 1)
+        # Local means of the bands are small numbers: to the scale of the picture.
+        maps = self.blocks(torch.cat([stem, self.texture(10 * texture)], 1))
+        return torch.cat([maps.mean((2, 3)), maps.amax((2, 3)), self.moments_norm(moments)], 1)
+
+
+def _moments(x_bchw: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """First, second and fourth moment over the image, each b×c in the unit of ``x_bchw``."""
+    squared = x_bchw * x_bchw
+    return x_bchw.mean((2, 3)), squared.mean((2, 3)).sqrt(), (squared * squared).mean((2, 3)).sqrt().sqrt()
+
+
+def laplacian_bands(x_bchw: torch.Tensor) -> list[torch.Tensor]:
+    """Band-pass images b×c×h×w, b×c×h/2×w/2, …: each level minus the next coarser one."""
+    bands = []
+    for _ in range(BANDS):
+        coarser = F.avg_pool2d(x_bchw, 2)
+        bands.append(x_bchw - F.interpolate(coarser, size=x_bchw.shape[-2:], mode="bilinear", align_corners=False))
+        x_bchw = coarser
+    return bands
 
 
 class TransformersBackbone(nn.Module):

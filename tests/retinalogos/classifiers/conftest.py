@@ -10,7 +10,7 @@ def draw_eyes(n: int, seed: int, size: int = 48) -> tuple[np.ndarray, dict[str, 
     """Noisy orange discs: a bright disc on the side of the eye, large in glaucoma, and dark spots by grade 0-2."""
     rng = np.random.default_rng(seed)
     eye, glaucoma, grade = rng.integers(0, 2, n), rng.integers(0, 2, n), rng.integers(0, 3, n)
-    images = rng.normal(0, 12, (n, size, size, 3)) + [150, 90, 50]
+    images = np.array([150, 90, 50]) + rng.normal(0, 12, (n, size, size, 3))
     y, x = np.mgrid[:size, :size] / size
     for image, side, ill, load in zip(images, eye, glaucoma, grade, strict=True):
         away = np.hypot(x - (0.75 if side else 0.25), y - 0.5)

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
+from torch.nn import functional as F
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, ResNetConfig, ViTConfig, ViTImageProcessor
 
 from retinalogos.classifiers.grader import Grader, fit_grader, resize
-from retinalogos.classifiers.network import SmallBackbone
+from retinalogos.classifiers.network import SmallBackbone, laplacian_bands
 from retinalogos.errors import DataError, UsageError
 
 CLASSES = {"dr_grade": 3, "glaucoma": 2, "eye": 2}
@@ -110,11 +111,13 @@ def test_wrong_labels_are_refused(eyes, small_config, change, message):
 
 def test_wrong_settings_are_refused(eyes, small_config):
     images, labels = eyes(4, 0)
-    with pytest.raises(UsageError, match="flip_swaps.eye"):
-        wrong = small_config.model_copy(update={"flip_swaps": {"eye": (0, 0)}})
-        fit_grader(images, labels, CLASSES, wrong, seed=0)
-    with pytest.raises(UsageError, match="multiple of 8"):
-        fit_grader(images, labels, CLASSES, small_config.model_copy(update={"widths": (12,)}), seed=0)
+    for change, message in (
+        ({"flip_swaps": {"eye": (0, 0)}}, r"flip_swaps\.eye"),
+        ({"widths": (12,)}, "multiple of 8"),
+    ):
+        wrong = small_config.model_copy(update=change)
+        with pytest.raises(UsageError, match=message):
+            fit_grader(images, labels, CLASSES, wrong, seed=0)
 
 
 def test_a_grader_comes_back_from_disk_as_it_was(trained, eyes, tmp_path):
@@ -161,7 +164,9 @@ def _tiny(kind: str, folder) -> str:
         )
     torch.manual_seed(0)
     AutoModel.from_config(config).save_pretrained(folder)
-    ViTImageProcessor(size={"height": 32, "width": 32}, image_mean=[0.4] * 3, image_std=[0.2] * 3).save_pretrained(folder)
+    ViTImageProcessor(size={"height": 32, "width": 32}, image_mean=[0.4] * 3, image_std=[0.2] * 3).save_pretrained(
+        folder
+    )
     return str(folder)
 
 
@@ -199,10 +204,22 @@ def test_backbones_that_cannot_be_are_refused(eyes, small_config, tmp_path):
         fit_grader(images, labels, CLASSES, vit, seed=0)
 
 
-def test_the_small_backbone_pools_by_mean_and_maximum():
+def test_bands_of_the_pyramid_sum_to_the_image():
+    x = torch.randn(2, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+    bands = laplacian_bands(x)
+    assert [band.shape[-1] for band in bands] == [48, 24, 12, 6]
+    rebuilt = F.avg_pool2d(x, 2 ** len(bands))
+    for band in reversed(bands):
+        rebuilt = band + F.interpolate(rebuilt, size=band.shape[-2:], mode="bilinear", align_corners=False)
+    assert torch.allclose(rebuilt, x, atol=1e-5)
+
+
+def test_features_see_a_dark_spot_and_not_the_brightness():
     backbone = SmallBackbone((8, 16)).eval()
     with torch.inference_mode():
-        x = torch.randn(2, 3, 32, 32)
-        maps = backbone.layers(x)
-        assert maps.shape == (2, 16, 4, 4)
-        assert torch.allclose(backbone(x), torch.cat([maps.mean((2, 3)), maps.amax((2, 3))], 1))
+        plain = torch.zeros(1, 3, 32, 32)
+        spot = plain.clone()
+        spot[:, :, 10:13, 10:13] = -1
+        moments = [backbone(x)[0, 2 * 16 :] for x in (plain, plain + 0.5, spot)]
+    assert torch.allclose(moments[0], moments[1], atol=1e-5)
+    assert (moments[2] - moments[0]).abs().max() > 0.1
