@@ -306,6 +306,7 @@ def run_component(
         scalars_tracked_by_caller=tracking.adopts_run(),
     )
     for port, artifact in outputs.items():
-        artifact.metadata["content_sha256"] = content_hash(artifact.path)
         if port == METRICS:
             artifact.metadata.update({name: value for name, value in metrics.items() if value is not None})
+        else:
+            artifact.metadata["content_sha256"] = content_hash(artifact.path)

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -85,3 +86,13 @@ def test_links_lead_somewhere(document: Path) -> None:
         if not target.startswith(("http://", "https://", "mailto:")) and not (document.parent / target).exists()
     ]
     assert missing == []
+
+
+def test_make_help_explains_every_target_and_variable() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    said = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    targets = re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)[0].split()
+    for target in targets:
+        assert re.search(rf"^  make {target} +\w", said, re.MULTILINE), target
+    for variable in re.findall(r"^([A-Z]+) *\?=", makefile, re.MULTILINE):
+        assert re.search(rf"^  {variable} +\w", said, re.MULTILINE), variable

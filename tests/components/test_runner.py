@@ -185,7 +185,11 @@ def installed(numbers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_a_component_reads_nulls_and_shows_metrics(installed: Path, numbers: Path) -> None:
     outputs = {port: Artifact(path) for port, path in places(installed).items()}
     run_component(
-        "double", "again", {"factor": 2.0, "note": "null", "fail": False}, {"numbers": Artifact(numbers), "hint": None}, outputs
+        "double",
+        "again",
+        {"factor": 2.0, "note": "null", "fail": False},
+        {"numbers": Artifact(numbers), "hint": None},
+        outputs,
     )
     assert outputs["metrics"].metadata["count"] == 3
     assert "ratio" not in outputs["metrics"].metadata
