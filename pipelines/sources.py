@@ -59,4 +59,6 @@ def _module(name: str) -> Iterator[Path]:
     if name.split(".")[0] != LIBRARY or name == LIBRARY:
         return
     path = ROOT / Path(*name.split("."))
-    yield from (file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file())
+    # An empty __init__.py holds no code, and DVC warns of empty dependencies.
+    files = (path.with_suffix(".py"), path / "__init__.py")
+    yield from (file for file in files if file.is_file() and file.stat().st_size)

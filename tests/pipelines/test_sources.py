@@ -10,14 +10,15 @@ from pipelines import sources
 @pytest.fixture
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for path, text in {
-        "components/draw/step.py": "from retinalogos.pen import line\ndef run():\n    import retinalogos.paper\n",
+        "components/draw/step.py": "from retinalogos.pen import line\ndef run():\n    import retinalogos.paper\n    import retinalogos.empty\n",
         "components/draw/component.py": "import retinalogos.never\n",
         "retinalogos/pen.py": "from retinalogos.inks import mix\nfrom retinalogos.errors import UsageError\n",
+        "retinalogos/empty/__init__.py": "",
         "retinalogos/paper.py": "import numpy\n",
         "retinalogos/never.py": "",
         "retinalogos/errors.py": "",
         "retinalogos/inks/__init__.py": "def mix(name):\n    return import_module(f'retinalogos.inks.{name}')\n",
-        "retinalogos/inks/blue.py": "",
+        "retinalogos/inks/blue.py": "SHADE = 1\n",
         "retinalogos/inks/table.csv": "a,b\n",
     }.items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
