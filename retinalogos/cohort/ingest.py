@@ -196,7 +196,8 @@ def _work(records: Iterable[Record], how: Ingestion) -> Iterator[_Chunk]:
             yield _prepare_chunk(chunk, how)
         return
     context = get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    # Loaded once for all workers; pyarrow imports pandas at its first conversion, where pandas is installed.
+    context.set_forkserver_preload([__name__, "pandas"])
     with ProcessPoolExecutor(how.workers, mp_context=context) as pool:
         waiting: deque[Future[_Chunk]] = deque()
         try:
