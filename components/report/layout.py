@@ -237,15 +237,17 @@ def _arms_table(name: str, path: str, arms: Results, results: Results) -> Filled
 
 
 def arm_words(arm: str) -> str:
-    """What a classifier was trained on: ``real_plus_50`` has 50 synthetic images to 100 real ones."""
+    """What a classifier was trained on: ``real_plus_50`` is all real images and half of the synthetic ones."""
     if arm.startswith("real_plus_"):
-        return f"Real + {arm.removeprefix('real_plus_')} % synthetic"
+        return f"Real + {arm.removeprefix('real_plus_')} % of the synthetic"
     return {"real": "Real only", "synthetic": "Synthetic only"}.get(arm, words(arm))
 
 
 def _mix(arm: str) -> str:
+    if arm == "real_plus_100":
+        return "real and all synthetic images"
     if arm.startswith("real_plus_"):
-        return f"real images and {arm.removeprefix('real_plus_')} % synthetic ones"
+        return f"real images and {arm.removeprefix('real_plus_')} % of the synthetic ones"
     return f"{arm.replace('_', ' ')} images only"
 
 

@@ -344,13 +344,13 @@ def summary(real: Cohort, synthetic: Cohort, verdicts: Sequence[Verdict], helped
         headline = f"All {len(verdicts)} gates passed."
     if set(real.meta["sources"]) == {"phantom"}:
         made += " Real means here: drawn by the digital phantom. No patient was photographed."
-    sentences = [made, *helped]
+    sentences = [made]
     sentences += [f"Failed: {_inline(verdict.title)}: {verdict.shown}, asked for {verdict.rule}." for verdict in failed]
     margins = [(margin, verdict) for verdict in verdicts if verdict.passed and (margin := _margin(verdict)) is not None]
     if margins:
         weakest = min(margins, key=lambda pair: pair[0])[1]
         sentences.append(f"Narrowest pass: {_inline(weakest.title)}: {weakest.shown}, asked for {weakest.rule}.")
-    return {"headline": headline, "summary": sentences}
+    return {"headline": headline, "summary": [*sentences, *helped]}
 
 
 def _inline(text: str) -> str:

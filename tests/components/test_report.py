@@ -100,7 +100,7 @@ ASSESSMENT = {
     "figures": ["realism.png"],
 }
 
-ARMS = {"real": 0.0, "real_plus_50": 0.02, "synthetic": -0.15}
+ARMS = {"real": 0.0, "real_plus_50": 0.02, "real_plus_100": 0.04, "synthetic": -0.15}
 CLASSIFICATION = {
     "tasks": {"dr_grade": ["a", "b"], "glaucoma": ["no", "glaucoma"]},
     "seeds": [0, 1],
@@ -287,7 +287,7 @@ def test_page_says_what_a_reader_must_know(report):
     text = " ".join(Page((report / "index.html").read_text(encoding="utf-8")).text.split())
     for fact in (
         "research use only, not for diagnosis",
-        "All 4 gates passed",
+        "All 5 gates passed",
         "30 synthetic eyes",
         "drawn by the digital phantom",
         "97 %",  # laterality
@@ -296,7 +296,7 @@ def test_page_says_what_a_reader_must_know(report):
         "2 of 3 expectations hold",
         "Agreement",  # rule by which captions were dropped
         "laterality detail",
-        "Real + 50 % synthetic",
+        "Real + 50 % of the synthetic",
         "not clearly different from",
         "worse than one of real images only",
         "assessment",
@@ -333,10 +333,10 @@ def test_same_inputs_give_the_same_bytes(inputs, params, report, tmp_path):
 def test_a_failed_gate_is_said_with_its_number(inputs, params, tmp_path):
     gates = {**params.gates, "grade": params.gates["grade"].model_copy(update={"min": 0.9})}
     metrics = STEP.run(params.model_copy(update={"gates": gates}), inputs, {"report": tmp_path / "report"})
-    assert metrics["gates_passed"] == 3
+    assert metrics["gates_passed"] == 4
     assert metrics["gate.grade"] is False
     text = Page((tmp_path / "report" / "index.html").read_text(encoding="utf-8")).text
-    assert "3 of 4 gates passed: this generator may not be promoted." in text
+    assert "4 of 5 gates passed: this generator may not be promoted." in text
     assert "(weighted kappa): 0.670, asked for at least 0.900" in text
     [verdict] = [v for v in json.loads((tmp_path / "report" / "gates.json").read_text()) if v["name"] == "grade"]
     assert (verdict["passed"], verdict["value"], verdict["limit"]) == (False, pytest.approx(0.67), 0.9)
