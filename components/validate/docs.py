@@ -13,7 +13,6 @@ os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
 
 import great_expectations as gx
 import pandas as pd
-from great_expectations.checkpoint import UpdateDataDocsAction
 from great_expectations.core.run_identifier import RunIdentifier
 from great_expectations.data_context.types.base import ProgressBarsConfig
 from great_expectations.expectations.metadata_types import FailureSeverity
@@ -54,7 +53,7 @@ class Finding:
 
 
 def validate_tables(
-    tables: Iterable[tuple[str, pd.DataFrame]], suites: Mapping[str, gx.ExpectationSuite], folder: Path
+    tables: Iterable[tuple[str, pd.DataFrame]], suites: Mapping[str, gx.ExpectationSuite], folder: Path | None
 ) -> list[Finding]:
     """Validates each table with the suite of its name and writes the Data Docs to ``folder``.
 
@@ -63,60 +62,61 @@ def validate_tables(
     Args:
         tables: (name, rows); one chunk is in memory at a time.
         suites: by table name.
-        folder: of the Data Docs: ``index.html`` and its pages.
+        folder: of the Data Docs, ``index.html`` and its pages; None writes none.
 
     Returns:
         one finding for each expectation, in the order of the suites.
     """
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
-    context.variables.data_docs_sites = {}
-    context.add_data_docs_site(
-        site_name=_SITE,
-        site_config={
-            "class_name": "SiteBuilder",
-            "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
-            "store_backend": {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(folder.resolve())},
-            "show_how_to_buttons": False,  # type: ignore[typeddict-unknown-key]
-        },
-    )
     source = context.data_sources.add_pandas("table")
     for suite in suites.values():
         context.suites.add(suite)
     outcomes: dict[str, list[list[Any]]] = {name: [] for name in suites}
     last: dict[str, pd.DataFrame] = {}
     for name, rows in tables:
-        chunk = len(outcomes[name]) + 1
-        batch = source.add_dataframe_asset(f"{name}_{chunk}").add_batch_definition_whole_dataframe("rows")
+        chunk = f"{name}_{len(outcomes[name]) + 1}"
+        batch = source.add_dataframe_asset(chunk).add_batch_definition_whole_dataframe("rows")
         definition = context.validation_definitions.add(
-            gx.ValidationDefinition(name=f"{name}_{chunk}", data=batch, suite=suites[name])
+            gx.ValidationDefinition(name=chunk, data=batch, suite=suites[name])
         )
+        result_format = {
+            "result_format": "SUMMARY",
+            "partial_unexpected_count": _EXAMPLES,
+            "unexpected_index_column_names": list(_KEYS.get(name, ())),
+        }
         checkpoint = context.checkpoints.add(
-            gx.Checkpoint(
-                name=f"{name}_{chunk}",
-                validation_definitions=[definition],
-                actions=[UpdateDataDocsAction(name="data_docs", site_names=[_SITE])],
-                result_format={
-                    "result_format": "SUMMARY",
-                    "partial_unexpected_count": _EXAMPLES,
-                    "unexpected_index_column_names": list(_KEYS.get(name, ())),
-                },
-            )
+            gx.Checkpoint(name=chunk, validation_definitions=[definition], result_format=result_format)
         )
         outcome = checkpoint.run(
             batch_parameters={"dataframe": rows},
-            run_id=RunIdentifier(run_name=f"chunk-{chunk:04d}", run_time=_TIME),
+            run_id=RunIdentifier(run_name=f"chunk-{len(outcomes[name]) + 1:04d}", run_time=_TIME),
         )
         results = [result for run in outcome.run_results.values() for result in run.results]
         outcomes[name].append(_in_order(suites[name], results))
         last[name] = rows.iloc[:1] if len(rows) == 1 else rows.iloc[:0]
-    make_reproducible(folder)
+    if folder is not None:
+        _build_docs(context, folder)
     return [
         _merge(name, [chunk[index] for chunk in outcomes[name]], last[name])
         for name in suites
         if outcomes[name]
         for index in range(len(outcomes[name][0]))
     ]
+
+
+def _build_docs(context: Any, folder: Path) -> None:
+    """The pages of all results that the context holds."""
+    site = {
+        "class_name": "SiteBuilder",
+        "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
+        "store_backend": {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(folder.resolve())},
+        "show_how_to_buttons": False,
+    }
+    context.variables.data_docs_sites = {}
+    context.add_data_docs_site(site_name=_SITE, site_config=site)
+    context.build_data_docs(site_names=[_SITE])
+    make_reproducible(folder)
 
 
 def _in_order(suite: gx.ExpectationSuite, results: list[Any]) -> list[Any]:

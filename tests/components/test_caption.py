@@ -1,0 +1,108 @@
+"""The step `caption`: every eye, every wording, within the budget, the same bytes each time."""
+
+import json
+
+import pytest
+from captioned_cohort import defaults, write_cohort
+
+from components.caption.step import STEP
+from components.runner import check_params
+from retinalogos.captions.table import read_captions, read_captions_meta
+from retinalogos.cohort.shards import Cohort
+from retinalogos.errors import DataError, UsageError
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    return write_cohort(tmp_path_factory.mktemp("data") / "cohort", n=40)
+
+
+@pytest.fixture(scope="module")
+def passed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("validation")
+    (folder / "verdict.json").write_text(json.dumps({"passed": True}))
+    return folder
+
+
+def run(cohort, validation, out, **changes):
+    params = check_params(STEP, defaults("caption") | changes)
+    metrics = STEP.run(params, {"cohort": cohort, "validation": validation}, {"captions": out})
+    return metrics, read_captions(out).to_pylist()
+
+
+def test_every_eye_gets_every_wording_within_the_budget(cohort, passed, tmp_path):
+    metrics, rows = run(cohort, passed, tmp_path / "captions")
+    wordings = defaults("caption")["wordings"]
+    keys = {(row["image_id"], row["granularity"], row["wording"]) for row in rows}
+    assert keys == {
+        (image_id, granularity, wording)
+        for image_id in Cohort(cohort).table(["image_id"])["image_id"].to_pylist()
+        for granularity, count in wordings.items()
+        for wording in range(count)
+    }
+    assert max(row["tokens"] for row in rows) <= defaults("caption")["token_budget"]
+    assert metrics["captions"] == len(rows) == 40 * sum(wordings.values())
+    assert metrics["images"] == 40
+    assert metrics["dropped"] == 0
+    assert metrics["mean_words_fine"] > metrics["mean_words_coarse"]
+    assert metrics["words_share_coarse"] + metrics["words_share_fine"] == pytest.approx(1)
+    assert metrics["distinct_share"] == len({row["text"] for row in rows}) / len(rows)
+
+
+def test_same_parameters_same_bytes(cohort, passed, tmp_path):
+    first, _ = run(cohort, passed, tmp_path / "a")
+    second, _ = run(cohort, passed, tmp_path / "b")
+    assert first == second
+    for file in (tmp_path / "a").iterdir():
+        assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes()
+
+
+def test_another_seed_another_text(cohort, passed, tmp_path):
+    _, first = run(cohort, passed, tmp_path / "a")
+    _, second = run(cohort, passed, tmp_path / "b", seed=1)
+    assert [row["text"] for row in first] != [row["text"] for row in second]
+
+
+def test_a_wider_budget_says_more(cohort, passed, tmp_path):
+    narrow, _ = run(cohort, passed, tmp_path / "a")
+    wide, _ = run(cohort, passed, tmp_path / "b", token_budget=256)
+    assert wide["mean_words_fine"] > 2 * narrow["mean_words_fine"]
+    assert read_captions_meta(tmp_path / "b")["token_budget"] == 256
+
+
+def test_fine_captions_alone(cohort, passed, tmp_path):
+    metrics, rows = run(cohort, passed, tmp_path / "a", wordings={"coarse": 0, "fine": 1})
+    assert {row["granularity"] for row in rows} == {"fine"}
+    assert "mean_words_coarse" not in metrics
+
+
+@pytest.mark.parametrize("verdict", [None, {"passed": False}])
+def test_a_cohort_that_did_not_pass_is_refused(verdict, cohort, tmp_path):
+    if verdict is not None:
+        (tmp_path / "verdict.json").write_text(json.dumps(verdict))
+    with pytest.raises(DataError, match=r"verdict\.json"):
+        run(cohort, tmp_path, tmp_path / "captions")
+
+
+def test_an_image_that_cannot_be_captioned_is_listed(passed, tmp_path):
+    def spoil(rows):
+        rows[3]["eye"] = "middle"
+
+    cohort = write_cohort(tmp_path / "cohort", spoil, n=20)
+    metrics, rows = run(cohort, passed, tmp_path / "captions")
+    assert metrics["dropped"] == 3
+    assert len({row["image_id"] for row in rows}) == 19
+    assert "middle" in (tmp_path / "captions" / "dropped.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"wordings": {"coarse": 0, "fine": 0}}, "wordings"),
+        ({"token_budget": 2}, "token_budget"),
+        ({"engine": "x"}, "engine"),
+    ],
+)
+def test_wrong_parameters_are_refused_by_name(changes, named):
+    with pytest.raises(UsageError, match=named):
+        check_params(STEP, defaults("caption") | changes)
