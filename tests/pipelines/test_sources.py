@@ -10,7 +10,8 @@ from pipelines import sources
 @pytest.fixture
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for path, text in {
-        "components/draw/step.py": "from retinalogos.pen import line\ndef run():\n    import retinalogos.paper\n    import retinalogos.empty\n",
+        "components/draw/step.py": "from retinalogos.pen import line\n\n\ndef run():\n"
+        "    import retinalogos.paper\n    import retinalogos.empty\n",
         "components/draw/component.py": "import retinalogos.never\n",
         "retinalogos/pen.py": "from retinalogos.inks import mix\nfrom retinalogos.errors import UsageError\n",
         "retinalogos/empty/__init__.py": "",
