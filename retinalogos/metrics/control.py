@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 from scipy.stats import ConstantInputWarning, pearsonr, spearmanr
-from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
+from retinalogos.classifiers import statistics
 from retinalogos.metrics.intervals import Estimate, bootstrap, undefined
 
 
@@ -33,9 +33,7 @@ def quadratic_kappa(asked: np.ndarray, seen: np.ndarray, classes: int) -> float:
 
     nan where only one grade occurs at all, since chance agreement is then complete.
     """
-    if len(np.unique(np.concatenate([asked, seen]))) < 2:
-        return float("nan")
-    return float(cohen_kappa_score(asked, seen, labels=np.arange(classes), weights="quadratic"))
+    return float(statistics.quadratic_kappa(statistics.confusion_matrices(asked, seen, classes))[0])
 
 
 def grade_agreement(
@@ -57,7 +55,7 @@ def auc(asked: np.ndarray, score: np.ndarray, resamples: int, seed: int) -> Esti
     """Area under the ROC curve of the judge's ``score`` for what was asked (bool, n); nan with one class only."""
 
     def area(a: np.ndarray, s: np.ndarray) -> float:
-        return float(roc_auc_score(a, s)) if 0 < a.sum() < len(a) else float("nan")
+        return float(statistics.macro_auc(a.astype(int), np.stack([-s, s], axis=1))[0])
 
     return bootstrap(area, np.asarray(asked, bool), np.asarray(score, float), resamples=resamples, seed=seed)
 

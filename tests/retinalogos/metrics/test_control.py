@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
 from retinalogos.metrics import control
 from retinalogos.metrics.intervals import bootstrap, centred_bootstrap, undefined
@@ -23,6 +24,16 @@ def test_kappa_weighs_by_squared_distance() -> None:
     near = np.where(grades < 4, grades + 1, 3)
     far = (grades + 3) % 5
     assert control.quadratic_kappa(grades, near, 5) > 0.7 > 0.3 > control.quadratic_kappa(grades, far, 5)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 1000))
+def test_kappa_and_auc_equal_scikit_learn(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    asked, seen, score = rng.integers(0, 5, 60), rng.integers(0, 5, 60), rng.normal(size=60).round(1)
+    kappa = cohen_kappa_score(asked, seen, labels=range(5), weights="quadratic")
+    assert control.quadratic_kappa(asked, seen, 5) == pytest.approx(kappa, abs=1e-12)
+    assert control.auc(asked > 2, score, 0, 0).value == pytest.approx(roc_auc_score(asked > 2, score), abs=1e-12)
 
 
 def test_kappa_of_one_grade_is_undefined() -> None:
