@@ -71,6 +71,8 @@ def train(
         records, start = state["records"], state["step"]
         print(f"{what}: going on from step {start} of {config.steps}", flush=True)
 
+    # Views of the model's own tensors, which the optimiser changes in place.
+    weights, averages = list(model.state_dict().values()), list(average.values())
     running, images, clock = torch.zeros((), device=where), 0, time.perf_counter()
     for step in track(range(start, config.steps), what, unit="step"):
         rate = config.learning_rate * schedule(step, config.steps, config.warmup_steps)
@@ -89,8 +91,7 @@ def train(
         optimizer.zero_grad(set_to_none=True)
         decay = min(config.ema_decay, (1 + step) / (10 + step))
         with torch.no_grad():
-            for name, weight in model.state_dict().items():
-                average[name].lerp_(weight, 1 - decay)
+            torch._foreach_lerp_(averages, weights, 1 - decay)
         running += value.detach()
         images += config.batch_size
         done = step + 1
