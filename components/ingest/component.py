@@ -15,6 +15,6 @@ def ingest(
     """Reads a data set or draws the phantom, de-identifies, crops, judges, finds duplicates, splits by patient."""
     from components.runner import run_component
 
-    inputs = {}
+    inputs: dict[str, dsl.Artifact] = {}
     outputs = {"cohort": cohort, "metrics": metrics}
     run_component("ingest", stage, params, inputs, outputs)
