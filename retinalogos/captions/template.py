@@ -549,7 +549,7 @@ def _cup(eye: Description, choice: _Choice) -> Sentence | None:
             f"The optic cup looks {size}, the vertical cup-to-disc ratio being near {ratio}.",
         ),
     )
-    return Sentence("cup", (rich, f"The cup-to-disc ratio is about {ratio}.", f"Cup-to-disc ratio about {ratio}."), 80)
+    return Sentence("cup", (rich, f"The cup-to-disc ratio is about {ratio}.", f"Cup-to-disc ratio about {ratio}."), 89)
 
 
 def _vessels(eye: Description, choice: _Choice) -> Sentence | None:

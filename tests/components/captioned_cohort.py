@@ -1,7 +1,9 @@
 """A cohort of phantom records without pictures, for the steps that read the table alone."""
 
+import copy
 import hashlib
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,9 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+@cache
 def phantom_rows(n: int = 120) -> Rows:
-    """Rows of ``n`` phantom eyes, split by patient."""
+    """Rows of ``n`` phantom eyes, split by patient; drawn once, so copy them before a change."""
     records = sample_records(n, seed=2)
     patients = list(dict.fromkeys(record.patient_id for record in records))
     split = {patient: SPLITS[max(0, i % 5 - 2)] for i, patient in enumerate(patients)}
@@ -43,7 +46,7 @@ def phantom_rows(n: int = 120) -> Rows:
 
 def write_cohort(folder: Path, change: Callable[[Rows], None] | None = None, n: int = 120) -> Path:
     """A cohort folder; ``change`` plants faults in its rows."""
-    rows = phantom_rows(n)
+    rows = copy.deepcopy(phantom_rows(n))
     if change is not None:
         change(rows)
     with CohortWriter(folder, "phantom") as writer:
