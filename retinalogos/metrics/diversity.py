@@ -18,13 +18,14 @@ BATCH = 32  # pairs at a time: bounds memory
 def scale_weights(size: int) -> tuple[float, ...]:
     """Weights of the scales of MS-SSIM that an image of ``size`` pixels has room for, summing to one.
 
-    The coarsest scale must be larger than the window; five scales need more than 160 pixels. Values at
-    different numbers of scales must not be compared.
+    The coarsest scale must be larger than the window, and torchmetrics asks for size // (scales − 1)² to be
+    so as well: five scales need 176 pixels, four 99, three 44. Values at different numbers of scales must not be
+    compared.
 
     Raises:
         UsageError: not even one scale fits.
     """
-    scales = sum(size > (WINDOW - 1) * 2**i for i in range(len(SCALE_WEIGHTS)))
+    scales = sum(min(size // 2**i, size // max(i, 1) ** 2) > WINDOW - 1 for i in range(len(SCALE_WEIGHTS)))
     if scales == 0:
         raise UsageError(f"MS-SSIM needs images of more than {WINDOW - 1} pixels, these have {size}")
     weights = np.array(SCALE_WEIGHTS[:scales])

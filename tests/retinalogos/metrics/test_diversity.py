@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retinalogos.errors import UsageError
@@ -22,11 +22,20 @@ def test_ms_ssim_is_symmetric() -> None:
     np.testing.assert_allclose(diversity.ms_ssim(a, b), diversity.ms_ssim(b, a), atol=1e-5)
 
 
-@pytest.mark.parametrize(("size", "scales"), [(11, 1), (64, 3), (128, 4), (161, 5), (512, 5)])
+@pytest.mark.parametrize(("size", "scales"), [(11, 1), (64, 3), (96, 3), (128, 4), (175, 4), (176, 5), (512, 5)])
 def test_scales_fit_the_image(size: int, scales: int) -> None:
     weights = diversity.scale_weights(size)
     assert len(weights) == scales
     assert sum(weights) == pytest.approx(1)
+    images = noise(0, 1, size)
+    assert diversity.ms_ssim(images, images) == pytest.approx(1, abs=1e-4)
+
+
+@given(st.integers(11, 200))
+@settings(max_examples=20, deadline=None)
+def test_an_image_of_any_size_is_like_itself(size: int) -> None:
+    images = noise(1, 1, size)
+    assert diversity.ms_ssim(images, images) == pytest.approx(1, abs=1e-4)
 
 
 def test_too_small_images_are_refused() -> None:
