@@ -33,7 +33,11 @@ def test_notebook_runs_on_a_fresh_clone(path: Path, tmp_path: Path, monkeypatch:
     monkeypatch.setenv("RETINALOGOS_TRACKING", "off")
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(
-        notebook, timeout=900, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+        notebook,
+        timeout=900,
+        startup_timeout=300,  # a busy machine takes minutes to start a kernel
+        kernel_name="python3",
+        resources={"metadata": {"path": str(tmp_path)}},
     )
     client.execute()
     kinds = {kind for cell in notebook.cells for output in cell.get("outputs", []) for kind in output.get("data", {})}
