@@ -1,22 +1,16 @@
 """Stage 2: drops captions that break a text rule or do not agree with their image, and says which and why."""
 
-import csv
-import json
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import Field
 
 from components.step import Metrics, Params, Paths, Port, Step
 from retinalogos.captions.rules import check
+from retinalogos.captions.table import CaptionWriter, read_captions, read_captions_meta
 from retinalogos.captions.tokens import TokenBudget
 from retinalogos.cohort.schema import TABLE_COLUMNS
 from retinalogos.cohort.shards import Cohort
-from retinalogos.errors import DataError
 from retinalogos.generators.text import TextToFundusPipeline
 from retinalogos.generators.text.agreement import agreement
 from retinalogos.generators.text.latents import Latents
@@ -35,29 +29,26 @@ class PurifyParams(Params):
 
 def run(params: PurifyParams, inputs: Paths, outputs: Paths) -> Metrics:
     """See the module."""
-    captions = pq.read_table(inputs["captions"] / "captions.parquet")
-    meta = json.loads((inputs["captions"] / "captions.json").read_text())
-    rows = captions.to_pylist()
-    dropped = _against_rules(rows, Cohort(inputs["cohort"]), inputs)
+    rows = read_captions(inputs["captions"]).to_pylist()
+    meta = read_captions_meta(inputs["captions"])
+    dropped = _against_rules(rows, Cohort(inputs["cohort"]), TokenBudget(meta["text_encoder"], meta["token_budget"]))
     scores = _agreements(params, rows, inputs)
     least = np.quantile(list(scores.values()), params.agreement_quantile) if scores else float("-inf")
     for number, score in scores.items():
         if score < least and number not in dropped:
             dropped[number] = ("agreement", f"{score:.4f} < {least:.4f}")
-    kept = [number for number in range(len(rows)) if number not in dropped]
-    if not kept:
-        raise DataError(f"{inputs['captions']}: purification drops every caption; look at the rules in dropped.csv")
-    outputs["curated"].mkdir(parents=True)
-    pq.write_table(captions.take(pa.array(kept)), outputs["curated"] / "captions.parquet")
-    curated = {**meta, "captions": len(kept), "dropped": len(dropped)}
-    (outputs["curated"] / "captions.json").write_text(json.dumps(curated, indent=2, sort_keys=True) + "\n")
-    _write_dropped(outputs["curated"] / "dropped.csv", rows, dropped)
+    with CaptionWriter(outputs["curated"], meta["token_budget"], meta["text_encoder"]) as writer:
+        for number, row in enumerate(rows):
+            if number in dropped:
+                writer.drop(row["image_id"], row["granularity"], row["wording"], *dropped[number])
+            else:
+                writer.add(row)
     reasons = [rule for rule, _ in dropped.values()]
     by_rule = {f"dropped_{rule}": reasons.count(rule) for rule in sorted(set(reasons))}
     values = np.array(list(scores.values())) if scores else np.zeros(1)
     return {
         "captions": len(rows),
-        "kept": len(kept),
+        "kept": len(rows) - len(dropped),
         "dropped": len(dropped),
         "agreement_median": float(np.median(values)),
         "agreement_positive_share": float((values > 0).mean()),
@@ -65,11 +56,9 @@ def run(params: PurifyParams, inputs: Paths, outputs: Paths) -> Metrics:
     }
 
 
-def _against_rules(rows: list[dict[str, Any]], cohort: Cohort, inputs: Paths) -> dict[int, tuple[str, str]]:
+def _against_rules(rows: list[dict[str, Any]], cohort: Cohort, budget: TokenBudget) -> dict[int, tuple[str, str]]:
     """Number of a caption → the first rule it breaks and how."""
-    meta = json.loads((inputs["captions"] / "captions.json").read_text())
-    budget = TokenBudget(meta["text_encoder"], meta["token_budget"])
-    records: Mapping[str, dict[str, Any]] = {row["image_id"]: row for row in cohort.table(TABLE_COLUMNS).to_pylist()}
+    records = {row["image_id"]: row for row in cohort.table(TABLE_COLUMNS).to_pylist()}
     dropped: dict[int, tuple[str, str]] = {}
     for number, row in enumerate(track(rows, "purify: rules", unit="caption")):
         violations = check(row["text"], records[row["image_id"]], budget)
@@ -95,15 +84,6 @@ def _agreements(params: PurifyParams, rows: list[dict[str, Any]], inputs: Paths)
         values = agreement(pipeline, latents, batch_images, batch_texts, params.agreement_draws, params.seed)
         scores.update(zip(numbers, values.tolist(), strict=True))
     return scores
-
-
-def _write_dropped(path: Path, rows: list[dict[str, Any]], dropped: dict[int, tuple[str, str]]) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["image_id", "wording", "granularity", "rule", "detail"])
-        for number, (rule, detail) in sorted(dropped.items()):
-            row = rows[number]
-            writer.writerow([row["image_id"], row["wording"], row["granularity"], rule, detail])
 
 
 STEP = Step(
