@@ -139,7 +139,7 @@ def plan_arms(real: int, synthetic: int, shares: tuple[float, ...]) -> tuple[lis
     arms = [Arm(REAL, real, 0)]
     if not synthetic:
         missing = "the synthetic cohort has no image"
-        return arms, {name: missing for name in (*(_mixed(share) for share in sorted(shares)), SYNTHETIC)}
+        return arms, dict.fromkeys((*(_mixed(share) for share in sorted(shares)), SYNTHETIC), missing)
     arms += [Arm(_mixed(share), real, max(1, round(share * synthetic))) for share in sorted(shares)]
     return [*arms, Arm(SYNTHETIC, 0, synthetic)], {}
 

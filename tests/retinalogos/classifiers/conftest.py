@@ -11,7 +11,8 @@ def draw_eyes(n: int, seed: int, size: int = 48) -> tuple[np.ndarray, dict[str, 
     rng = np.random.default_rng(seed)
     eye, glaucoma, grade = rng.integers(0, 2, n), rng.integers(0, 2, n), rng.integers(0, 3, n)
     images = np.array([150, 90, 50]) + rng.normal(0, 12, (n, size, size, 3))
-    y, x = np.mgrid[:size, :size] / size
+    # Pixel centres: a mirrored left eye is exactly a right one.
+    y, x = (np.mgrid[:size, :size] + 0.5) / size
     for image, side, ill, load in zip(images, eye, glaucoma, grade, strict=True):
         away = np.hypot(x - (0.75 if side else 0.25), y - 0.5)
         image[away < (0.16 if ill else 0.07)] += 80

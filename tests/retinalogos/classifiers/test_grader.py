@@ -51,8 +51,7 @@ def test_without_the_swap_mirror_images_hide_the_side(trained, eyes, small_confi
     grader = fit_grader(images, labels, {"eye": 2}, unswapped, seed=0)
     images, _ = eyes(200, 2)
     certainty = [np.abs(g.predict(images)["eye"] - 0.5).mean() for g in (trained, grader)]
-    assert certainty[0] > 0.4
-    assert certainty[1] < 0.35
+    assert certainty[1] < certainty[0] / 2
 
 
 def test_a_rare_class_is_found(eyes, small_config):
@@ -85,15 +84,20 @@ def test_unknown_labels_change_nothing(eyes, small_config):
         fit_grader(images, {**labels, "dr_grade": np.full(40, -1)}, CLASSES, short, seed=0)
 
 
-def test_the_best_state_on_the_validation_images_is_kept(eyes, small_config):
-    # A learning rate that destroys the network in the end would leave chance behind without the choice.
-    images, labels = eyes(120, 0)
-    wild = small_config.model_copy(update={"learning_rate": 1.0, "steps": 24, "validate_every": 1})
-    of_task = {"glaucoma": labels["glaucoma"]}
-    chosen = fit_grader(images, of_task, {"glaucoma": 2}, wild, seed=0, validation=(images, of_task))
-    last = fit_grader(images, of_task, {"glaucoma": 2}, wild, seed=0)
-    score = [roc_auc_score(labels["glaucoma"], g.predict(images)["glaucoma"][:, 1]) for g in (chosen, last)]
-    assert score[0] > score[1]
+def test_the_best_state_on_the_validation_images_is_kept(eyes, small_config, monkeypatch):
+    seen, scores = [], iter([0.2, 0.9, 0.4])
+
+    def score(grader, images, labels):
+        seen.append({name: value.clone() for name, value in grader.network.state_dict().items()})
+        return next(scores)
+
+    monkeypatch.setattr("retinalogos.classifiers.grader._score", score)
+    config = small_config.model_copy(update={"steps": 6, "validate_every": 2})
+    grader = fit_grader(*eyes(40, 0), CLASSES, config, seed=0, validation=eyes(10, 1))
+    kept = grader.network.state_dict()
+    assert len(seen) == 3
+    assert all(torch.equal(value, seen[1][name]) for name, value in kept.items())
+    assert not all(torch.equal(value, seen[2][name]) for name, value in kept.items())
 
 
 @pytest.mark.parametrize(
