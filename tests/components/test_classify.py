@@ -127,7 +127,7 @@ def test_the_report_finds_the_tables(done):
     results = {"classification": report_figures.read_results(folder)}
     name = "classification.test.figures.dr_grade.real_plus_50.qwk"
     assert report_figures.find(results, name).n == results["classification"]["images"]["test"]
-    titles = [table.title for table in layout.comparisons(results["classification"])]
+    titles = [table.title for table in layout.classification(results["classification"])]
     assert any("glaucoma" in title.lower() for title in titles)
 
 
