@@ -285,6 +285,8 @@ def captions(
 
 def _dropped(path: Path) -> dict[str, list[dict[str, str]]]:
     rules: dict[str, list[dict[str, str]]] = {}
+    if not path.exists():  # nothing was dropped
+        return rules
     with path.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             rules.setdefault(row["rule"], []).append(row)
