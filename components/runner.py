@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import importlib
 import json
+import logging
 import math
 import resource
 import shutil
@@ -297,6 +298,8 @@ def run_component(
         inputs: artifact by port; ``None`` where an optional one is not connected.
         outputs: artifact by port, ``metrics`` among them.
     """
+    # Kubeflow's executor lets every library's notes through: great_expectations alone would write hundreds of lines.
+    logging.getLogger().setLevel(logging.WARNING)
     metrics = run_step(
         step,
         from_kubeflow(params),
