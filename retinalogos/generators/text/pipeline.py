@@ -71,6 +71,12 @@ class TextToFundusPipeline(DiffusionPipeline):
             part.eval().requires_grad_(False)
         return pipeline
 
+    def save_pretrained(self, save_directory: str | Path, **options: Any) -> None:
+        """Writes a diffusers-layout folder, without the places on this machine that its parts were loaded from."""
+        for part in (self, self.backbone, self.autoencoder, self.conditioning):
+            part.register_to_config(_name_or_path="")
+        super().save_pretrained(save_directory, **options)
+
     @property
     def text_encoder(self) -> TextEncoder:
         """The frozen text encoder, loaded at first use."""

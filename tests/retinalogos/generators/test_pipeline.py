@@ -87,6 +87,13 @@ def test_conditioning_makes_left_and_right_as_different_as_anything():
     assert float(pooled.std()) == pytest.approx(1, abs=0.15)
 
 
+def test_a_saved_folder_does_not_tell_where_it_was_loaded_from(tmp_path):
+    tiny_pipeline().save_pretrained(tmp_path / "first")
+    TextToFundusPipeline.from_pretrained(tmp_path / "first").save_pretrained(tmp_path / "second")
+    for file in (tmp_path / "second").rglob("*.json"):
+        assert str(tmp_path) not in file.read_text()
+
+
 def test_gemma_is_loaded_by_the_same_call(tmp_path):
     torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(resolve_text_encoder("minilm"))
