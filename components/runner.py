@@ -249,7 +249,8 @@ def run_step(
     """
     step = load_step(step) if isinstance(step, str) else step
     stage = stage or step.name
-    given = {port: Path(path) for port, path in inputs.items()}
+    # In the order of the step: callers name ports in any order, and no result may depend on theirs.
+    given = {port: Path(inputs[port]) for port in sorted(inputs, key=[*step.inputs, *inputs].index)}
     wanted = {METRICS: ROOT / "metrics" / f"{stage}.json", **{port: Path(path) for port, path in outputs.items()}}
     checked = check_params(step, params, stage)
     _check_ports(step, given, wanted)

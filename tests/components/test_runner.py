@@ -1,5 +1,6 @@
 """The runner: parameters, ports, whole outputs, manifest, content hashes; and the command line on top of it."""
 
+import dataclasses
 import json
 import os
 import sys
@@ -75,6 +76,18 @@ def test_a_run_writes_outputs_manifest_and_metrics(numbers: Path, tmp_path: Path
     assert str(tmp_path) not in json.dumps(manifest)
     assert "double: done in" in capsys.readouterr().err
     assert not list(tmp_path.rglob(".*")), "temporary files are left"
+
+
+def test_a_step_gets_its_inputs_in_its_own_order(numbers: Path, tmp_path: Path) -> None:
+    seen = []
+
+    def remember(params, inputs, outputs):
+        seen.append(list(inputs))
+        return _double(params, inputs, outputs)
+
+    step = dataclasses.replace(DOUBLE, run=remember)
+    run_step(step, GOOD, {"hint": numbers, "numbers": numbers}, places(tmp_path))
+    assert seen == [["numbers", "hint"]]
 
 
 def test_a_failure_leaves_the_old_output_and_keeps_the_new_for_a_look(numbers: Path, tmp_path: Path) -> None:
