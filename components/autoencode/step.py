@@ -39,7 +39,7 @@ def run(params: AutoencodeParams, inputs: Paths, outputs: Paths) -> Metrics:
     metrics: dict[str, float] = {}
     if params.engine == "patch":
         model, metrics["variance_kept"] = PatchAutoencoder.fit(
-            _batches(cohort), params.patch, params.components, params.whitening
+            lambda: _batches(cohort), params.patch, params.components, params.whitening
         )
     else:
         model = load_autoencoder_model(params.name)

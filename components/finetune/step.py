@@ -8,7 +8,7 @@ from components.step import Metrics, Params, Paths, Port, Step
 from retinalogos.errors import UsageError
 from retinalogos.generators.text import TextToFundusPipeline
 from retinalogos.generators.text.latents import Latents
-from retinalogos.generators.text.stages import FlowConfig, SamplingConfig, train_stage
+from retinalogos.generators.text.stages import FlowConfig, SamplingConfig, new_prior, train_stage
 from retinalogos.training.configuration import TrainingConfig
 
 
@@ -37,6 +37,8 @@ def run(params: FinetuneParams, inputs: Paths, outputs: Paths) -> Metrics:
     return train_stage(
         pretrained.backbone,
         pretrained.conditioning,
+        # Of these latents: at another resolution a patch holds other detail.
+        pretrained.prior and new_prior(latents, pretrained.conditioning, pretrained.prior.config.components),
         latents,
         inputs["pretrained"] / "autoencoder",
         flow=params.flow,

@@ -12,6 +12,7 @@ from retinalogos.generators.text.stages import (
     SamplingConfig,
     new_backbone,
     new_conditioning,
+    new_prior,
     train_stage,
 )
 from retinalogos.training.configuration import TrainingConfig
@@ -25,6 +26,9 @@ class PretrainParams(Params, TrainingConfig):
     standardise_text: bool = Field(
         description="fit the scale of text features; false for weights pre-trained on raw ones"
     )
+    prior_components: int = Field(
+        ge=0, description="principal components of the latents' prior; 0: none, for weights pre-trained without"
+    )
     flow: FlowConfig
     sampling: SamplingConfig
     prompts: list[str] = Field(description="drawn as training goes")
@@ -36,9 +40,11 @@ class PretrainParams(Params, TrainingConfig):
 def run(params: PretrainParams, inputs: Paths, outputs: Paths) -> Metrics:
     """See the module."""
     latents = Latents(inputs["latents"])
+    conditioning = new_conditioning(latents, params.standardise_text)
     return train_stage(
-        new_backbone(params.backbone, latents, params.seed),
-        new_conditioning(latents, params.standardise_text),
+        new_backbone(params.backbone, latents, params.seed, prior=params.prior_components > 0),
+        conditioning,
+        new_prior(latents, conditioning, params.prior_components) if params.prior_components else None,
         latents,
         inputs["autoencoder"],
         flow=params.flow,

@@ -215,10 +215,10 @@ def training(name: str, log: Path, samples: int, width: int) -> dict[str, Any]:
         return [(row["step"], row[key]) for row in records if row.get(key) is not None]
 
     losses = {"training": curve("loss"), "validation": curve("validation_loss")}
-    drawn = [charts.line_chart(losses, "step", "loss")]
-    for key in ("images_per_second", "gradient_norm"):
-        drawn.append(charts.line_chart({words(key): curve(key)}, "step", words(key)))
-    names = ("loss", "images per second", "gradient norm")
+    drawn = {
+        "loss": charts.line_chart(losses, "step", "loss"),
+        "gradient norm": charts.line_chart({"gradient norm": curve("gradient_norm")}, "step", "gradient norm"),
+    }
     prompts = log / "prompts.json"
     samples_drawn = []
     for path in spread(sorted((log / "samples").glob("*.png")), samples):
@@ -228,7 +228,7 @@ def training(name: str, log: Path, samples: int, width: int) -> dict[str, Any]:
         samples_drawn.append({"step": step, "uri": jpeg_uri(strip, width), "width": min(width, 2 * strip.shape[1])})
     return {
         "name": name,
-        "charts": [{"name": label, "svg": chart} for label, chart in zip(names, drawn, strict=True) if chart],
+        "charts": [{"name": label, "svg": chart} for label, chart in drawn.items() if chart],
         "samples": samples_drawn,
         "prompts": json.loads(prompts.read_text(encoding="utf-8")) if prompts.is_file() else [],
     }

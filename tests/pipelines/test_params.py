@@ -74,7 +74,7 @@ def test_fingerprint_sees_names_sizes_and_tables(data: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("choices", "message"),
     [
-        ({"preset": "huge"}, "no preset is called 'huge'; the presets are gpu, laptop, paper, smoke"),
+        ({"preset": "huge"}, "no preset is called 'huge'; the presets are evening, gpu, laptop, paper, smoke"),
         ({"cohort": "nosuch", "data": "."}, "no reader is called 'nosuch'; the readers are "),
         ({"cohort": "odir5k"}, "needs the folder of its data"),
         ({"cohort": "odir5k", "data": "nowhere"}, "nowhere is not a folder"),
@@ -159,4 +159,4 @@ def test_compile_refuses_an_image_by_tag(tmp_path: Path, monkeypatch, capsys, im
 
 
 def test_presets_are_found() -> None:
-    assert params.presets() == ["gpu", "laptop", "paper", "smoke"]
+    assert params.presets() == ["evening", "gpu", "laptop", "paper", "smoke"]

@@ -15,6 +15,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from retinalogos.errors import UsageError
+from retinalogos.generators.text.prior import LatentPrior
 
 BackboneName = Literal["next_dit", "unet"]
 
@@ -25,7 +26,7 @@ _ROTARY_POSITIONS = 384
 
 
 def build_backbone(
-    name: BackboneName, latent_channels: int, text_dim: int, size: int, config: dict[str, Any]
+    name: BackboneName, latent_channels: int, text_dim: int, size: int, config: dict[str, Any], prior: bool = False
 ) -> ModelMixin:
     """A new backbone with seeded random weights (seed torch before the call).
 
@@ -35,29 +36,35 @@ def build_backbone(
         text_dim: width of a token's features.
         size: width of the latents; only recorded, both networks run at other sizes.
         config: further arguments of the class, e.g. ``hidden_size`` or ``block_out_channels``.
+        prior: whether it sees a :class:`LatentPrior`'s estimate beside the latents.
 
     Raises:
         UsageError: an unknown name or an argument the class does not have.
     """
-    shared = {"sample_size": size, "in_channels": latent_channels, "cross_attention_dim": text_dim}
+    shared = {"sample_size": size, "in_channels": latent_channels * (1 + prior), "cross_attention_dim": text_dim}
     try:
         if name == "next_dit":
             return _start_at_zero(LuminaNextDiT2DModel(**shared, learn_sigma=False, **config))
         if name == "unet":
             # The pooled caption joins the time embedding, as it does in Next-DiT.
             pooled = {"class_embed_type": "projection", "projection_class_embeddings_input_dim": text_dim}
-            return UNet2DConditionModel(**shared, out_channels=latent_channels, **pooled, **config)
+            return _start_at_zero(UNet2DConditionModel(**shared, out_channels=latent_channels, **pooled, **config))
     except (TypeError, ValueError, AssertionError) as error:
         raise UsageError(f"backbone {name} refuses its configuration {config}: {error}") from None
     raise UsageError(f"unknown backbone {name!r}: choose next_dit or unet")
 
 
-def _start_at_zero(model: LuminaNextDiT2DModel) -> LuminaNextDiT2DModel:
-    """Zero-initialises the modulation, the caption embedding and the output, as the paper's released code does.
+def _start_at_zero(model: ModelMixin) -> ModelMixin:
+    """Zero-initialises the output, so that training starts from the prior alone.
 
-    diffusers leaves them at PyTorch's default (and the pad token uninitialised), since it only loads trained weights.
+    In Next-DiT also the modulation and the caption embedding, as the paper's released code does: diffusers leaves them
+    at PyTorch's default (and the pad token uninitialised), since it only loads trained weights.
     """
     with torch.no_grad():
+        if isinstance(model, UNet2DConditionModel):
+            nn.init.zeros_(model.conv_out.weight)
+            nn.init.zeros_(model.conv_out.bias)
+            return model
         model.pad_token.zero_()
         zeros = [model.time_caption_embed.caption_embedder[1], model.norm_out.linear_1, model.norm_out.linear_2]
         for linear in [*zeros, *(layer.norm1.linear for layer in model.layers)]:
@@ -91,18 +98,30 @@ def _rotary(head_dim: int, linear_factor: float, ntk_factor: float) -> Tensor:
 
 
 def velocity(
-    backbone: nn.Module, x_bchw: Tensor, t_b: Tensor, text_bnd: Tensor, mask_bn: Tensor, pooled_bd: Tensor
+    backbone: nn.Module,
+    prior: LatentPrior | None,
+    x_bchw: Tensor,
+    t_b: Tensor,
+    text_bnd: Tensor,
+    mask_bn: Tensor,
+    pooled_bd: Tensor,
 ) -> Tensor:
     """Predicted velocity (data − noise), B×C×H×W.
 
     Args:
         backbone: a network of :func:`build_backbone` or :func:`load_backbone`.
+        prior: what the network's input and output are relative to; ``None``: it predicts the velocity itself.
         x_bchw: latents on the path.
         t_b: time in [0, 1], 1 is data.
         text_bnd: token features.
         mask_bn: 1 where there is a token.
         pooled_bd: one vector per caption; Next-DiT pools the tokens itself and does not use it.
     """
+    if prior is not None:
+        with torch.autocast(x_bchw.device.type, enabled=False):
+            seen, known, spread = prior(x_bchw.float(), t_b, pooled_bd.float())
+        remainder = velocity(backbone, None, seen, t_b, text_bnd, mask_bn, pooled_bd)[:, : x_bchw.shape[1]]
+        return known + spread * remainder.float()
     if isinstance(backbone, LuminaNextDiT2DModel):
         out = backbone(
             x_bchw,

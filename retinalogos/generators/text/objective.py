@@ -11,6 +11,7 @@ from retinalogos.generators.text.backbones import velocity
 from retinalogos.generators.text.conditioning import TextConditioning
 from retinalogos.generators.text.flow import TimestepLaw, interpolate, sample_timesteps, target_velocity
 from retinalogos.generators.text.latents import Latents, epoch_order
+from retinalogos.generators.text.prior import LatentPrior
 
 # The validation loss is a mean over this many images at fixed times and noise, so that curves compare.
 _VALIDATION_IMAGES = 64
@@ -23,6 +24,7 @@ class FlowMatching:
     Args:
         latents: the encoded cohort; the split ``train`` is learned, ``validation`` only measured.
         conditioning: scale of the text features.
+        prior: of the latents, see :func:`velocity`.
         batch_size: images of a step.
         seed: of the data order, the noise, the times and the captions chosen.
         law: of the training times, see :func:`sample_timesteps`.
@@ -36,6 +38,7 @@ class FlowMatching:
 
     latents: Latents
     conditioning: TextConditioning
+    prior: LatentPrior | None
     batch_size: int
     seed: int
     law: TimestepLaw
@@ -66,7 +69,8 @@ class FlowMatching:
         noise = torch.randn(data.shape, generator=draw)
         t = sample_timesteps(len(images), self.law, self.shift, draw)
         x = interpolate(data, noise, t).to(where)
-        predicted = velocity(model, x, t.to(where), text, mask.to(where), pooled)
+        prior = self.prior.to(where) if self.prior is not None else None
+        predicted = velocity(model, prior, x, t.to(where), text, mask.to(where), pooled)
         return (predicted.float() - target_velocity(data, noise).to(where)).square().mean()
 
     def _images(self, step: int) -> list[int]:

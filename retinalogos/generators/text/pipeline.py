@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from retinalogos.generators.text.autoencoder import as_autoencoder, to_uint8
 from retinalogos.generators.text.backbones import velocity
 from retinalogos.generators.text.conditioning import TextConditioning, TextEncoder, load_text_encoder
 from retinalogos.generators.text.flow import guided, solve
+from retinalogos.generators.text.prior import LatentPrior
 from retinalogos.progress import track
 
 
@@ -27,6 +28,7 @@ class TextToFundusPipeline(DiffusionPipeline):
         backbone: the velocity network.
         autoencoder: :class:`PatchAutoencoder` or ``AutoencoderKL``.
         conditioning: scale of the text features.
+        prior: of the latents; ``None`` for a network that predicts the velocity itself, as published ones do.
         text_encoder_name: see :func:`load_text_encoder`.
         text_layer: hidden state of the text encoder that is used.
         token_budget: most tokens of a prompt.
@@ -36,11 +38,15 @@ class TextToFundusPipeline(DiffusionPipeline):
         time_shift: of the sampling grid.
     """
 
+    # For diffusers: a folder without it is whole.
+    _optional_components: ClassVar[list[str]] = ["prior"]
+
     def __init__(
         self,
         backbone: ModelMixin,
         autoencoder: ModelMixin,
         conditioning: TextConditioning,
+        prior: LatentPrior | None,
         # diffusers reads from model_index.json only arguments that have a default; saved folders hold them all.
         text_encoder_name: str = "minilm",
         text_layer: int = -1,
@@ -51,7 +57,7 @@ class TextToFundusPipeline(DiffusionPipeline):
         time_shift: float = 1.0,
     ):
         super().__init__()
-        self.register_modules(backbone=backbone, autoencoder=autoencoder, conditioning=conditioning)
+        self.register_modules(backbone=backbone, autoencoder=autoencoder, conditioning=conditioning, prior=prior)
         self.register_to_config(
             text_encoder_name=text_encoder_name,
             text_layer=text_layer,
@@ -67,15 +73,19 @@ class TextToFundusPipeline(DiffusionPipeline):
     def from_pretrained(cls, folder: str | Path, **options: Any) -> "TextToFundusPipeline":
         """Loads a folder written by ``save_pretrained``; in evaluation mode."""
         pipeline = super().from_pretrained(str(folder), **options)
-        for part in (pipeline.backbone, pipeline.autoencoder, pipeline.conditioning):
+        for part in pipeline.parts():
             part.eval().requires_grad_(False)
         return pipeline
 
     def save_pretrained(self, save_directory: str | Path, **options: Any) -> None:
         """Writes a diffusers-layout folder, without the places on this machine that its parts were loaded from."""
-        for part in (self, self.backbone, self.autoencoder, self.conditioning):
+        for part in (self, *self.parts()):
             part.register_to_config(_name_or_path="")
         super().save_pretrained(save_directory, **options)
+
+    def parts(self) -> list[ModelMixin]:
+        """The models that it is made of."""
+        return [part for part in self.components.values() if part is not None]
 
     @property
     def text_encoder(self) -> TextEncoder:
@@ -139,17 +149,22 @@ class TextToFundusPipeline(DiffusionPipeline):
         text, mask = text.to(self.device), mask.to(self.device)
         tokens, pooled = self.conditioning(text, mask)
         n = len(prompts)
-        noise = starting_noise(seeds, self.backbone.config.in_channels, size // self._downscale).to(self.device)
+        noise = starting_noise(seeds, self._latent_channels, size // self._downscale).to(self.device)
         empty = [part[n:].expand(n, *part.shape[1:]) for part in (tokens, mask, pooled)]
         both = [torch.cat([part[:n], nothing]) for part, nothing in zip((tokens, mask, pooled), empty, strict=True)]
 
         def field(x: Tensor, t: Tensor) -> Tensor:
             if guidance == 1:
-                return velocity(self.backbone, x, t, tokens[:n], mask[:n], pooled[:n])
-            conditional, unconditional = velocity(self.backbone, torch.cat([x, x]), torch.cat([t, t]), *both).chunk(2)
+                return velocity(self.backbone, self.prior, x, t, tokens[:n], mask[:n], pooled[:n])
+            twice = velocity(self.backbone, self.prior, torch.cat([x, x]), torch.cat([t, t]), *both)
+            conditional, unconditional = twice.chunk(2)
             return guided(conditional, unconditional, guidance)
 
         return to_uint8(as_autoencoder(self.autoencoder).decode(solve(field, noise, steps, self.config.time_shift)))
+
+    @property
+    def _latent_channels(self) -> int:
+        return as_autoencoder(self.autoencoder).latent_channels
 
     @property
     def _downscale(self) -> int:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +12,7 @@ import torch
 from diffusers.models.modeling_utils import ModelMixin
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
-from torch import nn
+from torch import Tensor, nn
 
 from retinalogos.generators.text.autoencoder import load_autoencoder_model
 from retinalogos.generators.text.backbones import build_backbone, load_backbone
@@ -20,6 +21,7 @@ from retinalogos.generators.text.flow import TimestepLaw
 from retinalogos.generators.text.latents import Latents
 from retinalogos.generators.text.objective import FlowMatching
 from retinalogos.generators.text.pipeline import TextToFundusPipeline
+from retinalogos.generators.text.prior import MOST_IMAGES, LatentPrior
 from retinalogos.training.configuration import TrainingConfig, device
 from retinalogos.training.loop import train
 
@@ -59,14 +61,14 @@ class BackboneConfig(BaseModel):
     unet: dict[str, Any] = Field(description="arguments of UNet2DConditionModel")
 
 
-def new_backbone(config: BackboneConfig, latents: Latents, seed: int) -> ModelMixin:
-    """The backbone at the start of stage 1."""
+def new_backbone(config: BackboneConfig, latents: Latents, seed: int, prior: bool) -> ModelMixin:
+    """The backbone at the start of stage 1; ``prior``: it will be given a :class:`LatentPrior`'s estimate."""
     if config.pretrained:
         return load_backbone(config.pretrained, _subfolder(config.pretrained))
     torch.manual_seed(seed)
     meta = latents.meta
     arguments = config.next_dit if config.name == "next_dit" else config.unet
-    return build_backbone(config.name, meta["channels"], meta["text_dim"], meta["latent_size"], arguments)
+    return build_backbone(config.name, meta["channels"], meta["text_dim"], meta["latent_size"], arguments, prior)
 
 
 def _subfolder(name: str) -> str | None:
@@ -86,9 +88,28 @@ def new_conditioning(latents: Latents, standardise: bool) -> TextConditioning:
     return TextConditioning.fit([latents.tokens(i) for i in texts[::stride]])
 
 
+def new_prior(latents: Latents, conditioning: TextConditioning, components: int) -> LatentPrior:
+    """The prior of the training split's latents, given the first coarse and the first fine caption of each."""
+    rows = latents.rows("train")
+    rows = rows[:: math.ceil(len(rows) / MOST_IMAGES)]
+
+    def pooled(text: int) -> Tensor:
+        pooled_bd: Tensor = conditioning(*latents.batch_tokens([text]))[1]
+        return pooled_bd[0]
+
+    captions = [[pooled(latents.captions(row, kind)[0]) for row in rows] for kind in ("coarse", "fine")]
+    return LatentPrior.fit(
+        [latents.latent(row) for row in rows],
+        torch.stack([torch.stack(of_kind) for of_kind in captions]),
+        pooled(int(latents.meta["empty_text"])),
+        components,
+    )
+
+
 def train_stage(
     backbone: ModelMixin,
     conditioning: TextConditioning,
+    prior: LatentPrior | None,
     latents: Latents,
     autoencoder: Path,
     *,
@@ -107,11 +128,13 @@ def train_stage(
     Checkpoints lie in ``checkpoints/<hash of all settings and of the data>``: a killed stage that is started again
     with the same settings goes on; with others it starts anew. They are removed when the stage has ended well.
     """
-    settings = [flow.model_dump(), training.model_dump(), seed, latents.meta, what, dict(backbone.config)]
+    parts = [dict(backbone.config), prior and dict(prior.config)]
+    settings = [flow.model_dump(), training.model_dump(), seed, latents.meta, what, parts]
     key = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
     objective = FlowMatching(
         latents,
         conditioning,
+        prior,
         training.batch_size,
         seed,
         flow.timestep_law,
@@ -123,6 +146,7 @@ def train_stage(
         backbone,
         load_autoencoder_model(autoencoder),
         conditioning,
+        prior,
         text_encoder_name=latents.meta["text_encoder"],
         text_layer=latents.meta["text_layer"],
         token_budget=latents.meta["token_budget"],

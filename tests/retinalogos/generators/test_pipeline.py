@@ -13,17 +13,19 @@ from retinalogos.generators.text.autoencoder import PatchAutoencoder
 from retinalogos.generators.text.backbones import build_backbone
 from retinalogos.generators.text.conditioning import TextConditioning, load_text_encoder
 from retinalogos.generators.text.pipeline import generator_hash, starting_noise
+from retinalogos.generators.text.prior import LatentPrior
 
 
-def tiny_pipeline(dim=384, **options):
+def tiny_pipeline(dim=384, prior=True, **options):
     torch.manual_seed(0)
     config = {"patch_size": 2, "hidden_size": 32, "num_layers": 2, "num_attention_heads": 4, "num_kv_heads": 2}
-    backbone = build_backbone("next_dit", 4, dim, 4, config | {"multiple_of": 8}).eval()
+    backbone = build_backbone("next_dit", 4, dim, 4, config | {"multiple_of": 8}, prior).eval()
     with torch.no_grad():
         for weight in backbone.parameters():
             weight.add_(torch.randn_like(weight) * 0.1)
     options = {"token_budget": 16, "size": 32, "steps": 4} | options
-    return TextToFundusPipeline(backbone, PatchAutoencoder(8, 4, 1.0), TextConditioning(dim), **options)
+    known = LatentPrior(4, 4, 2, dim) if prior else None
+    return TextToFundusPipeline(backbone, PatchAutoencoder(8, 4, 1.0), TextConditioning(dim), known, **options)
 
 
 def test_a_picture_depends_on_its_prompt_and_seed_and_not_on_its_batch():
@@ -54,6 +56,14 @@ def test_the_folder_loads_and_draws_the_same_and_holds_no_pickle(tmp_path):
         assert file.keys()
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     assert generator_hash(tmp_path) != before
+
+
+def test_a_generator_without_a_prior_loads_and_draws_without_one(tmp_path):
+    pipeline = tiny_pipeline(prior=False)
+    pipeline.save_pretrained(tmp_path)
+    loaded = TextToFundusPipeline.from_pretrained(tmp_path)
+    assert loaded.prior is None
+    np.testing.assert_array_equal(loaded("left eye", seeds=5), pipeline("left eye", seeds=5))
 
 
 def test_a_prompt_over_the_budget_is_refused_not_cut():
