@@ -36,19 +36,20 @@ def build_backbone(
         text_dim: width of a token's features.
         size: width of the latents; only recorded, both networks run at other sizes.
         config: further arguments of the class, e.g. ``hidden_size`` or ``block_out_channels``.
-        prior: whether it sees a :class:`LatentPrior`'s estimate beside the latents.
+        prior: whether it refines a :class:`LatentPrior`, which doubles the channels it sees and predicts.
 
     Raises:
         UsageError: an unknown name or an argument the class does not have.
     """
-    shared = {"sample_size": size, "in_channels": latent_channels * (1 + prior), "cross_attention_dim": text_dim}
+    channels = latent_channels * (2 if prior else 1)
+    shared = {"sample_size": size, "in_channels": channels, "cross_attention_dim": text_dim}
     try:
         if name == "next_dit":
             return _start_at_zero(LuminaNextDiT2DModel(**shared, learn_sigma=False, **config))
         if name == "unet":
             # The pooled caption joins the time embedding, as it does in Next-DiT.
             pooled = {"class_embed_type": "projection", "projection_class_embeddings_input_dim": text_dim}
-            return _start_at_zero(UNet2DConditionModel(**shared, out_channels=latent_channels, **pooled, **config))
+            return _start_at_zero(UNet2DConditionModel(**shared, out_channels=channels, **pooled, **config))
     except (TypeError, ValueError, AssertionError) as error:
         raise UsageError(f"backbone {name} refuses its configuration {config}: {error}") from None
     raise UsageError(f"unknown backbone {name!r}: choose next_dit or unet")
@@ -119,9 +120,8 @@ def velocity(
     """
     if prior is not None:
         with torch.autocast(x_bchw.device.type, enabled=False):
-            seen, known, spread = prior(x_bchw.float(), t_b, pooled_bd.float())
-        remainder = velocity(backbone, None, seen, t_b, text_bnd, mask_bn, pooled_bd)[:, : x_bchw.shape[1]]
-        return known + spread * remainder.float()
+            split = prior(x_bchw.float(), t_b, pooled_bd.float())
+        return split.velocity(velocity(backbone, None, split.seen_bchw, t_b, text_bnd, mask_bn, pooled_bd))
     if isinstance(backbone, LuminaNextDiT2DModel):
         out = backbone(
             x_bchw,

@@ -46,15 +46,26 @@ _SMALLEST_VARIANCE = 1e-6
 class Split(NamedTuple):
     """The known part of a velocity and what the network needs for the rest.
 
+    The velocity is ``known + spread · (offset + gain · rest)``: of the network's 2C channels the first C are the
+    offset, the others the gain. With both at zero it is the Gaussian answer.
+
     Attributes:
         seen_bchw: the network's input, B×2C×h×w: x_t and E[x₁ | x_t], each channel of about unit variance.
         known_bchw: E[x₁ − x₀ | x_t], B×C×h×w.
         spread_bc11: standard deviation of the remainder, B×C×1×1.
+        rest_bchw: what the principal components leave of x_t, about unit variance: mostly noise where the image is
+            smooth, and less so where there is a vessel; a gain settles that place by place.
     """
 
     seen_bchw: Tensor
     known_bchw: Tensor
     spread_bc11: Tensor
+    rest_bchw: Tensor
+
+    def velocity(self, predicted_bchw: Tensor) -> Tensor:
+        """Velocity B×C×h×w from the network's output B×2C×h×w."""
+        offset, gain = predicted_bchw.float().chunk(2, 1)
+        return self.known_bchw + self.spread_bc11 * (offset + gain * self.rest_bchw)
 
 
 class LatentPrior(ModelMixin, ConfigMixin):
@@ -148,7 +159,8 @@ class LatentPrior(ModelMixin, ConfigMixin):
         moved = (pooled_bd @ self.text_effect.T).clamp(-farthest, farthest)
         y = x_bchw - t * self.mean
         along = y.flatten(1) @ self.directions.T
-        rest = self._cosine(y - (along @ self.directions).view_as(y))
+        left = y - (along @ self.directions).view_as(y)
+        rest = self._cosine(left)
         # y less the caption's effect, divided by d², in each of the two bases.
         along = along - t_b1 * moved
         d2_along, d2_rest = _spread2(t_b1, self.variances), _spread2(t, self.spectrum)
@@ -162,7 +174,8 @@ class LatentPrior(ModelMixin, ConfigMixin):
         # Remainder's variance, averaged over the places of a channel: that of the components by their share in it.
         share = self.directions.view(len(self.directions), len(self.channel_mean), -1).square().mean(2)
         variance = (self.variances / d2_along) @ share + (self.spectrum / d2_rest).mean((2, 3))
-        return Split(torch.cat(seen, 1), data - noise, variance.sqrt()[:, :, None, None])
+        left = left / d2_rest.mean((2, 3), keepdim=True).sqrt()
+        return Split(torch.cat(seen, 1), data - noise, variance.sqrt()[:, :, None, None], left)
 
     def _cosine(self, x_bchw: Tensor, back: bool = False) -> Tensor:
         matrix = self.cosines.T if back else self.cosines

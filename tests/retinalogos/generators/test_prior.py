@@ -53,7 +53,7 @@ def least_squares(x: torch.Tensor, captions: torch.Tensor, target: torch.Tensor)
 @given(st.floats(0, 1))
 def test_it_is_the_best_linear_answer_on_images_it_has_not_seen(prior, time):
     x, t, captions, target = on_the_path(time)
-    _, known, spread = prior(x, t, captions)
+    _, known, spread, _ = prior(x, t, captions)
     error = (known - target).square().mean((0, 2, 3))
     best = (least_squares(x, captions, target) - target).square().mean((0, 2, 3))
     # Taking the rest as stationary costs a little; a regression with 54 terms on 4,000 images is itself too good.
@@ -87,7 +87,7 @@ def test_alone_it_draws_the_gaussian_it_was_fitted_to(prior):
     torch.testing.assert_close(drawn.mean(0), real.mean(0), atol=0.3, rtol=0.1)
     for covariance in (drawn.T.cov(), real.T.cov()):
         assert float(torch.linalg.eigvalsh(covariance)[-1]) == pytest.approx(128, rel=0.15)
-    assert float((drawn.T.cov() - real.T.cov()).square().mean().sqrt()) < 0.15
+    assert float((drawn.T.cov() - real.T.cov()).norm()) < 0.2 * float(real.T.cov().norm())
 
 
 def test_a_caption_moves_the_mean_and_strange_words_not_beyond_what_is_seen(prior):
