@@ -45,7 +45,7 @@ def test_presets_are_what_they_are_named_for() -> None:
     smoke, laptop, paper = (compose(Choices(preset=preset)) for preset in ("smoke", "laptop", "paper"))
     assert smoke["pretrain"]["backbone"]["name"] == "next_dit"
     assert smoke["ingest"]["n"] < laptop["ingest"]["n"]
-    assert laptop["ingest"]["size"] == 96
+    assert laptop["ingest"]["size"] == 128
     assert paper["autoencode"]["name"] == "stabilityai/sdxl-vae"
     assert paper["encode"]["text_encoder"] == "google/gemma-2b"
     assert paper["pretrain"]["backbone"]["pretrained"] == "Alpha-VLLM/Lumina-Next-SFT-diffusers"

@@ -46,6 +46,7 @@ class Gate(BaseModel):
 
     title: str = Field(min_length=1, description="what is asked, in words that a clinician knows")
     figure: str = Field(description="dotted name, from `assessment` or `classification` on")
+    otherwise: str | None = Field(default=None, description="figure taken where this cohort has none of that name")
     min: float | None = Field(default=None, description="least value that passes")
     max: float | None = Field(default=None, description="greatest value that passes")
     times: str | None = Field(default=None, description="figure that the limit is a multiple of")
@@ -130,10 +131,13 @@ def judge(name: str, gate: Gate, results: Results) -> Verdict:
     Raises:
         UsageError: the gate's figure, or the one its limit is a multiple of, is from none of the results.
     """
-    for figure_name in filter(None, (gate.figure, gate.times)):
+    for figure_name in filter(None, (gate.figure, gate.otherwise, gate.times)):
         if figure_name.split(".")[0] not in results:
             raise UsageError(f"report.gates.{name}: {figure_name} must begin with one of {', '.join(results)}")
+    name_of_figure = gate.figure
     figure = find(results, gate.figure)
+    if figure.value is None and gate.otherwise is not None:
+        name_of_figure, figure = gate.otherwise, find(results, gate.otherwise)
     bound = gate.min if gate.min is not None else gate.max
     word = "at least" if gate.min is not None else "at most"
     limit = bound
@@ -149,7 +153,7 @@ def judge(name: str, gate: Gate, results: Results) -> Verdict:
     return Verdict(
         name=name,
         title=gate.title,
-        figure=gate.figure,
+        figure=name_of_figure,
         value=figure.value,
         shown=number(figure.value, gate.percent) if figure.value is not None else "not measured",
         interval=figure.interval(gate.percent),

@@ -1,13 +1,15 @@
 """The multi-task grader: one image backbone, one linear head per task."""
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import AutoConfig, AutoImageProcessor, AutoModel, PreTrainedModel
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 from retinalogos.errors import UsageError
 
@@ -110,7 +112,7 @@ class TransformersBackbone(nn.Module):
     them) is not part of the published weights and would be random.
     """
 
-    def __init__(self, model: PreTrainedModel, mean: tuple[float, ...], std: tuple[float, ...]):
+    def __init__(self, model: "PreTrainedModel", mean: tuple[float, ...], std: tuple[float, ...]):
         super().__init__()
         self.model, self.mean, self.std = model, mean, std
         sizes = getattr(model.config, "hidden_sizes", None)
@@ -123,6 +125,9 @@ class TransformersBackbone(nn.Module):
         Raises:
             UsageError: nothing of that name can be loaded, or it wants images of another size.
         """
+        # Imported where it is used: it takes seconds, and the small backbone does without.
+        from transformers import AutoImageProcessor, AutoModel
+
         try:
             model = AutoModel.from_pretrained(name, dtype=torch.float32)
             processor = AutoImageProcessor.from_pretrained(name)
@@ -144,7 +149,7 @@ class TransformersBackbone(nn.Module):
         return state.mean((2, 3)) if state.ndim == 4 else state.mean(1)
 
 
-def _fixed_size(model: PreTrainedModel) -> bool:
+def _fixed_size(model: "PreTrainedModel") -> bool:
     """Whether the network has one learnt embedding per position."""
     return any("position_embedding" in name for name, _ in model.named_parameters())
 
@@ -188,6 +193,8 @@ def restore_backbone(
     """The architecture without its weights; neither network nor hub is needed."""
     if description is None:
         return SmallBackbone(widths)
+    from transformers import AutoConfig, AutoModel
+
     config = AutoConfig.for_model(**description["config"])
     return TransformersBackbone(AutoModel.from_config(config), tuple(description["mean"]), tuple(description["std"]))
 

@@ -337,7 +337,7 @@ def test_a_failed_gate_is_said_with_its_number(inputs, params, tmp_path):
     assert metrics["gate.grade"] is False
     text = Page((tmp_path / "report" / "index.html").read_text(encoding="utf-8")).text
     assert "4 of 5 gates passed: this generator may not be promoted." in text
-    assert "(weighted kappa): 0.670, asked for at least 0.900" in text
+    assert "(rank correlation of lesion load, or weighted kappa of a judge): 0.670, asked for at least 0.900" in text
     [verdict] = [v for v in json.loads((tmp_path / "report" / "gates.json").read_text()) if v["name"] == "grade"]
     assert (verdict["passed"], verdict["value"], verdict["limit"]) == (False, pytest.approx(0.67), 0.9)
 
@@ -373,6 +373,9 @@ RESULTS = {
         ({"figure": "assessment.a.fid", "max": 1.4, "times": "assessment.a.floor"}, False, "at most 2.800"),
         ({"figure": "assessment.a.none", "max": 1.0}, False, "not measured"),
         ({"figure": "assessment.b.c", "min": 0.0}, False, "not measured"),
+        ({"figure": "assessment.a.none", "otherwise": "assessment.a.floor", "min": 2.0}, True, "a.floor is 2, asked"),
+        ({"figure": "assessment.a.fid", "otherwise": "assessment.a.floor", "min": 2.5}, True, "a.fid is 3, asked"),
+        ({"figure": "assessment.a.none", "otherwise": "assessment.b", "min": 2.0}, False, "not measured"),
         ({"figure": "assessment.a.fid", "max": 9.0, "times": "assessment.b"}, False, "at most –"),
     ],
 )
