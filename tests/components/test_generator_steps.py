@@ -96,7 +96,7 @@ def test_the_test_split_is_never_encoded(line):
 
 def test_a_mirrored_eye_is_the_mirrored_picture_with_sides_exchanged(line):
     folder, _ = line
-    latents = Latents(folder / "encode" / "latents")
+    latents = Latents(folder / "encode_curated" / "latents")
     numbers = {row["image_id"]: i for i, row in enumerate(latents.images)}
     for name, number in numbers.items():
         if not name.endswith("-mirrored"):
@@ -109,7 +109,7 @@ def test_a_mirrored_eye_is_the_mirrored_picture_with_sides_exchanged(line):
         generator = TextToFundusPipeline.from_pretrained(folder / "finetune" / "generator")
         one, other = (generator.autoencoder.decode(latents.latent(i)[None]) for i in (original, number))
         # The linear autoencoder is not itself mirror-symmetric: what it drops differs a little.
-        assert float((one.flip(-1) - other).abs().mean()) < 0.05
+        assert float((one.flip(-1) - other).abs().mean()) < 0.1
         break
 
 
@@ -151,7 +151,7 @@ def test_the_synthetic_cohort_is_balanced_and_every_picture_says_where_it_comes_
         assert sum(json.loads(row["labels"])["cell"] == f"grade_{grade}" for row in rows) == 2
     for row in rows:
         assert (row["source"], row["split"]) == ("synthetic", "train")
-        assert row["generator"].startswith("LuminaNextDiT2DModel:")
+        assert row["generator"].startswith("NextDiT:")
         assert f"{row['eye']} eye" in row["prompt"].lower()
         assert row["age"] is None
         assert row["truth"] is None

@@ -1,28 +1,25 @@
 """The velocity networks behind one interface, chosen by name: ``next_dit`` and ``unet``.
 
-Both are diffusers' own classes, so that their weights load and save in the layout everyone uses. The interface is
-:func:`velocity`; t = 1 is data for both.
+Weights of both load and save in diffusers' layout, which everyone uses. The interface is :func:`velocity`; t = 1 is
+data for both.
 """
 
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from diffusers import LuminaNextDiT2DModel, UNet2DConditionModel
-from diffusers.models.embeddings import get_2d_rotary_pos_embed_lumina
+from diffusers import UNet2DConditionModel
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from retinalogos.errors import UsageError
+from retinalogos.generators.text.next_dit import PUBLISHED_CLASS, NextDiT
 from retinalogos.generators.text.prior import LatentPrior
 
 BackboneName = Literal["next_dit", "unet"]
 
 # The U-Net's sinusoidal embedding is made for 1,000 discrete steps; Next-DiT takes t in [0, 1] as it is.
 _UNET_TIME_SCALE = 1000.0
-# Rotary table of Lumina-Next: positions along each axis (arXiv 2406.18583; diffusers' pipeline).
-_ROTARY_POSITIONS = 384
 
 
 def build_backbone(
@@ -31,7 +28,7 @@ def build_backbone(
     """A new backbone with seeded random weights (seed torch before the call).
 
     Args:
-        name: ``next_dit`` (LuminaNextDiT2DModel) or ``unet`` (UNet2DConditionModel).
+        name: ``next_dit`` (:class:`NextDiT`) or ``unet`` (diffusers' UNet2DConditionModel).
         latent_channels: C of the latents.
         text_dim: width of a token's features.
         size: width of the latents; only recorded, both networks run at other sizes.
@@ -45,12 +42,12 @@ def build_backbone(
     shared = {"sample_size": size, "in_channels": channels, "cross_attention_dim": text_dim}
     try:
         if name == "next_dit":
-            return _start_at_zero(LuminaNextDiT2DModel(**shared, learn_sigma=False, **config))
+            return _start_at_zero(NextDiT(**shared, learn_sigma=False, **config))
         if name == "unet":
             # The pooled caption joins the time embedding, as it does in Next-DiT.
             pooled = {"class_embed_type": "projection", "projection_class_embeddings_input_dim": text_dim}
             return _start_at_zero(UNet2DConditionModel(**shared, out_channels=channels, **pooled, **config))
-    except (TypeError, ValueError, AssertionError) as error:
+    except (TypeError, ValueError) as error:
         raise UsageError(f"backbone {name} refuses its configuration {config}: {error}") from None
     raise UsageError(f"unknown backbone {name!r}: choose next_dit or unet")
 
@@ -58,20 +55,16 @@ def build_backbone(
 def _start_at_zero(model: ModelMixin) -> ModelMixin:
     """Zero-initialises the output, so that training starts from the prior alone.
 
-    In Next-DiT also the modulation and the caption embedding, as the paper's released code does: diffusers leaves them
-    at PyTorch's default (and the pad token uninitialised), since it only loads trained weights.
+    In Next-DiT also the modulation and the caption embedding, as the paper's released code does.
     """
-    with torch.no_grad():
-        if isinstance(model, UNet2DConditionModel):
-            nn.init.zeros_(model.conv_out.weight)
-            nn.init.zeros_(model.conv_out.bias)
-            return model
-        model.pad_token.zero_()
+    if isinstance(model, UNet2DConditionModel):
+        zeros = [model.conv_out]
+    else:
         zeros = [model.time_caption_embed.caption_embedder[1], model.norm_out.linear_1, model.norm_out.linear_2]
-        for linear in [*zeros, *(layer.norm1.linear for layer in model.layers)]:
-            nn.init.zeros_(linear.weight)
-            if linear.bias is not None:
-                nn.init.zeros_(linear.bias)
+        zeros += [layer.norm1.linear for layer in model.layers]
+    for linear in zeros:
+        nn.init.zeros_(linear.weight)
+        nn.init.zeros_(linear.bias)
     return model
 
 
@@ -83,19 +76,12 @@ def load_backbone(name: str | Path, subfolder: str | None = None) -> ModelMixin:
     """
     try:
         config = UNet2DConditionModel.load_config(str(name), subfolder=subfolder)
-        kinds = {"LuminaNextDiT2DModel": LuminaNextDiT2DModel, "UNet2DConditionModel": UNet2DConditionModel}
+        kinds = {PUBLISHED_CLASS: NextDiT, "UNet2DConditionModel": UNet2DConditionModel}
         if config["_class_name"] not in kinds:
             raise UsageError(f"{name} holds a {config['_class_name']}; a backbone is one of {', '.join(kinds)}")
         return kinds[config["_class_name"]].from_pretrained(str(name), subfolder=subfolder)
     except OSError as error:
         raise UsageError(f"backbone {name}: no such folder and not to be had from the hub ({error})") from None
-
-
-@lru_cache(maxsize=8)
-def _rotary(head_dim: int, linear_factor: float, ntk_factor: float) -> Tensor:
-    return get_2d_rotary_pos_embed_lumina(
-        head_dim, _ROTARY_POSITIONS, _ROTARY_POSITIONS, linear_factor=linear_factor, ntk_factor=ntk_factor
-    )
 
 
 def velocity(
@@ -122,18 +108,9 @@ def velocity(
         with torch.autocast(x_bchw.device.type, enabled=False):
             split = prior(x_bchw.float(), t_b, pooled_bd.float())
         return split.velocity(velocity(backbone, None, split.seen_bchw, t_b, text_bnd, mask_bn, pooled_bd))
-    if isinstance(backbone, LuminaNextDiT2DModel):
-        out = backbone(
-            x_bchw,
-            t_b,
-            text_bnd,
-            mask_bn,
-            _rotary(backbone.head_dim, 1.0, 1.0),
-            cross_attention_kwargs={},
-            return_dict=False,
-        )[0]
+    if isinstance(backbone, NextDiT):
         # Lumina's own weights predict a variance too, which flow matching does not use.
-        return out[:, : backbone.in_channels]
+        return backbone(x_bchw, t_b, text_bnd, mask_bn)[:, : backbone.in_channels]
     return backbone(
         x_bchw,
         t_b * _UNET_TIME_SCALE,

@@ -57,8 +57,8 @@ class BackboneConfig(BaseModel):
 
     name: Literal["next_dit", "unet"]
     pretrained: str | None = Field(description="folder or name on the hub whose weights are the start; null for none")
-    next_dit: dict[str, Any] = Field(description="arguments of LuminaNextDiT2DModel")
-    unet: dict[str, Any] = Field(description="arguments of UNet2DConditionModel")
+    next_dit: dict[str, Any] = Field(description="arguments of NextDiT")
+    unet: dict[str, Any] = Field(description="arguments of diffusers' UNet2DConditionModel")
 
 
 def new_backbone(config: BackboneConfig, latents: Latents, seed: int, prior: bool) -> ModelMixin:

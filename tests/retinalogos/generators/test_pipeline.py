@@ -46,7 +46,8 @@ def test_the_folder_loads_and_draws_the_same_and_holds_no_pickle(tmp_path):
     assert {path.suffix for path in tmp_path.rglob("*") if path.is_file()} == {".json", ".safetensors"}
     index = json.loads((tmp_path / "model_index.json").read_text())
     assert index["_class_name"] == "TextToFundusPipeline"
-    assert index["backbone"] == ["diffusers", "LuminaNextDiT2DModel"]
+    assert index["backbone"] == ["retinalogos.generators.text.next_dit", "NextDiT"]
+    assert json.loads((tmp_path / "backbone" / "config.json").read_text())["_class_name"] == "LuminaNextDiT2DModel"
     loaded = TextToFundusPipeline.from_pretrained(tmp_path)
     assert loaded.config.guidance == 3.0
     np.testing.assert_array_equal(loaded("left eye", seeds=5), pipeline("left eye", seeds=5))
