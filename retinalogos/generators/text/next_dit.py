@@ -90,7 +90,7 @@ def attention(q_bhnd: Tensor, k_bhmd: Tensor, v_bhmd: Tensor, mask_bm: Tensor | 
     """Scaled dot-product attention by the fastest way of the device.
 
     On a CPU in bfloat16 the plain matrix products are several times faster than PyTorch's fused kernel at the lengths
-    of latents (``benchmarks/attention.py``); everywhere else the fused kernel is.
+    of latents where it multiplies them natively (``benchmarks/attention.py``); elsewhere the fused kernel is.
     """
     mask = None if mask_bm is None else mask_bm[:, None, None, :]
     if q_bhnd.device.type == "cpu" and q_bhnd.dtype == torch.bfloat16:
