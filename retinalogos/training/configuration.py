@@ -1,9 +1,9 @@
 """What a training run is told; the values stand in params.yaml."""
 
-from typing import Literal
+from typing import Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class TrainingConfig(BaseModel):
@@ -17,6 +17,7 @@ class TrainingConfig(BaseModel):
 
     steps: int = Field(ge=1, description="optimiser steps")
     batch_size: int = Field(ge=1)
+    pieces: int = Field(ge=1, description="of a batch: side by side on a CPU's cores, else accumulated one by one")
     learning_rate: float = Field(gt=0, description="peak")
     warmup_steps: int = Field(ge=0, description="linear warm-up; the cosine to zero follows")
     weight_decay: float = Field(ge=0)
@@ -28,6 +29,12 @@ class TrainingConfig(BaseModel):
     log_every: int = Field(ge=1, description="steps")
     validate_every: int = Field(ge=1, description="steps")
     sample_every: int = Field(ge=1, description="steps")
+
+    @model_validator(mode="after")
+    def _whole_pieces(self) -> Self:
+        if self.batch_size % self.pieces:
+            raise ValueError(f"batch_size {self.batch_size} is no multiple of pieces {self.pieces}")
+        return self
 
 
 def device() -> torch.device:

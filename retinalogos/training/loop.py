@@ -8,6 +8,7 @@ import json
 import math
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,10 @@ from retinalogos.progress import track
 from retinalogos.training import checkpoints
 from retinalogos.training.configuration import TrainingConfig, compute_dtype, device
 
-# loss(model, step) on the batch of that step; loss(model, None) on the fixed validation batch and noise.
-Loss = Callable[[nn.Module, int | None], Tensor]
+# loss(model, step, rows): mean over these rows of the step's batch; loss(model, None, all rows): over the fixed
+# validation batch and noise.
+Loss = Callable[[nn.Module, int | None, slice], Tensor]
+WHOLE = slice(None)
 # sample(model, path) writes a picture of what the averaged model draws now.
 Sample = Callable[[nn.Module, Path], None]
 
@@ -39,7 +42,7 @@ def train(
 
     Args:
         model: float32 weights; moved to the accelerator where there is one.
-        loss: mean loss over the batch of a step; the batch is a function of the step's number alone.
+        loss: mean loss over rows of a step's batch; the batch is a function of the step's number alone.
         config: see :class:`TrainingConfig`.
         log: folder for ``log.jsonl`` and ``samples/*.png``.
         checkpoint_folder: where checkpoints are kept; a run that finds one there goes on from it.
@@ -74,13 +77,12 @@ def train(
     # Views of the model's own tensors, which the optimiser changes in place.
     weights, averages = list(model.state_dict().values()), list(average.values())
     running, images, clock = torch.zeros((), device=where), 0, time.perf_counter()
+    gradients = Gradients(model, loss, config, dtype)
     for step in track(range(start, config.steps), what, unit="step"):
         rate = config.learning_rate * schedule(step, config.steps, config.warmup_steps)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        with torch.autocast(where.type, dtype, enabled=dtype != torch.float32):
-            value = loss(model, step)
-        value.backward()
+        value = gradients(step)
         norm = nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
         if not torch.isfinite(norm):
             raise DataError(
@@ -92,7 +94,7 @@ def train(
         decay = min(config.ema_decay, (1 + step) / (10 + step))
         with torch.no_grad():
             torch._foreach_lerp_(averages, weights, 1 - decay)
-        running += value.detach()
+        running += value
         images += config.batch_size
         done = step + 1
         if done % config.log_every == 0 or done == config.steps:
@@ -126,11 +128,50 @@ def train(
                     "records": records,
                 },
             )
+    gradients.close()
     log.mkdir(parents=True, exist_ok=True)
     (log / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     model.load_state_dict(average)
     model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     return model.eval().cpu()
+
+
+class Gradients:
+    """Sets the gradients of a step's batch, computed in pieces of equal size.
+
+    On a CPU the pieces run side by side, a thread each: two cores are then busy all the time, while two threads inside
+    each operation wait for each other. On an accelerator they run one after the other, which is gradient accumulation.
+    The sum does not depend on how many run at a time.
+    """
+
+    def __init__(self, model: nn.Module, loss: Loss, config: TrainingConfig, dtype: torch.dtype):
+        self._model, self._loss, self._dtype = model, loss, dtype
+        self._weights = [weight for weight in model.parameters() if weight.requires_grad]
+        self._where = self._weights[0].device.type
+        size = config.batch_size // config.pieces
+        self._rows = [slice(start, start + size) for start in range(0, config.batch_size, size)]
+        self._threads = torch.get_num_threads()
+        side_by_side = min(config.pieces, self._threads) if self._where == "cpu" else 1
+        share = max(1, self._threads // side_by_side)
+        self._pool = ThreadPoolExecutor(side_by_side, initializer=torch.set_num_threads, initargs=(share,))
+
+    def __call__(self, step: int) -> Tensor:
+        """Adds nothing to what is there: gradients are set. Returns the mean loss, detached."""
+        values, gradients = zip(*self._pool.map(partial(self._piece, step), self._rows), strict=True)
+        for weight, *parts in zip(self._weights, *gradients, strict=True):
+            known = [part for part in parts if part is not None]
+            weight.grad = sum(known[1:], known[0]).div_(len(self._rows)) if known else None
+        return torch.stack(values).mean()
+
+    def close(self) -> None:
+        """Ends the threads."""
+        self._pool.shutdown()
+        torch.set_num_threads(self._threads)
+
+    def _piece(self, step: int, rows: slice) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+        with torch.autocast(self._where, self._dtype, enabled=self._dtype != torch.float32):
+            value = self._loss(self._model, step, rows)
+        return value.detach(), torch.autograd.grad(value, self._weights, allow_unused=True)
 
 
 def schedule(step: int, steps: int, warmup: int) -> float:
@@ -162,4 +203,4 @@ def _with_average(model: nn.Module, average: dict[str, Tensor], work: Callable[[
 
 
 def _evaluate(model: nn.Module, average: dict[str, Tensor], loss: Loss) -> float:
-    return float(_with_average(model, average, lambda: loss(model, None)))
+    return float(_with_average(model, average, lambda: loss(model, None, WHOLE)))

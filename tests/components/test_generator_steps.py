@@ -19,6 +19,7 @@ from retinalogos.generators.text.latents import Latents, mirrored_words
 
 PARAMS = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
 TRAINING = {"steps": 6, "batch_size": 8, "warmup_steps": 1, "checkpoint_every": 2, "log_every": 2, "validate_every": 2}
+SAMPLING = PARAMS["pretrain"]["sampling"] | {"steps": 2}
 SETTINGS: dict[str, dict[str, Any]] = {
     "ingest": {"n": 40, "size": 32, "workers": 1},
     "caption": {"wordings": {"coarse": 1, "fine": 1}},
@@ -41,9 +42,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
             },
             "unet": {},
         },
-        "sampling": {"steps": 2, "guidance": 2.0, "time_shift": 1.0},
+        "sampling": SAMPLING,
     },
-    "finetune": TRAINING | {"sample_every": 6, "sampling": {"steps": 2, "guidance": 2.0, "time_shift": 1.0}},
+    "finetune": TRAINING | {"sample_every": 6, "sampling": SAMPLING},
     "purify": {"agreement_draws": 2, "agreement_quantile": 0.2},
     "augment": {"per_grade": 2, "per_glaucoma": 1, "batch_size": 5, "quality_quantile": 0.0, "duplicate_distance": 0},
 }
@@ -184,10 +185,10 @@ def test_a_killed_stage_goes_on_from_its_checkpoint(line, tmp_path, monkeypatch,
 
     whole = FlowMatching.__call__
 
-    def dying(self, model, step):
+    def dying(self, model, step, rows):
         if step == 5:
             raise KeyboardInterrupt
-        return whole(self, model, step)
+        return whole(self, model, step, rows)
 
     monkeypatch.setattr(FlowMatching, "__call__", dying)
     with pytest.raises(KeyboardInterrupt):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 TimestepLaw = Literal["uniform", "logit_normal"]
-Solver = Literal["euler", "midpoint"]
+Solver = Literal["euler", "midpoint", "heun", "multistep"]
 Velocity = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -51,9 +51,17 @@ def shift_time(t: Tensor, shift: float) -> Tensor:
     return t / (t + shift - shift * t)
 
 
-def guided(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
-    """Classifier-free guidance on all channels: ``u + scale·(c − u)`` (Ho and Salimans, arXiv 2207.12598)."""
-    return unconditional + scale * (conditional - unconditional)
+def guided(conditional: Tensor, unconditional: Tensor, scale: float, renormalise: bool = False) -> Tensor:
+    """Classifier-free guidance on all channels: ``u + scale·(c − u)`` (Ho and Salimans, arXiv 2207.12598).
+
+    ``renormalise`` gives each image's velocity the norm of its conditional one (Lin et al., arXiv 2305.08891): guidance
+    then turns it and does not lengthen it, so that strong guidance does not saturate colours.
+    """
+    velocity = unconditional + scale * (conditional - unconditional)
+    if not renormalise:
+        return velocity
+    norms = [part.flatten(1).norm(dim=1).view(-1, *[1] * (part.ndim - 1)) for part in (conditional, velocity)]
+    return velocity * (norms[0] / norms[1].clamp(min=1e-12))
 
 
 def solve(
@@ -64,20 +72,50 @@ def solve(
     Args:
         velocity: called with x (B×C×H×W) and t (B).
         noise_bchw: starting point, N(0, I).
-        steps: network evaluations; the midpoint rule spends two on each interval.
+        steps: network evaluations, of which ``midpoint`` and ``heun`` spend two on each interval.
         shift: time shift of the grid, see :func:`shift_time`.
-        solver: ``euler`` (first order) or ``midpoint`` (second order).
+        solver: ``euler`` (first order); ``midpoint`` or ``heun`` (second order, one step); ``multistep`` (second order,
+            DPM-Solver++(2M) of Lu et al., arXiv 2211.01095, on the straight path: one evaluation an interval).
     """
-    intervals = steps if solver == "euler" else max(1, steps // 2)
-    grid = shift_time(torch.linspace(0, 1, intervals + 1), shift).tolist()
+    intervals = max(1, steps // 2) if solver in ("midpoint", "heun") else steps
+    grid = shift_time(torch.linspace(0, 1, intervals + 1, dtype=torch.float64), shift).tolist()
+
+    def at(x: Tensor, t: float) -> Tensor:
+        return velocity(x, x.new_full((len(x),), t))
+
+    if solver == "multistep":
+        return _multistep(at, noise_bchw, grid)
     x = noise_bchw
     for now, then in pairwise(grid):
         dt = then - now
-        v = velocity(x, x.new_full((len(x),), now))
+        v = at(x, now)
         if solver == "midpoint":
-            v = velocity(x + v * (dt / 2), x.new_full((len(x),), now + dt / 2))
+            v = at(x + v * (dt / 2), now + dt / 2)
+        elif solver == "heun":
+            v = (v + at(x + v * dt, then)) / 2
         x = x + v * dt
     return x
+
+
+def _multistep(at: Callable[[Tensor, float], Tensor], x: Tensor, grid: list[float]) -> Tensor:
+    """Exponential integrator in λ = log(t / (1 − t)): the estimate of the data is extrapolated, not the velocity."""
+    before: tuple[Tensor, float] | None = None
+    for now, then in pairwise(grid):
+        data = x + (1 - now) * at(x, now)
+        best = data
+        # λ is infinite at both ends: the first interval has no usable past, the last one ends on the estimate itself.
+        if before is not None and before[1] > 0 and then < 1:
+            past, past_time = before
+            ratio = (_log_snr(now) - _log_snr(past_time)) / (_log_snr(then) - _log_snr(now))
+            best = data + (data - past) / (2 * ratio)
+        kept = (1 - then) / (1 - now)
+        x = kept * x + (then - kept * now) * best
+        before = data, now
+    return x
+
+
+def _log_snr(t: float) -> float:
+    return math.log(t / (1 - t))
 
 
 def logit_normal_density(t: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:

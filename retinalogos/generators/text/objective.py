@@ -57,17 +57,17 @@ class FlowMatching:
         stride = max(1, len(validation) // _VALIDATION_IMAGES)
         self._validation = validation[::stride][:_VALIDATION_IMAGES]
 
-    def __call__(self, model: nn.Module, step: int | None) -> Tensor:
-        """Loss of a training step, or of the fixed validation batch where ``step`` is None."""
+    def __call__(self, model: nn.Module, step: int | None, rows: slice = slice(None)) -> Tensor:
+        """Loss over ``rows`` of a training step's batch, or of the fixed validation batch where ``step`` is None."""
         where = next(model.parameters()).device
         draw = torch.Generator().manual_seed(self.seed * 1_000_003 + (step if step is not None else -1))
         images = self._validation if step is None else self._images(step)
         texts = [self._caption(image, draw, training=step is not None) for image in images]
-        tokens, mask = self.latents.batch_tokens(texts)
+        tokens, mask = self.latents.batch_tokens(texts[rows])
         text, pooled = self.conditioning.to(where)(tokens.to(where), mask.to(where))
-        data = torch.stack([self.latents.latent(image) for image in images])
-        noise = torch.randn(data.shape, generator=draw)
-        t = sample_timesteps(len(images), self.law, self.shift, draw)
+        data = torch.stack([self.latents.latent(image) for image in images[rows]])
+        noise = torch.randn((len(images), *data.shape[1:]), generator=draw)[rows]
+        t = sample_timesteps(len(images), self.law, self.shift, draw)[rows]
         x = interpolate(data, noise, t).to(where)
         prior = self.prior.to(where) if self.prior is not None else None
         predicted = velocity(model, prior, x, t.to(where), text, mask.to(where), pooled)

@@ -14,7 +14,7 @@ from torch import Tensor
 from retinalogos.generators.text.autoencoder import as_autoencoder, to_uint8
 from retinalogos.generators.text.backbones import velocity
 from retinalogos.generators.text.conditioning import TextConditioning, TextEncoder, load_text_encoder
-from retinalogos.generators.text.flow import guided, solve
+from retinalogos.generators.text.flow import Solver, guided, solve
 from retinalogos.generators.text.prior import LatentPrior
 from retinalogos.progress import track
 
@@ -36,6 +36,9 @@ class TextToFundusPipeline(DiffusionPipeline):
         steps: network evaluations that sampling spends.
         guidance: scale of classifier-free guidance.
         time_shift: of the sampling grid.
+        solver: of :func:`solve`.
+        guidance_interval: times between which guidance acts; outside, only the prompt's own velocity is computed.
+        renormalise: see :func:`guided`.
     """
 
     # For diffusers: a folder without it is whole.
@@ -55,6 +58,9 @@ class TextToFundusPipeline(DiffusionPipeline):
         steps: int = 20,
         guidance: float = 2.5,
         time_shift: float = 1.0,
+        solver: Solver = "midpoint",
+        guidance_interval: tuple[float, float] = (0.0, 1.0),
+        renormalise: bool = False,
     ):
         super().__init__()
         self.register_modules(backbone=backbone, autoencoder=autoencoder, conditioning=conditioning, prior=prior)
@@ -66,6 +72,9 @@ class TextToFundusPipeline(DiffusionPipeline):
             steps=steps,
             guidance=guidance,
             time_shift=time_shift,
+            solver=solver,
+            guidance_interval=list(guidance_interval),
+            renormalise=renormalise,
         )
         self._encoder: TextEncoder | None = None
 
@@ -152,15 +161,17 @@ class TextToFundusPipeline(DiffusionPipeline):
         noise = starting_noise(seeds, self._latent_channels, size // self._downscale).to(self.device)
         empty = [part[n:].expand(n, *part.shape[1:]) for part in (tokens, mask, pooled)]
         both = [torch.cat([part[:n], nothing]) for part, nothing in zip((tokens, mask, pooled), empty, strict=True)]
+        earliest, latest = self.config.guidance_interval
 
         def field(x: Tensor, t: Tensor) -> Tensor:
-            if guidance == 1:
+            if guidance == 1 or not earliest <= float(t[0]) <= latest:
                 return velocity(self.backbone, self.prior, x, t, tokens[:n], mask[:n], pooled[:n])
             twice = velocity(self.backbone, self.prior, torch.cat([x, x]), torch.cat([t, t]), *both)
             conditional, unconditional = twice.chunk(2)
-            return guided(conditional, unconditional, guidance)
+            return guided(conditional, unconditional, guidance, self.config.renormalise)
 
-        return to_uint8(as_autoencoder(self.autoencoder).decode(solve(field, noise, steps, self.config.time_shift)))
+        latents = solve(field, noise, steps, self.config.time_shift, self.config.solver)
+        return to_uint8(as_autoencoder(self.autoencoder).decode(latents))
 
     @property
     def _latent_channels(self) -> int:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from retinalogos.generators.text.autoencoder import load_autoencoder_model
 from retinalogos.generators.text.backbones import build_backbone, load_backbone
 from retinalogos.generators.text.conditioning import TextConditioning
-from retinalogos.generators.text.flow import TimestepLaw
+from retinalogos.generators.text.flow import Solver, TimestepLaw
 from retinalogos.generators.text.latents import Latents
 from retinalogos.generators.text.objective import FlowMatching
 from retinalogos.generators.text.pipeline import TextToFundusPipeline
@@ -47,7 +47,10 @@ class SamplingConfig(BaseModel):
 
     steps: int = Field(ge=1, description="network evaluations")
     guidance: float = Field(ge=1, description="classifier-free guidance, on all latent channels")
-    time_shift: float = Field(gt=0)
+    time_shift: float = Field(gt=0, description="of the grid of times, towards noise")
+    solver: Solver = Field(description="euler, midpoint, heun or multistep")
+    guidance_interval: tuple[float, float] = Field(description="times between which guidance acts; 0 is noise, 1 data")
+    renormalise: bool = Field(description="guidance turns the velocity and keeps its length")
 
 
 class BackboneConfig(BaseModel):
@@ -151,9 +154,7 @@ def train_stage(
         text_layer=latents.meta["text_layer"],
         token_budget=latents.meta["token_budget"],
         size=latents.meta["size"],
-        steps=sampling.steps,
-        guidance=sampling.guidance,
-        time_shift=sampling.time_shift,
+        **sampling.model_dump(),
     ).to(device())
 
     def sample(_: nn.Module, path: Path) -> None:

@@ -24,20 +24,39 @@ def test_time_one_is_data_and_the_velocity_leads_there():
     torch.testing.assert_close(arrived, data)
 
 
-@pytest.mark.parametrize("solver", ["euler", "midpoint"])
+SOLVERS = ["euler", "midpoint", "heun", "multistep"]
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
 def test_the_true_velocity_carries_noise_to_data(solver):
     data, noise = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
     torch.testing.assert_close(solve(lambda x, t: data - noise, noise, 10, 3.0, solver), data, atol=1e-5, rtol=1e-5)
 
 
-def test_midpoint_is_second_order():
-    def field(x, t):
-        return torch.cos(3 * t).view(-1, 1, 1, 1) * torch.ones_like(x)
+def gaussian_field(x, t):
+    """Exact velocity for data N(2, 0.3²): a point is carried from z to 2 + 0.3·z."""
+    t = t.view(-1, 1, 1, 1)
+    gain = (t * 0.09 - (1 - t)) / (t**2 * 0.09 + (1 - t) ** 2)
+    return 2 + gain * (x - 2 * t)
 
-    start = torch.zeros(1, 1, 1, 1, dtype=torch.float64)
-    exact = np.sin(3) / 3
-    coarse, fine = (abs(float(solve(field, start, steps)) - exact) for steps in (20, 40))
-    assert coarse / fine == pytest.approx(4, rel=0.1)
+
+@pytest.mark.parametrize(("solver", "order"), [("euler", 1), ("midpoint", 2), ("heun", 2), ("multistep", 2)])
+def test_halving_the_interval_lowers_the_error_by_at_least_the_order(solver, order):
+    start = torch.full((1, 1, 1, 1), 1.5, dtype=torch.float64)
+    coarse, fine = (abs(float(solve(gaussian_field, start, n, 1.0, solver)) - 2.45) for n in (160, 320))
+    assert np.log2(coarse / fine) > order - 0.35  # the first and the last step of `multistep` are of first order
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_a_solver_spends_the_evaluations_it_was_given(solver):
+    calls = []
+
+    def counting(x, t):
+        calls.append(t)
+        return gaussian_field(x, t)
+
+    solve(counting, torch.zeros(1, 1, 1, 1), 20, 2.0, solver)
+    assert len(calls) == 20
 
 
 @given(st.floats(0.2, 6), st.floats(0, 1))
@@ -72,3 +91,11 @@ def test_guidance_acts_on_all_channels():
     torch.testing.assert_close(guided(conditional, unconditional, 1.0), conditional)
     change = guided(conditional, unconditional, 2.0) - conditional
     assert (change.abs().amax((0, 2, 3)) > 0).all()
+
+
+def test_renormalised_guidance_turns_the_velocity_and_keeps_its_length():
+    conditional, unconditional = torch.randn(3, 5, 4, 4), torch.randn(3, 5, 4, 4)
+    turned = guided(conditional, unconditional, 4.0, renormalise=True)
+    torch.testing.assert_close(turned.flatten(1).norm(dim=1), conditional.flatten(1).norm(dim=1))
+    plain = guided(conditional, unconditional, 4.0)
+    torch.testing.assert_close(torch.cosine_similarity(turned.flatten(1), plain.flatten(1)), torch.ones(3))

@@ -67,6 +67,16 @@ def test_a_generator_without_a_prior_loads_and_draws_without_one(tmp_path):
     np.testing.assert_array_equal(loaded("left eye", seeds=5), pipeline("left eye", seeds=5))
 
 
+def test_guidance_acts_within_its_interval_only():
+    nowhere = tiny_pipeline(guidance=3.0, guidance_interval=(0.0, 0.0), solver="euler")("left eye", seeds=5)
+    half = tiny_pipeline(guidance=3.0, guidance_interval=(0.0, 0.5), solver="euler")("left eye", seeds=5)
+    everywhere = tiny_pipeline(guidance=3.0, solver="euler")("left eye", seeds=5)
+    renormalised = tiny_pipeline(guidance=3.0, solver="euler", renormalise=True)("left eye", seeds=5)
+    plain = tiny_pipeline(guidance=1.0, solver="euler")("left eye", seeds=5)
+    pictures = [picture.tobytes() for picture in (nowhere, half, everywhere, renormalised, plain)]
+    assert len(set(pictures)) == 5  # at t = 0 guidance acted even in the first
+
+
 def test_a_prompt_over_the_budget_is_refused_not_cut():
     with pytest.raises(UsageError, match="over the budget of 16"):
         tiny_pipeline()("left eye " * 10, seeds=0)

@@ -7,16 +7,18 @@ import textwrap
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 from retinalogos.errors import DataError
 from retinalogos.training import checkpoints
 from retinalogos.training.configuration import TrainingConfig, compute_dtype
-from retinalogos.training.loop import schedule, train
+from retinalogos.training.loop import WHOLE, Gradients, schedule, train
 
 CONFIG = TrainingConfig(
-    steps=40, batch_size=4, learning_rate=0.05, warmup_steps=4, weight_decay=0.01, beta2=0.99, gradient_clip=1.0,
-    ema_decay=0.9, precision="float32", checkpoint_every=10, log_every=5, validate_every=10, sample_every=20,
+    steps=40, batch_size=4, pieces=2, learning_rate=0.05, warmup_steps=4, weight_decay=0.01, beta2=0.99,
+    gradient_clip=1.0, ema_decay=0.9, precision="float32", checkpoint_every=10, log_every=5, validate_every=10,
+    sample_every=20,
 )  # fmt: skip
 
 
@@ -25,9 +27,9 @@ def regression():
     return nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1))
 
 
-def loss(model, step):
+def loss(model, step, rows):
     draw = torch.Generator().manual_seed(1000 if step is None else step)
-    x = torch.randn(16, 3, generator=draw)
+    x = torch.randn(16 if step is None else CONFIG.batch_size, 3, generator=draw)[rows]
     return (model(x) - x.sum(1, keepdim=True)).square().mean()
 
 
@@ -36,7 +38,7 @@ def test_it_learns_logs_and_samples(tmp_path):
     train(regression(), loss, CONFIG, tmp_path / "log", tmp_path / "ck", "test", lambda model, path: drawn.append(path))
     records = [json.loads(line) for line in (tmp_path / "log" / "log.jsonl").read_text().splitlines()]
     assert [record["step"] for record in records] == list(range(5, 41, 5))
-    assert records[-1]["validation_loss"] < 0.2 * float(loss(regression(), None).detach())
+    assert records[-1]["validation_loss"] < 0.2 * float(loss(regression(), None, WHOLE).detach())
     assert [path.name for path in drawn] == ["step-000020.png", "step-000040.png"]
 
 
@@ -49,10 +51,10 @@ def test_a_run_stopped_at_any_step_ends_with_the_same_weights(tmp_path):
 
     for stop in (3, 10, 27):
 
-        def failing(model, step, stop=stop):
+        def failing(model, step, rows, stop=stop):
             if step == stop:
                 raise KeyboardInterrupt
-            return loss(model, step)
+            return loss(model, step, rows)
 
         folder = tmp_path / f"ck-{stop}"
         with pytest.raises(KeyboardInterrupt):
@@ -70,10 +72,10 @@ def test_a_killed_process_goes_on_to_the_same_weights(tmp_path):
         from pathlib import Path
         from test_loop import CONFIG, loss, regression
         from retinalogos.training.loop import train
-        def dying(model, step):
+        def dying(model, step, rows):
             if step == 25:
                 os.kill(os.getpid(), signal.SIGKILL)
-            return loss(model, step)
+            return loss(model, step, rows)
         train(regression(), dying, CONFIG, Path("log"), Path("ck"), "test")
         """
     )
@@ -82,6 +84,33 @@ def test_a_killed_process_goes_on_to_the_same_weights(tmp_path):
     resumed = train(regression(), loss, CONFIG, tmp_path / "log", tmp_path / "ck", "test")
     whole = train(regression(), loss, CONFIG, tmp_path / "log2", tmp_path / "ck2", "test")
     assert torch.equal(weights(resumed), weights(whole))
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_gradients_in_pieces_are_those_of_the_whole_batch_on_any_number_of_cores(threads):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        model = regression()
+        model.register_parameter("unused", nn.Parameter(torch.zeros(2)))
+        gradients = Gradients(model, loss, CONFIG, torch.float32)
+        value = gradients(3)
+        gradients.close()
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    whole = regression()
+    expected = loss(whole, 3, WHOLE)
+    expected.backward()
+    torch.testing.assert_close(value, expected.detach())
+    assert model.unused.grad is None
+    for found, wanted in zip(list(model.parameters())[1:], whole.parameters(), strict=True):
+        torch.testing.assert_close(found.grad, wanted.grad)
+
+
+def test_pieces_are_of_equal_size():
+    with pytest.raises(ValidationError, match="batch_size 4 is no multiple of pieces 3"):
+        TrainingConfig.model_validate(CONFIG.model_dump() | {"pieces": 3})
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path):
@@ -96,8 +125,8 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
-    def broken(model, step):
-        return loss(model, step) * (float("nan") if step == 12 else 1)
+    def broken(model, step, rows):
+        return loss(model, step, rows) * (float("nan") if step == 12 else 1)
 
     with pytest.raises(DataError, match="step 12"):
         train(regression(), broken, CONFIG, tmp_path / "log", tmp_path / "ck", "test")
