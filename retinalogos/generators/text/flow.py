@@ -64,9 +64,7 @@ def guided(conditional: Tensor, unconditional: Tensor, scale: float, renormalise
     return velocity * (norms[0] / norms[1].clamp(min=1e-12))
 
 
-def solve(
-    velocity: Velocity, noise_bchw: Tensor, steps: int, shift: float = 1.0, solver: Solver = "midpoint"
-) -> Tensor:
+def solve(velocity: Velocity, noise_bchw: Tensor, steps: int, shift: float = 1.0, solver: str = "midpoint") -> Tensor:
     """Integrates dx/dt = velocity(x, t) from noise at t = 0 to data at t = 1.
 
     Args:

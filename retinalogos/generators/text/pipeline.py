@@ -14,7 +14,7 @@ from torch import Tensor
 from retinalogos.generators.text.autoencoder import as_autoencoder, to_uint8
 from retinalogos.generators.text.backbones import velocity
 from retinalogos.generators.text.conditioning import TextConditioning, TextEncoder, load_text_encoder
-from retinalogos.generators.text.flow import Solver, guided, solve
+from retinalogos.generators.text.flow import guided, solve
 from retinalogos.generators.text.prior import LatentPrior
 from retinalogos.progress import track
 
@@ -58,8 +58,8 @@ class TextToFundusPipeline(DiffusionPipeline):
         steps: int = 20,
         guidance: float = 2.5,
         time_shift: float = 1.0,
-        solver: Solver = "midpoint",
-        guidance_interval: tuple[float, float] = (0.0, 1.0),
+        solver: str = "midpoint",
+        guidance_interval: list[float] | None = None,
         renormalise: bool = False,
     ):
         super().__init__()
@@ -73,7 +73,7 @@ class TextToFundusPipeline(DiffusionPipeline):
             guidance=guidance,
             time_shift=time_shift,
             solver=solver,
-            guidance_interval=list(guidance_interval),
+            guidance_interval=guidance_interval or [0.0, 1.0],
             renormalise=renormalise,
         )
         self._encoder: TextEncoder | None = None

@@ -49,7 +49,9 @@ class SamplingConfig(BaseModel):
     guidance: float = Field(ge=1, description="classifier-free guidance, on all latent channels")
     time_shift: float = Field(gt=0, description="of the grid of times, towards noise")
     solver: Solver = Field(description="euler, midpoint, heun or multistep")
-    guidance_interval: tuple[float, float] = Field(description="times between which guidance acts; 0 is noise, 1 data")
+    guidance_interval: list[float] = Field(
+        min_length=2, max_length=2, description="times between which guidance acts; 0 is noise, 1 data"
+    )
     renormalise: bool = Field(description="guidance turns the velocity and keeps its length")
 
 

@@ -68,8 +68,8 @@ def test_a_generator_without_a_prior_loads_and_draws_without_one(tmp_path):
 
 
 def test_guidance_acts_within_its_interval_only():
-    nowhere = tiny_pipeline(guidance=3.0, guidance_interval=(0.0, 0.0), solver="euler")("left eye", seeds=5)
-    half = tiny_pipeline(guidance=3.0, guidance_interval=(0.0, 0.5), solver="euler")("left eye", seeds=5)
+    nowhere = tiny_pipeline(guidance=3.0, guidance_interval=[0.0, 0.0], solver="euler")("left eye", seeds=5)
+    half = tiny_pipeline(guidance=3.0, guidance_interval=[0.0, 0.5], solver="euler")("left eye", seeds=5)
     everywhere = tiny_pipeline(guidance=3.0, solver="euler")("left eye", seeds=5)
     renormalised = tiny_pipeline(guidance=3.0, solver="euler", renormalise=True)("left eye", seeds=5)
     plain = tiny_pipeline(guidance=1.0, solver="euler")("left eye", seeds=5)
