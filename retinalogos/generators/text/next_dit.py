@@ -109,6 +109,8 @@ def rotated(x_bnhd: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
 
 
 @lru_cache(maxsize=32)
+# A table that was first asked for by a sampler must serve training too.
+@torch.inference_mode(False)
 def rotary_table(
     height: int, width: int, head_dim: int, linear_factor: float, ntk_factor: float, device: torch.device
 ) -> tuple[Tensor, Tensor]:

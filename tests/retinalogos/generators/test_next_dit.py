@@ -109,6 +109,14 @@ def test_proportional_attention_sharpens_above_the_base_length_and_is_the_identi
     assert (own(*given_, base_tokens=9) - own(*given_)).abs().max() > 1e-4
 
 
+def test_a_size_first_seen_in_inference_mode_can_be_trained_on():
+    own = ours(published(SMALL))
+    with torch.inference_mode():
+        own(*inputs(4, 7, 3))
+    own(*inputs(4, 7, 3)).square().mean().backward()
+    assert own.layers[0].attn1.to_q.weight.grad is not None
+
+
 @torch.no_grad()
 def test_folders_are_interchangeable_with_diffusers(tmp_path):
     model = published(SMALL)
