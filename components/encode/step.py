@@ -79,6 +79,7 @@ def _encode_split(
     writer: LatentWriter,
     where: torch.device,
 ) -> None:
+    sides = dict(zip(*cohort.table(("image_id", "eye"), split).to_pydict().values(), strict=True))
     total = cohort.meta["splits"].get(split, 0)
     images = track(cohort.images(params.size, split), f"encode: {split}", total=total, unit="image")
     for batch in _batched(((name, image) for name, image in images if name in captions), params.batch_size):
@@ -93,7 +94,8 @@ def _encode_split(
                 by_kind: dict[str, list[int]] = {"coarse": [], "fine": []}
                 for granularity, text in captions[name]:
                     by_kind[granularity].append(numbers[words(text)])
-                writer.add_image(name + suffix, split, latent.clone(), by_kind["coarse"], by_kind["fine"])
+                eye = sides[name] and words(sides[name])
+                writer.add_image(name + suffix, split, eye, latent.clone(), by_kind["coarse"], by_kind["fine"])
 
 
 def _captions(inputs: Paths) -> dict[str, list[tuple[str, str]]]:

@@ -28,6 +28,8 @@ NARROW_RATIO = 0.6
 SLIGHTLY_TESSELLATED = 0.35
 # A disc this close to the middle of the picture (fraction of its side) lies neither left nor right.
 CENTRE_SHARE = 0.06
+# Sets of optic-nerve photographs: not of the macular field, in which laterality alone places the disc.
+_DISC_CENTRED = ("papila",)
 
 # Vertical cup-to-disc ratio: 0.3-0.4 in health, above 0.6-0.7 in glaucoma (Foster et al., Br J Ophthalmol 2002,
 # 86:238).
@@ -147,7 +149,7 @@ def describe(record: Mapping[str, Any]) -> Description:
         raise _error(record, "vcdr", vcdr, "between 0 and 1")
     return Description(
         eye=eye,
-        disc_side=_side(truth.get("disc_x")) or eye,
+        disc_side=_side(truth.get("disc_x")) or (None if record.get("source") in _DISC_CENTRED else eye),
         grade=grade,
         glaucoma=_one_of(record, "glaucoma", GLAUCOMA),
         dme=None if dme is None else bool(dme),

@@ -33,20 +33,20 @@ def build_backbone(
         text_dim: width of a token's features.
         size: width of the latents; only recorded, both networks run at other sizes.
         config: further arguments of the class, e.g. ``hidden_size`` or ``block_out_channels``.
-        prior: whether it refines a :class:`LatentPrior`, which doubles the channels it sees and predicts.
+        prior: whether it refines a :class:`LatentPrior`, see :class:`Split`: it then sees 3C channels and predicts 2C.
 
     Raises:
         UsageError: an unknown name or an argument the class does not have.
     """
-    channels = latent_channels * (2 if prior else 1)
-    shared = {"sample_size": size, "in_channels": channels, "cross_attention_dim": text_dim}
+    seen, predicted = (3 * latent_channels, 2 * latent_channels) if prior else (latent_channels, latent_channels)
+    shared = {"sample_size": size, "in_channels": seen, "cross_attention_dim": text_dim}
     try:
         if name == "next_dit":
             return _start_at_zero(NextDiT(**shared, learn_sigma=False, **config))
         if name == "unet":
             # The pooled caption joins the time embedding, as it does in Next-DiT.
             pooled = {"class_embed_type": "projection", "projection_class_embeddings_input_dim": text_dim}
-            return _start_at_zero(UNet2DConditionModel(**shared, out_channels=channels, **pooled, **config))
+            return _start_at_zero(UNet2DConditionModel(**shared, out_channels=predicted, **pooled, **config))
     except (TypeError, ValueError) as error:
         raise UsageError(f"backbone {name} refuses its configuration {config}: {error}") from None
     raise UsageError(f"unknown backbone {name!r}: choose next_dit or unet")

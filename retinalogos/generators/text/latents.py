@@ -52,13 +52,20 @@ class LatentWriter:
         return len(self._texts) - 1
 
     def add_image(
-        self, image_id: str, split: str, latents_chw: Tensor, coarse: Sequence[int], fine: Sequence[int]
+        self,
+        image_id: str,
+        split: str,
+        eye: str | None,
+        latents_chw: Tensor,
+        coarse: Sequence[int],
+        fine: Sequence[int],
     ) -> None:
-        """Adds an image's latents and the numbers of its coarse and fine captions."""
+        """Adds an image's latents, its side (``left``, ``right``, ``None``) and the numbers of its captions."""
         self._images.append(
             {
                 "image_id": image_id,
                 "split": split,
+                "eye": eye,
                 "shard": self._shards["latents"],
                 "row": len(self._latents),
                 "coarse": list(coarse),

@@ -7,13 +7,16 @@ path ``x_t = t·x₁ + (1 − t)·x₀`` would be known. In the basis in which �
     E[x₁ | x_t] = m + t·λ / d² · y,    E[x₀ | x_t] = (1 − t) / d² · y,    d² = t²·λ + (1 − t)²,
 
 and what the velocity has beyond their difference has the variance λ / d². Fundus photographs are aligned by their field
-of view, so this Gaussian already holds field, tone and the two places of the disc. The network sees x_t and E[x₁ | x_t]
-and predicts the remainder in units of its standard deviation: the preconditioning of EDM (Karras et al., arXiv
-2206.00364) with the data's covariance in place of one variance.
+of view, so this Gaussian already holds field, tone, macula and the place of the disc.
 
-Σ has a few hundred principal components of whole latents; what these leave out is taken as stationary: independent
-coefficients of the two-dimensional cosine transform (DCT-II). The mean moves along the components with the caption, by
-ridge regression on its pooled features: the disc goes to its side.
+Σ has a few hundred principal components of whole latents; what these leave out, the rest, is taken as stationary:
+independent coefficients of the two-dimensional cosine transform (DCT-II). The mean moves along the components with the
+caption, by ridge regression on its pooled features. The network sees x_t, E[x₁ | x_t] and the rest of x_t, and predicts
+what remains in units of its standard deviation: the preconditioning of EDM (Karras et al., arXiv 2206.00364) with the
+data's covariance in place of one variance.
+
+Left and right eyes are no one Gaussian: their mean has two discs. Where laterality is known each side has its own, and
+the answer is the mean of theirs, weighed by how well each explains the caption (logistic regression) and x_t.
 """
 
 import math
@@ -24,19 +27,24 @@ import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from retinalogos.errors import UsageError
 
-# Images fitted to: 400 MB of 48×16×16 latents, and twenty for each of 400 components.
+# Images fitted to: 400 MB of 48×16×16 latents, and ten on each side for each of 400 components.
 MOST_IMAGES = 8192
 # Variances are those of images that the directions were not fitted to: of its own images a direction shows too much.
 _HELD_OUT = 4
+# Below this a side has no Gaussian of its own.
+_FEWEST_IMAGES = 2 * _HELD_OUT
 # Oversampling and power iterations of the randomised decomposition: Halko et al., arXiv 0909.4061, sections 4.2, 4.5.
 _OVERSAMPLING, _POWER_ITERATIONS = 20, 2
 # Ridge for features of unit variance; measured on ODIR-5K and the phantom: a third or three times of it is as good.
 _RIDGE = 0.1
-# Rows of the regression that say that the empty caption moves nothing, as a share of the others.
+# Rows of the regressions that say that the empty caption says nothing, as a share of the others.
 _EMPTY_SHARE = 0.1
+# Of the logistic regression, per squared weight: that of scikit-learn's default (C = 1) at 1,000 captions.
+_LOGISTIC_PENALTY = 5e-4
 # Standard deviations by which a caption moves a component at most, whatever words a prompt is made of.
 _FARTHEST = 2.0
 # Far below what an autoencoder keeps; guards divisions where a channel is constant.
@@ -46,11 +54,11 @@ _SMALLEST_VARIANCE = 1e-6
 class Split(NamedTuple):
     """The known part of a velocity and what the network needs for the rest.
 
-    The velocity is ``known + spread · (offset + gain · rest)``: of the network's 2C channels the first C are the
-    offset, the others the gain. With both at zero it is the Gaussian answer.
+    The velocity is ``known + spread · (offset + gain · rest)``: of the network's output the first C channels are the
+    offset, the next C the gain. With both at zero it is the answer of the prior alone.
 
     Attributes:
-        seen_bchw: the network's input, B×2C×h×w: x_t and E[x₁ | x_t], each channel of about unit variance.
+        seen_bchw: the network's input, B×3C×h×w: x_t, E[x₁ | x_t] and the rest, each channel of about unit variance.
         known_bchw: E[x₁ − x₀ | x_t], B×C×h×w.
         spread_bc11: standard deviation of the remainder, B×C×1×1.
         rest_bchw: what the principal components leave of x_t, about unit variance: mostly noise where the image is
@@ -63,34 +71,39 @@ class Split(NamedTuple):
     rest_bchw: Tensor
 
     def velocity(self, predicted_bchw: Tensor) -> Tensor:
-        """Velocity B×C×h×w from the network's output B×2C×h×w."""
-        offset, gain = predicted_bchw.float().chunk(2, 1)
+        """Velocity B×C×h×w from the network's output; channels beyond 2C, which some networks have, are not used."""
+        channels = self.known_bchw.shape[1]
+        offset, gain = predicted_bchw[:, :channels].float(), predicted_bchw[:, channels : 2 * channels].float()
         return self.known_bchw + self.spread_bc11 * (offset + gain * self.rest_bchw)
 
 
 class LatentPrior(ModelMixin, ConfigMixin):
-    """Mean and covariance of latents of one size.
+    """Mean and covariance of latents of one size, on each side.
 
     Args:
         channels: C of the latents.
         size: their width and height.
         components: K, principal components of whole latents.
         text_dim: D, width of a caption's pooled features.
+        sides: S, the Gaussians: left and right eyes, or one for all.
     """
 
     @register_to_config
-    def __init__(self, channels: int, size: int, components: int, text_dim: int):
+    def __init__(self, channels: int, size: int, components: int, text_dim: int, sides: int = 1):
         super().__init__()
         shape = (channels, size, size)
 
         def fixed(values: Tensor) -> nn.Parameter:
             return nn.Parameter(values, requires_grad=False)
 
-        self.mean = fixed(torch.zeros(shape))
-        self.directions = fixed(torch.eye(components, math.prod(shape)))
-        self.variances = fixed(torch.ones(components))
-        self.text_effect = fixed(torch.zeros(components, text_dim))
-        self.spectrum = fixed(torch.ones(shape))
+        self.mean = fixed(torch.zeros(sides, *shape))
+        self.directions = fixed(torch.eye(components, math.prod(shape)).repeat(sides, 1, 1))
+        self.variances = fixed(torch.ones(sides, components))
+        self.text_effect = fixed(torch.zeros(sides, components, text_dim))
+        self.spectrum = fixed(torch.ones(sides, *shape))
+        # Of the caption: which side it speaks of.
+        self.side_weights = fixed(torch.zeros(sides, text_dim))
+        self.side_bias = fixed(torch.zeros(sides))
         # Of each channel over all images and places: the network's units.
         self.channel_mean = fixed(torch.zeros(channels))
         self.channel_std = fixed(torch.ones(channels))
@@ -98,7 +111,12 @@ class LatentPrior(ModelMixin, ConfigMixin):
 
     @classmethod
     def fit(
-        cls, latents_nchw: Sequence[Tensor] | Tensor, captions_mnd: Tensor, empty_d: Tensor, components: int
+        cls,
+        latents_nchw: Sequence[Tensor] | Tensor,
+        captions_mnd: Tensor,
+        empty_d: Tensor,
+        components: int,
+        eyes_n: Sequence[str | None],
     ) -> Self:
         """Fits to images and captions; fewer components are kept than asked for where there are fewer images.
 
@@ -107,35 +125,51 @@ class LatentPrior(ModelMixin, ConfigMixin):
             captions_mnd: pooled features of M captions of each image, M×N×D.
             empty_d: pooled features of the empty caption.
             components: how many to keep.
+            eyes_n: ``left``, ``right`` or ``None`` for each image; those of unknown side are passed over, unless there
+                are fewer than eight of either side: then one Gaussian is fitted to all.
 
         Raises:
             UsageError: there are fewer than eight latents.
         """
-        if len(latents_nchw) < 2 * _HELD_OUT:
-            raise UsageError(f"a prior cannot be fitted to {len(latents_nchw)} images: at least {2 * _HELD_OUT} needed")
+        if len(latents_nchw) < _FEWEST_IMAGES:
+            raise UsageError(
+                f"a prior cannot be fitted to {len(latents_nchw)} images: at least {_FEWEST_IMAGES} needed"
+            )
         data = torch.stack(list(latents_nchw))
-        n, channels, size, _ = data.shape
-        held_out = torch.arange(n) % _HELD_OUT == 0
-        kept = min(components, int((~held_out).sum()) - 1, data[0].numel())
-        model = cls(channels, size, kept, captions_mnd.shape[2])
+        members = [torch.tensor([eye == side for eye in eyes_n]) for side in ("left", "right")]
+        if min(int(rows.sum()) for rows in members) < _FEWEST_IMAGES:
+            members = [torch.ones(len(data), dtype=torch.bool)]
+        fewest = min(int(rows.sum()) for rows in members)
+        kept = min(components, fewest - math.ceil(fewest / _HELD_OUT) - 1, data[0].numel())
+        model = cls(data.shape[1], data.shape[2], kept, captions_mnd.shape[2], len(members))
         with torch.no_grad():
             model.channel_mean.copy_(data.mean((0, 2, 3)))
             model.channel_std.copy_(data.var((0, 2, 3)).clamp(min=_SMALLEST_VARIANCE).sqrt())
-            model.mean.copy_(data.mean(0))
-            rows = (data - model.mean).flatten(1)
-            # The decomposition starts from random directions.
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(0)
-                rank = min(kept + _OVERSAMPLING, *rows[~held_out].shape)
-                directions = torch.svd_lowrank(rows[~held_out], q=rank, niter=_POWER_ITERATIONS)[2][:, :kept].T
-            model.directions.copy_(directions)
-            along = rows @ directions.T
-            model.text_effect.copy_(_ridge(captions_mnd[:, ~held_out], along[~held_out], empty_d))
-            left = along[held_out] - captions_mnd[:, held_out] @ model.text_effect.T
-            model.variances.copy_(left.square().mean((0, 1)).clamp(min=_SMALLEST_VARIANCE))
-            rest = (rows[held_out] - along[held_out] @ directions).unflatten(1, data.shape[1:])
-            model.spectrum.copy_(model._cosine(rest).square().mean(0).clamp(min=_SMALLEST_VARIANCE))
+            for side, rows in enumerate(members):
+                model._fit_side(side, data[rows], captions_mnd[:, rows], empty_d)
+        weights, bias = _logistic([captions_mnd[:, rows].flatten(0, 1) for rows in members], empty_d)
+        model.side_weights.data.copy_(weights)
+        model.side_bias.data.copy_(bias)
         return model
+
+    def _fit_side(self, side: int, data_nchw: Tensor, captions_mnd: Tensor, empty_d: Tensor) -> None:
+        held_out = torch.arange(len(data_nchw)) % _HELD_OUT == 0
+        self.mean[side] = data_nchw.mean(0)
+        rows = (data_nchw - self.mean[side]).flatten(1)
+        # The decomposition starts from random directions.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            kept = self.config.components
+            rank = min(kept + _OVERSAMPLING, *rows[~held_out].shape)
+            directions = torch.svd_lowrank(rows[~held_out], q=rank, niter=_POWER_ITERATIONS)[2][:, :kept].T
+        self.directions[side] = directions
+        along = rows @ directions.T
+        effect = _ridge(captions_mnd[:, ~held_out], along[~held_out], empty_d)
+        self.text_effect[side] = effect
+        left = along[held_out] - captions_mnd[:, held_out] @ effect.T
+        self.variances[side] = left.square().mean((0, 1)).clamp(min=_SMALLEST_VARIANCE)
+        rest = (rows[held_out] - along[held_out] @ directions).unflatten(1, data_nchw.shape[1:])
+        self.spectrum[side] = self._cosine(rest).square().mean(0).clamp(min=_SMALLEST_VARIANCE)
 
     @torch.no_grad()
     def forward(self, x_bchw: Tensor, t_b: Tensor, pooled_bd: Tensor) -> Split:
@@ -149,37 +183,52 @@ class LatentPrior(ModelMixin, ConfigMixin):
         Raises:
             UsageError: latents of another size.
         """
-        if x_bchw.shape[1:] != self.mean.shape:
+        if x_bchw.shape[1:] != self.mean.shape[1:]:
             raise UsageError(
-                f"this generator's prior is for latents of {'×'.join(map(str, self.mean.shape))}, not of "
+                f"this generator's prior is for latents of {'×'.join(map(str, self.mean.shape[1:]))}, not of "
                 f"{'×'.join(map(str, x_bchw.shape[1:]))}: draw at the size it was trained for"
             )
+        # All that follows has the sides first: S×B×K along the components, S×B×C×h×w in pixels and in frequencies.
         t, t_b1 = t_b.view(-1, 1, 1, 1), t_b.view(-1, 1)
-        farthest = _FARTHEST * self.variances.sqrt()
-        moved = (pooled_bd @ self.text_effect.T).clamp(-farthest, farthest)
-        y = x_bchw - t * self.mean
-        along = y.flatten(1) @ self.directions.T
+        variances, spectrum, mean = self.variances[:, None], self.spectrum[:, None], self.mean[:, None]
+        farthest = _FARTHEST * variances.sqrt()
+        moved = (pooled_bd @ self.text_effect.mT).clamp(-farthest, farthest)
+        y = x_bchw - t * mean
+        along = y.flatten(2) @ self.directions.mT
         left = y - (along @ self.directions).view_as(y)
         rest = self._cosine(left)
-        # y less the caption's effect, divided by d², in each of the two bases.
         along = along - t_b1 * moved
-        d2_along, d2_rest = _spread2(t_b1, self.variances), _spread2(t, self.spectrum)
+        d2_along, d2_rest = _spread2(t_b1, variances), _spread2(t, spectrum)
+        fit = (along.square() / d2_along + d2_along.log()).sum(2) + (rest.square() / d2_rest + d2_rest.log()).sum(
+            (2, 3, 4)
+        )
+        said = self.side_weights @ pooled_bd.T + self.side_bias[:, None]
+        share = (said.log_softmax(0) - fit / 2).softmax(0)[:, :, None, None, None]
+        # y less the caption's effect, divided by d², in each of the two bases.
         along, rest = along / d2_along, rest / d2_rest
-        data = ((moved + t_b1 * along * self.variances) @ self.directions).view_as(y)
-        data = self.mean + data + t * self._cosine(rest * self.spectrum, back=True)
+        data = ((moved + t_b1 * along * variances) @ self.directions).view_as(y)
+        data = mean + data + t * self._cosine(rest * spectrum, back=True)
         noise = (1 - t) * ((along @ self.directions).view_as(y) + self._cosine(rest, back=True))
+        velocity = data - noise
+        known = (share * velocity).sum(0)
 
-        mean, std = self.channel_mean.view(1, -1, 1, 1), self.channel_std.view(1, -1, 1, 1)
-        seen = [(x_bchw - t * mean) / _spread2(t, std.square()).sqrt(), (data - mean) / std]
-        # Remainder's variance, averaged over the places of a channel: that of the components by their share in it.
-        share = self.directions.view(len(self.directions), len(self.channel_mean), -1).square().mean(2)
-        variance = (self.variances / d2_along) @ share + (self.spectrum / d2_rest).mean((2, 3))
-        left = left / d2_rest.mean((2, 3), keepdim=True).sqrt()
-        return Split(torch.cat(seen, 1), data - noise, variance.sqrt()[:, :, None, None], left)
+        channel_mean, channel_std = self.channel_mean.view(1, -1, 1, 1), self.channel_std.view(1, -1, 1, 1)
+        seen = [
+            (x_bchw - t * channel_mean) / _spread2(t, channel_std.square()).sqrt(),
+            ((share * data).sum(0) - channel_mean) / channel_std,
+        ]
+        # Remainder's variance, averaged over the places of a channel: that of the components by their share in it, that
+        # of the rest, and that between the sides.
+        weight = self.directions.unflatten(2, (len(self.channel_mean), -1)).square().mean(3)
+        within = (variances / d2_along) @ weight + (spectrum / d2_rest).mean((3, 4))
+        between = (velocity - known).square().mean((3, 4))
+        spread = (share[..., 0, 0] * (within + between)).sum(0).sqrt()
+        left = (share * left / d2_rest.mean((3, 4), keepdim=True).sqrt()).sum(0)
+        return Split(torch.cat([*seen, left], 1), known, spread[:, :, None, None], left)
 
-    def _cosine(self, x_bchw: Tensor, back: bool = False) -> Tensor:
+    def _cosine(self, x: Tensor, back: bool = False) -> Tensor:
         matrix = self.cosines.T if back else self.cosines
-        return matrix @ x_bchw @ matrix.T
+        return matrix @ x @ matrix.T
 
 
 def _ridge(captions_mnd: Tensor, values_nk: Tensor, empty_d: Tensor) -> Tensor:
@@ -187,6 +236,30 @@ def _ridge(captions_mnd: Tensor, values_nk: Tensor, empty_d: Tensor) -> Tensor:
     rows, values = captions_mnd.flatten(0, 1).double(), values_nk.repeat(len(captions_mnd), 1).double()
     among = rows.T @ rows / len(rows) + _EMPTY_SHARE * torch.outer(empty_d, empty_d).double()
     return torch.linalg.solve(among + _RIDGE * torch.eye(len(empty_d)), rows.T @ values / len(rows)).T.float()
+
+
+def _logistic(captions_nd_of_sides: list[Tensor], empty_d: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights S×D and biases S of the regression from captions to sides that is undecided for the empty caption."""
+    sides = len(captions_nd_of_sides)
+    rows = torch.cat([*captions_nd_of_sides, empty_d[None]]).double()
+    counts = [len(rows_of_side) for rows_of_side in captions_nd_of_sides]
+    # Both sides weigh the same, however many images each has: a prompt that names none draws as many of each.
+    weight = torch.cat([torch.full((n,), 1 / (sides * n)) for n in counts] + [torch.tensor([_EMPTY_SHARE])]).double()
+    target = torch.cat([torch.eye(sides).repeat_interleave(torch.tensor(counts), 0), torch.full((1, sides), 1 / sides)])
+    weights = torch.zeros(sides, rows.shape[1], dtype=torch.double, requires_grad=True)
+    bias = torch.zeros(sides, dtype=torch.double, requires_grad=True)
+    solver = torch.optim.LBFGS([weights, bias], max_iter=200, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        solver.zero_grad()
+        each = cross_entropy(rows @ weights.T + bias, target.double(), reduction="none")
+        total = (weight * each).sum() + _LOGISTIC_PENALTY * weights.square().sum()
+        total.backward()
+        return total
+
+    with torch.enable_grad():
+        solver.step(loss)
+    return weights.detach().float(), bias.detach().float()
 
 
 def _spread2(t: Tensor, variance: Tensor) -> Tensor:

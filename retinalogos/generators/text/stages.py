@@ -108,6 +108,7 @@ def new_prior(latents: Latents, conditioning: TextConditioning, components: int)
         torch.stack([torch.stack(of_kind) for of_kind in captions]),
         pooled(int(latents.meta["empty_text"])),
         components,
+        [latents.images[row]["eye"] for row in rows],
     )
 
 

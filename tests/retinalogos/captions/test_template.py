@@ -198,6 +198,14 @@ def test_disc_side_follows_the_truth_of_a_phantom(budget):
     assert "near the centre" in write_caption(centred, granularity="coarse", wording=0, seed=0, budget=budget).text
 
 
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+def test_the_side_of_the_disc_is_not_stated_for_photographs_centred_on_it(budget, granularity):
+    record = {"eye": "left", "source": "papila", "glaucoma": "suspect"}
+    said = read_statements(write_caption(record, granularity=granularity, wording=0, seed=0, budget=budget).text)
+    assert said.eyes == {"left"}
+    assert not said.disc_sides
+
+
 def test_amounts_follow_the_counts(wide_budget):
     text = {}
     for count in (2, 12, 40):

@@ -19,7 +19,14 @@ def write_latents(folder, images=20, **meta):
             side = 1 + i % 2
             latent = torch.randn(CHANNELS, WIDTH, WIDTH, generator=draw) * 0.1
             latent[:, :, : WIDTH // 2] += 3 - 2 * side  # left eyes are bright on the left
-            writer.add_image(f"eye{i}", "train" if i % 5 else "validation", latent, [side], [side, 3])
+            writer.add_image(
+                f"eye{i}",
+                "train" if i % 5 else "validation",
+                "left" if side == 1 else "right",
+                latent,
+                [side],
+                [side, 3],
+            )
     return folder
 
 

@@ -18,7 +18,7 @@ def test_what_is_written_is_read_whatever_the_shards(tmp_path, monkeypatch, imag
     with LatentWriter(tmp_path, {"empty_text": 0}) as writer:
         numbers = [writer.add_text(str(len(text)), text) for text in texts]
         for i, row in enumerate(rows):
-            writer.add_image(str(i), "train", row, [numbers[i % 3]], [])
+            writer.add_image(str(i), "train", None, row, [numbers[i % 3]], [])
     read = Latents(tmp_path)
     for i, row in enumerate(rows):
         torch.testing.assert_close(read.latent(i), row)

@@ -33,7 +33,7 @@ def eyes(n: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.fixture(scope="module")
 def prior() -> LatentPrior:
     data, captions = eyes(8000)
-    return LatentPrior.fit(data, captions[None], EMPTY, 2)
+    return LatentPrior.fit(data, captions[None], EMPTY, 2, [None] * 8000)
 
 
 def on_the_path(time: float, n: int = 4000) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -66,7 +66,7 @@ def test_it_is_the_best_linear_answer_on_images_it_has_not_seen(prior, time):
 def test_the_network_sees_values_of_about_unit_variance(prior, time):
     x, t, captions, _ = on_the_path(time, 500)
     seen = prior(x, t, captions).seen_bchw
-    assert seen.shape == (500, 2 * CHANNELS, SIZE, SIZE)
+    assert seen.shape == (500, 3 * CHANNELS, SIZE, SIZE)
     assert (seen[:, :CHANNELS].std((0, 2, 3)) - 1).abs().max() < 0.2
     assert seen.std() < 1.2
 
@@ -74,10 +74,10 @@ def test_the_network_sees_values_of_about_unit_variance(prior, time):
 def test_at_the_ends_it_knows_the_mean_and_the_image(prior):
     x, _, _, _ = on_the_path(1.0, 50)
     scale, shift = prior.channel_std.view(-1, 1, 1), prior.channel_mean.view(-1, 1, 1)
-    at_data = prior(x, torch.ones(50), EMPTY.expand(50, -1)).seen_bchw[:, CHANNELS:] * scale + shift
+    at_data = prior(x, torch.ones(50), EMPTY.expand(50, -1)).seen_bchw[:, CHANNELS : 2 * CHANNELS] * scale + shift
     torch.testing.assert_close(at_data, x, atol=0.02, rtol=0.02)
-    at_noise = prior(x, torch.zeros(50), EMPTY.expand(50, -1)).seen_bchw[:, CHANNELS:] * scale + shift
-    torch.testing.assert_close(at_noise, prior.mean.expand_as(x), atol=0.6, rtol=0.01)
+    at_noise = prior(x, torch.zeros(50), EMPTY.expand(50, -1)).seen_bchw[:, CHANNELS : 2 * CHANNELS] * scale + shift
+    torch.testing.assert_close(at_noise, prior.mean[0].expand_as(x), atol=0.6, rtol=0.01)
 
 
 def test_alone_it_draws_the_gaussian_it_was_fitted_to(prior):
@@ -102,6 +102,81 @@ def test_a_caption_moves_the_mean_and_strange_words_not_beyond_what_is_seen(prio
     assert float((far - drawn(0.0)).norm()) == pytest.approx(16, rel=0.12)  # the ridge takes a tenth
 
 
+def both_eyes(n: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, list[str | None]]:
+    """Left eyes as :func:`eyes`, right ones with another mean and covariance; the caption's feature 3 says which."""
+    data, captions = eyes(n, seed)
+    right = torch.arange(n) % 2 == 1
+    data[right] = -1.5 * data[right]
+    captions[:, 3] = torch.where(right, 1.0, -1.0)
+    return data, captions, ["right" if eye else "left" for eye in right]
+
+
+@pytest.fixture(scope="module")
+def sided() -> LatentPrior:
+    data, captions, sides = both_eyes(8000)
+    return LatentPrior.fit(data, captions[None], EMPTY, 2, sides)
+
+
+@pytest.mark.parametrize("time", [0.0, 0.2, 0.4, 0.7, 1.0])
+def test_of_two_sides_it_knows_what_that_of_the_right_side_knows(sided, time):
+    data, captions, sides = both_eyes(4000, seed=1)
+    noise = torch.randn(data.shape, generator=torch.Generator().manual_seed(2))
+    t = torch.full((4000,), time)
+    x, target = interpolate(data, noise, t), target_velocity(data, noise)
+    of_sides = {}
+    for side in ("left", "right"):
+        fitted_to, said, known_sides = both_eyes(8000)
+        rows = torch.tensor([eye == side for eye in known_sides])
+        of_sides[side] = LatentPrior.fit(fitted_to[rows], said[None, rows], EMPTY, 2, [None] * 4000)
+    chosen = torch.stack(
+        [of_sides[side](*(part[i : i + 1] for part in (x, t, captions)))[1][0] for i, side in enumerate(sides)]
+    )
+    torch.testing.assert_close(
+        (sided(x, t, captions).known_bchw - target).square().mean(),
+        (chosen - target).square().mean(),
+        rtol=0.02,
+        atol=1e-4,
+    )
+
+
+@pytest.mark.parametrize("time", [0.0, 0.1, 0.2, 0.5])
+def test_undecided_between_sides_it_says_how_far_it_may_be_off(sided, time):
+    data, captions, _ = both_eyes(4000, seed=1)
+    captions[:, 3] = 0
+    noise = torch.randn(data.shape, generator=torch.Generator().manual_seed(2))
+    t = torch.full((4000,), time)
+    _, known, spread, _ = sided(interpolate(data, noise, t), t, captions)
+    error = (known - target_velocity(data, noise)).square().mean((0, 2, 3))
+    torch.testing.assert_close(spread.square().mean(0).flatten(), error, rtol=0.1, atol=0.02)
+
+
+def test_a_caption_that_names_the_side_draws_it_and_none_draws_both(sided):
+    noise = torch.randn(400, CHANNELS, SIZE, SIZE, generator=torch.Generator().manual_seed(3))
+    axis = (sided.mean[0] - sided.mean[1]).flatten()
+
+    def left_share(caption: torch.Tensor) -> float:
+        captions = caption.expand(400, -1)
+        drawn = solve(lambda x, t: sided(x, t, captions).known_bchw, noise, 40).flatten(1)
+        return float((drawn @ axis > (sided.mean.mean(0).flatten() @ axis)).float().mean())
+
+    assert left_share(torch.tensor([0.0, 0, 0, -1, 0])) > 0.95
+    assert left_share(torch.tensor([0.0, 0, 0, 1, 0])) < 0.05
+    assert 0.35 < left_share(EMPTY) < 0.65
+
+
+def test_eyes_of_unknown_side_are_passed_over_and_too_few_of_a_side_make_one_gaussian():
+    data, captions, sides = both_eyes(40)
+    unknown = [None, *sides[1:]]
+    changed = data.clone()
+    changed[0] += 1
+    one, other = (LatentPrior.fit(rows, captions[None], EMPTY, 2, unknown) for rows in (data, changed))
+    assert torch.equal(one.mean, other.mean)
+    assert one.config.sides == 2
+    few = LatentPrior.fit(data, captions[None], EMPTY, 2, ["right"] * 33 + ["left"] * 7)
+    assert few.config.sides == 1
+    torch.testing.assert_close(few.mean[0], data.mean(0))
+
+
 def test_its_cosine_transform_is_scipys(prior):
     x, _ = eyes(5)
     torch.testing.assert_close(prior._cosine(x), torch.from_numpy(dctn(x.numpy(), axes=(2, 3), norm="ortho")))
@@ -112,13 +187,13 @@ def test_the_same_images_give_the_same_prior_and_the_global_random_state_stays()
     torch.manual_seed(5)
     before = torch.get_rng_state()
     data, captions = eyes(100)
-    first, second = (LatentPrior.fit(data, captions[None], EMPTY, 6) for _ in range(2))
+    first, second = (LatentPrior.fit(data, captions[None], EMPTY, 6, ["left", "right"] * 50) for _ in range(2))
     assert torch.equal(before, torch.get_rng_state())
     assert all(torch.equal(first.state_dict()[name], value) for name, value in second.state_dict().items())
 
 
 def test_few_images_keep_few_components_and_a_constant_channel_divides_by_no_zero():
-    few = LatentPrior.fit(torch.ones(8, CHANNELS, SIZE, SIZE), torch.ones(2, 8, TEXT), EMPTY, 400)
+    few = LatentPrior.fit(torch.ones(8, CHANNELS, SIZE, SIZE), torch.ones(2, 8, TEXT), EMPTY, 400, [None] * 8)
     assert few.config.components == 5
     for time in (0.0, 1.0):
         parts = few(torch.ones(1, CHANNELS, SIZE, SIZE), torch.tensor([time]), EMPTY[None])
@@ -127,6 +202,6 @@ def test_few_images_keep_few_components_and_a_constant_channel_divides_by_no_zer
 
 def test_errors_name_what_is_wrong(prior):
     with pytest.raises(UsageError, match="7 images"):
-        LatentPrior.fit(torch.ones(7, 1, 2, 2), torch.ones(1, 7, TEXT), EMPTY, 1)
+        LatentPrior.fit(torch.ones(7, 1, 2, 2), torch.ones(1, 7, TEXT), EMPTY, 1, [None] * 7)
     with pytest.raises(UsageError, match="latents of 3×4×4, not of 3×8×8"):
         prior(torch.zeros(1, 3, 8, 8), torch.zeros(1), EMPTY[None])
