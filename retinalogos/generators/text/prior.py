@@ -45,8 +45,8 @@ _RIDGE = 0.1
 _EMPTY_SHARE = 0.1
 # Of the logistic regression, per squared weight: that of scikit-learn's default (C = 1) at 1,000 captions.
 _LOGISTIC_PENALTY = 5e-4
-# Standard deviations by which a caption moves a component at most, whatever words a prompt is made of.
-_FARTHEST = 2.0
+# A caption moves the mean no farther than this share of the training captions do, whatever words a prompt is made of.
+_FARTHEST_QUANTILE = 0.95
 # Far below what an autoencoder keeps; guards divisions where a channel is constant.
 _SMALLEST_VARIANCE = 1e-6
 
@@ -100,6 +100,7 @@ class LatentPrior(ModelMixin, ConfigMixin):
         self.directions = fixed(torch.eye(components, math.prod(shape)).repeat(sides, 1, 1))
         self.variances = fixed(torch.ones(sides, components))
         self.text_effect = fixed(torch.zeros(sides, components, text_dim))
+        self.farthest = fixed(torch.ones(sides))  # norm of a caption's effect in standard deviations, at most
         self.spectrum = fixed(torch.ones(sides, *shape))
         # Of the caption: which side it speaks of.
         self.side_weights = fixed(torch.zeros(sides, text_dim))
@@ -165,9 +166,15 @@ class LatentPrior(ModelMixin, ConfigMixin):
         self.directions[side] = directions
         along = rows @ directions.T
         effect = _ridge(captions_mnd[:, ~held_out], along[~held_out], empty_d)
+        # Shrunk, component by component, to what it explains of other images: tones that it learned by heart go.
+        said = captions_mnd[:, held_out] @ effect.T
+        explained = (said * along[held_out]).mean((0, 1)) / said.square().mean((0, 1)).clamp(min=_SMALLEST_VARIANCE)
+        effect *= explained.clamp(0, 1)[:, None]
         self.text_effect[side] = effect
         left = along[held_out] - captions_mnd[:, held_out] @ effect.T
         self.variances[side] = left.square().mean((0, 1)).clamp(min=_SMALLEST_VARIANCE)
+        norms = (captions_mnd @ effect.T / self.variances[side].sqrt()).norm(dim=2)
+        self.farthest[side] = norms.flatten().quantile(_FARTHEST_QUANTILE)
         rest = (rows[held_out] - along[held_out] @ directions).unflatten(1, data_nchw.shape[1:])
         self.spectrum[side] = self._cosine(rest).square().mean(0).clamp(min=_SMALLEST_VARIANCE)
 
@@ -191,8 +198,9 @@ class LatentPrior(ModelMixin, ConfigMixin):
         # All that follows has the sides first: S×B×K along the components, S×B×C×h×w in pixels and in frequencies.
         t, t_b1 = t_b.view(-1, 1, 1, 1), t_b.view(-1, 1)
         variances, spectrum, mean = self.variances[:, None], self.spectrum[:, None], self.mean[:, None]
-        farthest = _FARTHEST * variances.sqrt()
-        moved = (pooled_bd @ self.text_effect.mT).clamp(-farthest, farthest)
+        moved = pooled_bd @ self.text_effect.mT
+        norms = (moved / variances.sqrt()).norm(dim=2, keepdim=True).clamp(min=_SMALLEST_VARIANCE)
+        moved = moved * (self.farthest[:, None, None] / norms).clamp(max=1)
         y = x_bchw - t * mean
         along = y.flatten(2) @ self.directions.mT
         left = y - (along @ self.directions).view_as(y)
