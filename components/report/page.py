@@ -125,8 +125,10 @@ def pictures(real: Cohort, synthetic: Cohort, per_group: int, prompts: int, size
         name: {source: spread(members, per_group) for source, members in groups.items()}
         for name, groups in by_kind.items()
     }
+    # Class by class: a cohort lists its classes in turn, and even distances over turns can meet one class alone.
+    turns = [row for groups in by_kind.values() for row in groups["synthetic"]]
     by_prompt: dict[str, list[dict[str, Any]]] = {}
-    for row in rows["synthetic"]:
+    for row in turns + [row for row in rows["synthetic"] if kind(row) not in KINDS]:
         by_prompt.setdefault(row["prompt"] or "no prompt recorded", []).append(row)
     shown = {prompt: by_prompt[prompt][:_OF_A_PROMPT] for prompt in spread(list(by_prompt), prompts)}
     albums = {

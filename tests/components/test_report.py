@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import re
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -21,10 +22,11 @@ from components import ROOT
 from components.report import layout
 from components.report.charts import line_chart
 from components.report.figures import Gate, every, find, judge, number
+from components.report.page import pictures
 from components.report.step import STEP, ReportParams
-from retinalogos.cohort.shards import CohortWriter, encode_jpeg
+from retinalogos.cohort.shards import Cohort, CohortWriter, encode_jpeg
 from retinalogos.errors import DataError, UsageError
-from retinalogos.phantom import draw, sample_records
+from retinalogos.phantom import PhantomRecord, draw, sample_records
 
 SIZE = 64
 VERDICT = {
@@ -128,11 +130,11 @@ CLASSIFICATION = {
 }
 
 
-def write_cohort(folder: Path, n: int, seed: int, generator: str | None = None) -> list[dict]:
+def write_cohort(folder: Path, records: Sequence[PhantomRecord], generator: str | None = None) -> list[dict]:
     folder.mkdir()
     rows = []
     with CohortWriter(folder, "phantom" if generator is None else "phantom-synthetic") as writer:
-        for index, record in enumerate(sample_records(n, seed)):
+        for index, record in enumerate(records):
             image = encode_jpeg(draw([record], SIZE)[0].image)
             digest = hashlib.sha256(image).hexdigest()
             row = {
@@ -205,8 +207,8 @@ def inputs(tmp_path_factory) -> dict[str, Path]:
     """The folders of a finished run, small."""
     base = tmp_path_factory.mktemp("run")
     paths = {name: base / name for name in STEP.inputs}
-    rows = write_cohort(paths["cohort"], 48, seed=1)
-    write_cohort(paths["synthetic"], 30, seed=2, generator="minilm-UNet2DConditionModel:0123456789abcdef")
+    rows = write_cohort(paths["cohort"], sample_records(48, 1))
+    write_cohort(paths["synthetic"], sample_records(30, 2), generator="minilm-UNet2DConditionModel:0123456789abcdef")
     write_captions(paths["captions"], rows)
     lost = [
         {"image_id": row["image_id"], "wording": 0, "granularity": "fine", "rule": rule, "detail": f"{rule} detail"}
@@ -311,6 +313,17 @@ def test_text_of_captions_and_prompts_is_shown_and_never_run(report):
     html = (report / "index.html").read_text(encoding="utf-8")
     assert "grade 0 &lt;b&gt;&amp;" in html
     assert "<b>&" not in html
+
+
+def test_prompts_of_every_class_are_shown_though_classes_come_in_turns(inputs, tmp_path):
+    records = [record for record in sample_records(200, 3) if record.glaucoma == "no"]
+    turns = [
+        next(record for record in records if (record.eye, record.dr_grade) == wanted)
+        for wanted in (("left", 0), ("left", 4), ("right", 0), ("right", 4))
+    ]
+    write_cohort(tmp_path / "synthetic", turns, generator="made:0123456789abcdef")
+    shown = pictures(Cohort(inputs["cohort"]), Cohort(tmp_path / "synthetic"), 1, 2, SIZE)["prompts"]
+    assert {"grade 0" in of_prompt["prompt"] for of_prompt in shown} == {True, False}
 
 
 def test_pictures_are_jpeg_without_metadata_and_the_page_is_small(report):
