@@ -4,12 +4,17 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 # Tests that look at what MLflow is told switch it on, with a store of their own.
 os.environ.setdefault("RETINALOGOS_TRACKING", "off")
+
+# A busy machine is no failure.
+settings.register_profile("any_machine", deadline=None)
+settings.load_profile("any_machine")
 
 ROOT = Path(__file__).parent.parent
 

@@ -152,7 +152,7 @@ def test_a_missing_input_names_the_stage_that_makes_it(numbers: Path, tmp_path: 
         run_step(DOUBLE, GOOD, {"numbers": tmp_path / "data" / "counted"}, places(tmp_path))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(files=st.dictionaries(st.sampled_from(["a", "b", "c/d", "c/e"]), st.binary(max_size=8), min_size=1))
 def test_content_hash_tells_contents_and_nothing_else(tmp_path_factory, files: dict[str, bytes]) -> None:
     one, two = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")

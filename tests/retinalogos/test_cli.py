@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_generator import save_tiny_generator
 
 from retinalogos import cli
 from retinalogos.cohort.shards import CohortWriter, encode_jpeg
 from retinalogos.contact_sheet import make_sheet
 from retinalogos.errors import UsageError
 from retinalogos.generators.text.pipeline import generator_hash
+from retinalogos.phantom import draw, sample_records
 from retinalogos.provenance import read_png
 
 
@@ -78,6 +80,68 @@ def test_a_second_call_adds_to_the_folder_and_repeats_nothing(model, tmp_path):
     assert cli.main([*call, "--guidance", "3"]) == 0
     assert len((out / "index.jsonl").read_text().splitlines()) == 4
     assert len(pixels(out)) == 4
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A generator that really draws, and an eye to edit, larger than it draws and with a dark margin."""
+    folder = tmp_path_factory.mktemp("trained")
+    save_tiny_generator(folder / "generator")
+    eye = np.zeros((90, 120, 3), np.uint8)
+    eye[5:85, 20:100] = draw(sample_records(1, 0), 80)[0].image
+    Image.fromarray(eye).save(folder / "eye.png")
+    mask = np.zeros((90, 120), np.uint8)
+    mask[40:60, 50:70] = 255
+    Image.fromarray(mask).save(folder / "mask.png")
+    return folder
+
+
+def test_edit_redraws_what_is_masked_and_says_what_it_was_made_from(trained, tmp_path):
+    call = ["edit", str(trained / "eye.png"), "left eye, large cup", "--model", str(trained / "generator")]
+    masked = ["--mask", str(trained / "mask.png"), "--strength", "1", "--n", "2"]
+    assert cli.main([*call, *masked, "--out", str(tmp_path)]) == 0
+    assert cli.main([*call, "--strength", "0.01", "--out", str(tmp_path)]) == 0
+    index = [json.loads(line) for line in (tmp_path / "index.jsonl").read_text().splitlines()]
+    assert [line["seed"] for line in index] == [0, 1, 0]
+    assert {line["edited_sha256"] for line in index} == {hashlib.sha256((trained / "eye.png").read_bytes()).hexdigest()}
+    first, second, whole = (np.asarray(Image.open(tmp_path / line["file"])).astype(int) for line in index)
+    assert read_png(tmp_path / index[0]["file"])["mask_sha256"] == index[0]["mask_sha256"]
+    changed = np.abs(first - second).max(2) > 0
+    assert 30 < changed.sum() < 200  # of 32 × 32, the mask being a quarter of the eye's width and height
+    assert (np.abs(first - whole).max(2) > 0).sum() > 500
+
+
+def test_between_draws_both_ends_and_the_way(trained, tmp_path):
+    call = ["between", "left eye", "right eye, glaucoma", "--model", str(trained / "generator"), "--n", "3"]
+    assert cli.main([*call, "--out", str(tmp_path)]) == 0
+    index = [json.loads(line) for line in (tmp_path / "index.jsonl").read_text().splitlines()]
+    assert [line["share"] for line in index] == [0, 0.5, 1]
+    assert len(pixels(tmp_path)) == len(set(pixels(tmp_path).values())) == 3
+    assert cli.main(["generate", "left eye", "--model", str(trained / "generator"), "--out", str(tmp_path / "g")]) == 0
+    (alone,) = pixels(tmp_path / "g").values()
+    ends = np.frombuffer(pixels(tmp_path)[index[0]["file"]], np.uint8).astype(int), np.frombuffer(alone, np.uint8)
+    assert np.abs(ends[0] - ends[1]).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["{eye}", "left eye", "--strength", "0"], "from 0.01 to 1"),
+        (["{eye}", "left eye", "--mask", "{generator}/model_index.json"], "not an image"),
+        (["nowhere.png", "left eye"], "nowhere.png"),
+        (["{eye}", "left eye", "--mask", "{small}"], "40×40"),
+    ],
+)
+def test_wrong_edits_are_answered_with_one_line(arguments, says, trained, tmp_path, capsys):
+    Image.new("L", (40, 40)).save(tmp_path / "small.png")
+    places = {"eye": trained / "eye.png", "generator": trained / "generator", "small": tmp_path / "small.png"}
+    filled = [argument.format(**places) for argument in arguments]
+    out = tmp_path / "out"
+    assert cli.main(["edit", *filled, "--model", str(trained / "generator"), "--out", str(out)]) == 2
+    answer = capsys.readouterr().err
+    assert says in answer
+    assert answer.count("\n") == 1
+    assert not out.exists()
 
 
 @pytest.mark.parametrize(

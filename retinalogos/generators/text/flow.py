@@ -64,26 +64,36 @@ def guided(conditional: Tensor, unconditional: Tensor, scale: float, renormalise
     return velocity * (norms[0] / norms[1].clamp(min=1e-12))
 
 
-def solve(velocity: Velocity, noise_bchw: Tensor, steps: int, shift: float = 1.0, solver: str = "midpoint") -> Tensor:
-    """Integrates dx/dt = velocity(x, t) from noise at t = 0 to data at t = 1.
+def solve(
+    velocity: Velocity,
+    start_bchw: Tensor,
+    steps: int,
+    shift: float = 1.0,
+    solver: str = "midpoint",
+    start_time: float = 0.0,
+) -> Tensor:
+    """Integrates dx/dt = velocity(x, t) from noise at t = 0, or from a point on the way, to data at t = 1.
 
     Args:
         velocity: called with x (B×C×H×W) and t (B).
-        noise_bchw: starting point, N(0, I).
+        start_bchw: starting point: noise N(0, I), or x_t at ``start_time``.
         steps: network evaluations, of which ``midpoint`` and ``heun`` spend two on each interval.
         shift: time shift of the grid, see :func:`shift_time`.
         solver: ``euler`` (first order); ``midpoint`` or ``heun`` (second order, one step); ``multistep`` (second order,
             DPM-Solver++(2M) of Lu et al., arXiv 2211.01095, on the straight path: one evaluation an interval).
+        start_time: t in [0, 1) of the starting point.
     """
     intervals = max(1, steps // 2) if solver in ("midpoint", "heun") else steps
-    grid = shift_time(torch.linspace(0, 1, intervals + 1, dtype=torch.float64), shift).tolist()
+    # Unshifted by the inverse, which is the reciprocal shift, so that the grid begins at the starting time.
+    first = float(shift_time(torch.tensor(start_time, dtype=torch.float64), 1 / shift))
+    grid = shift_time(torch.linspace(first, 1, intervals + 1, dtype=torch.float64), shift).tolist()
 
     def at(x: Tensor, t: float) -> Tensor:
         return velocity(x, x.new_full((len(x),), t))
 
     if solver == "multistep":
-        return _multistep(at, noise_bchw, grid)
-    x = noise_bchw
+        return _multistep(at, start_bchw, grid)
+    x = start_bchw
     for now, then in pairwise(grid):
         dt = then - now
         v = at(x, now)

@@ -1,6 +1,7 @@
 """The trained generator as a diffusers pipeline: a folder that loads and samples."""
 
 import hashlib
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,11 +11,13 @@ import torch
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor
+from torch.nn.functional import max_pool2d
 
-from retinalogos.generators.text.autoencoder import as_autoencoder, to_uint8
+from retinalogos.errors import UsageError
+from retinalogos.generators.text.autoencoder import as_autoencoder, to_model_range, to_uint8
 from retinalogos.generators.text.backbones import velocity
 from retinalogos.generators.text.conditioning import TextConditioning, TextEncoder, load_text_encoder
-from retinalogos.generators.text.flow import guided, solve
+from retinalogos.generators.text.flow import Velocity, guided, interpolate, solve, target_velocity
 from retinalogos.generators.text.prior import LatentPrior
 from retinalogos.progress import track
 
@@ -134,43 +137,125 @@ class TextToFundusPipeline(DiffusionPipeline):
         Raises:
             UsageError: a prompt is over the token budget.
         """
-        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
-        seeds = [seeds] if isinstance(seeds, int) else list(seeds)
-        if len(prompts) != len(seeds):
-            raise ValueError(f"{len(prompts)} prompts but {len(seeds)} seeds")
+        prompts, seeds = _pairs(prompts, seeds)
         starts: Any = range(0, len(prompts), batch_size)
         if progress:
             starts = track(starts, progress, unit="batch")
-        drawn = [
-            self._draw(
-                prompts[start : start + batch_size],
-                seeds[start : start + batch_size],
-                steps or self.config.steps,
-                self.config.guidance if guidance is None else guidance,
-                size or self.config.size,
-            )
-            for start in starts
-        ]
+        width = (size or self.config.size) // self._downscale
+        drawn = []
+        for start in starts:
+            rows = slice(start, start + batch_size)
+            noise = starting_noise(seeds[rows], self._latent_channels, width).to(self.device)
+            drawn.append(self._solve(self._field(prompts[rows], guidance), noise, steps or self.config.steps))
         return np.concatenate(drawn)
 
-    def _draw(self, prompts: list[str], seeds: list[int], steps: int, guidance: float, size: int) -> np.ndarray:
+    @torch.inference_mode()
+    def edit(
+        self,
+        images: np.ndarray,
+        prompts: str | Sequence[str],
+        *,
+        seeds: int | Sequence[int],
+        strength: float = 0.6,
+        masks: np.ndarray | None = None,
+        steps: int | None = None,
+        guidance: float | None = None,
+    ) -> np.ndarray:
+        """Redraws pictures by their prompts: image to image (SDEdit, Meng et al., arXiv 2108.01073), or inpainting.
+
+        Where a mask is 0 the picture's latents are kept on their own straight path from noise to data, whatever the
+        network says, and its pixels are put back at the end.
+
+        Args:
+            images: uint8, n×size×size×3, of the size that the generator draws.
+            prompts: one for each picture.
+            seeds: one for each picture.
+            strength: in (0, 1]: share of the way to noise that a picture is taken back; 1 keeps nothing of it. 0.6
+                redraws what is fine and keeps field, tone and the place of the disc.
+            masks: uint8 or bool, n×size×size, not 0 where the picture is redrawn; ``None``: everywhere.
+            steps: network evaluations of the whole way; a weaker edit spends its share of them.
+            guidance: as in the call.
+
+        Returns:
+            uint8 array of the shape of ``images``.
+
+        Raises:
+            UsageError: strength out of range, or masks of another size than the pictures.
+        """
+        prompts, seeds = _pairs(prompts, seeds)
+        if not 0 < strength <= 1:
+            raise UsageError(f"strength {strength} is not above 0 and at most 1")
+        if masks is not None and masks.shape != images.shape[:3]:
+            raise UsageError(f"masks of shape {masks.shape} for pictures of shape {images.shape[:3]}")
+        data = as_autoencoder(self.autoencoder).encode(to_model_range(images).to(self.device))
+        noise = starting_noise(seeds, self._latent_channels, data.shape[-1]).to(self.device)
+        field, begin = self._field(prompts, guidance), 1 - strength
+        x = interpolate(data, noise, data.new_full((len(data),), begin))
+        count = max(2, math.ceil((steps or self.config.steps) * strength))
+        if masks is None:
+            return self._solve(field, x, count, begin)
+        redrawn = torch.from_numpy(masks != 0).to(self.device)
+        # A latent is free as soon as one of its pixels is.
+        free = max_pool2d(redrawn[:, None].float(), self._downscale)
+        drawn = self._solve(
+            lambda x, t: free * field(x, t) + (1 - free) * target_velocity(data, noise), x, count, begin
+        )
+        return np.where(masks[..., None] != 0, drawn, images)
+
+    @torch.inference_mode()
+    def between(
+        self,
+        first: str,
+        second: str,
+        shares: Sequence[float],
+        *,
+        seed: int,
+        steps: int | None = None,
+        guidance: float | None = None,
+    ) -> np.ndarray:
+        """Draws one eye on the way from one prompt to another: the velocities of both, mixed.
+
+        Args:
+            first: prompt at share 0.
+            second: prompt at share 1.
+            shares: of the second prompt, in [0, 1], one for each picture.
+            seed: of all of them: it is the same eye.
+            steps: network evaluations of each prompt.
+            guidance: as in the call.
+
+        Returns:
+            uint8 array, n×size×size×3.
+        """
+        n, width = len(shares), self.config.size // self._downscale
+        noise = starting_noise([seed] * n, self._latent_channels, width).to(self.device)
+        fields = [self._field([prompt] * n, guidance) for prompt in (first, second)]
+        share = torch.tensor(list(shares), device=self.device, dtype=noise.dtype).view(-1, 1, 1, 1)
+        return self._solve(
+            lambda x, t: (1 - share) * fields[0](x, t) + share * fields[1](x, t), noise, steps or self.config.steps
+        )
+
+    def _field(self, prompts: Sequence[str], guidance: float | None) -> Velocity:
+        """The guided velocity of a batch with these prompts."""
+        scale = self.config.guidance if guidance is None else guidance
         text, mask = self.text_encoder.encode([*prompts, ""])
         text, mask = text.to(self.device), mask.to(self.device)
         tokens, pooled = self.conditioning(text, mask)
         n = len(prompts)
-        noise = starting_noise(seeds, self._latent_channels, size // self._downscale).to(self.device)
         empty = [part[n:].expand(n, *part.shape[1:]) for part in (tokens, mask, pooled)]
         both = [torch.cat([part[:n], nothing]) for part, nothing in zip((tokens, mask, pooled), empty, strict=True)]
         earliest, latest = self.config.guidance_interval
 
         def field(x: Tensor, t: Tensor) -> Tensor:
-            if guidance == 1 or not earliest <= float(t[0]) <= latest:
+            if scale == 1 or not earliest <= float(t[0]) <= latest:
                 return velocity(self.backbone, self.prior, x, t, tokens[:n], mask[:n], pooled[:n])
             twice = velocity(self.backbone, self.prior, torch.cat([x, x]), torch.cat([t, t]), *both)
             conditional, unconditional = twice.chunk(2)
-            return guided(conditional, unconditional, guidance, self.config.renormalise)
+            return guided(conditional, unconditional, scale, self.config.renormalise)
 
-        latents = solve(field, noise, steps, self.config.time_shift, self.config.solver)
+        return field
+
+    def _solve(self, field: Velocity, start_bchw: Tensor, steps: int, start_time: float = 0.0) -> np.ndarray:
+        latents = solve(field, start_bchw, steps, self.config.time_shift, self.config.solver, start_time)
         return to_uint8(as_autoencoder(self.autoencoder).decode(latents))
 
     @property
@@ -180,6 +265,14 @@ class TextToFundusPipeline(DiffusionPipeline):
     @property
     def _downscale(self) -> int:
         return as_autoencoder(self.autoencoder).downscale
+
+
+def _pairs(prompts: str | Sequence[str], seeds: int | Sequence[int]) -> tuple[list[str], list[int]]:
+    prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+    seeds = [seeds] if isinstance(seeds, int) else list(seeds)
+    if len(prompts) != len(seeds):
+        raise ValueError(f"{len(prompts)} prompts but {len(seeds)} seeds")
+    return prompts, seeds
 
 
 def starting_noise(seeds: Sequence[int], channels: int, size: int) -> Tensor:

@@ -21,7 +21,7 @@ def predictions(draw, most=5):
     return truth, probabilities, rng.integers(0, 4, n)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(predictions())
 def test_figures_of_a_weighted_sample_are_those_of_scikit_learn_on_the_repeated_sample(sample):
     truth, probabilities, weights = sample
@@ -44,7 +44,7 @@ def test_figures_of_a_weighted_sample_are_those_of_scikit_learn_on_the_repeated_
         assert np.isnan(found["qwk"][0])
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(predictions(most=2))
 def test_sensitivity_and_specificity_are_the_recalls_of_the_two_classes(sample):
     truth, probabilities, _ = sample

@@ -14,7 +14,7 @@ rows = st.lists(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(rows, st.lists(st.tuples(st.integers(0, 199), st.integers(0, 199)), max_size=12), st.integers(0, 5))
 def test_patients_and_duplicates_stay_on_one_side(rows, duplicates, seed) -> None:
     patients = [f"p{number}" for number, _ in rows]
@@ -30,7 +30,7 @@ def test_patients_and_duplicates_stay_on_one_side(rows, duplicates, seed) -> Non
     assert splits == split_rows(patients, classes, pairs, FRACTIONS, seed)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(100, 600), st.integers(0, 1000), st.floats(0.1, 0.8))
 def test_fractions_are_kept_within_a_patient(patients, seed, train) -> None:
     rest = (1 - train) / 2

@@ -31,7 +31,7 @@ def test_different_pictures_and_mirrored_ones_are_far() -> None:
     assert near_pairs(hashes + mirrored, DISTANCE) == []
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 2**32 - 1), st.integers(0, 100), st.integers(2, 60))
 def test_banded_search_finds_exactly_the_near_pairs(seed: int, distance: int, count: int) -> None:
     rng = np.random.default_rng(seed)

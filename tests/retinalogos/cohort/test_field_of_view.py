@@ -11,7 +11,7 @@ def framed(eye: np.ndarray, left: int, top: int, right: int, bottom: int, colour
     return cv2.copyMakeBorder(eye, top, bottom, left, right, cv2.BORDER_CONSTANT, value=(colour,) * 3)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     left=st.integers(0, 300),
     top=st.integers(0, 120),

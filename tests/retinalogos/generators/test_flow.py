@@ -48,6 +48,23 @@ def test_halving_the_interval_lowers_the_error_by_at_least_the_order(solver, ord
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("shift", [0.5, 1.0, 3.0])
+def test_from_a_point_on_the_way_it_arrives_where_the_whole_way_does(solver, shift):
+    begin, z = 0.4, 1.5
+    on_the_way = 2 * begin + z * (begin**2 * 0.09 + (1 - begin) ** 2) ** 0.5
+    times = []
+
+    def watched(x, t):
+        times.append(float(t[0]))
+        return gaussian_field(x, t)
+
+    start = torch.full((1, 1, 1, 1), on_the_way, dtype=torch.float64)
+    arrived = float(solve(watched, start, 200, shift, solver, begin))
+    assert arrived == pytest.approx(2 + 0.3 * z, abs=0.01)
+    assert min(times) == pytest.approx(begin)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
 def test_a_solver_spends_the_evaluations_it_was_given(solver):
     calls = []
 

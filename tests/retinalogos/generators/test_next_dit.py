@@ -63,7 +63,7 @@ def theirs(model, x, t, text, mask, linear_factor=1.0, ntk_factor=1.0):
     return model(x, t, text, mask, rotary, cross_attention_kwargs={}, return_dict=False)[0]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(configurations(), st.integers(1, 5), st.integers(1, 5), st.lists(st.integers(1, 6), min_size=1, max_size=3))
 @torch.no_grad()
 def test_same_weights_give_the_same_numbers(configuration, rows, columns, tokens):

@@ -77,6 +77,50 @@ def test_guidance_acts_within_its_interval_only():
     assert len(set(pictures)) == 5  # at t = 0 guidance acted even in the first
 
 
+def test_an_edit_of_full_strength_is_a_new_picture_and_a_weak_one_is_nearly_the_old():
+    pipeline = tiny_pipeline()
+    old = pipeline(["left eye", "right eye"], seeds=[1, 2])
+    prompts, seeds = ["right eye, severe"] * 2, [3, 4]
+    new = pipeline(prompts, seeds=seeds)
+    assert np.abs(pipeline.edit(old, prompts, seeds=seeds, strength=1.0).astype(int) - new).max() <= 1
+    changes = [
+        np.abs(pipeline.edit(old, prompts, seeds=seeds, strength=strength).astype(int) - old).mean()
+        for strength in (0.02, 0.5, 1.0)
+    ]
+    assert changes == sorted(changes)
+    assert changes[0] < 0.2 * changes[2]
+
+
+def test_inpainting_keeps_what_is_not_masked():
+    pipeline = tiny_pipeline()
+    old = pipeline(["left eye", "right eye"], seeds=[1, 2])
+    masks = np.zeros((2, 32, 32), np.uint8)
+    masks[:, 3:20, 5:11] = 255
+    new = pipeline.edit(old, ["right eye", "left eye"], seeds=[3, 4], strength=1.0, masks=masks)
+    np.testing.assert_array_equal(new[masks == 0], old[masks == 0])
+    assert np.abs(new[masks != 0].astype(int) - old[masks != 0]).mean() > 1
+    everywhere = pipeline.edit(old, ["right eye", "left eye"], seeds=[3, 4], masks=np.ones_like(masks))
+    np.testing.assert_array_equal(everywhere, pipeline.edit(old, ["right eye", "left eye"], seeds=[3, 4]))
+
+
+def test_between_two_prompts_lie_both():
+    pipeline = tiny_pipeline()
+    drawn = pipeline.between("left eye", "right eye, severe", [0.0, 0.5, 1.0], seed=6).astype(int)
+    ends = pipeline(["left eye", "right eye, severe"], seeds=[6, 6])
+    assert np.abs(drawn[[0, 2]] - ends).max() <= 1
+    assert all(np.abs(drawn[1] - drawn[end]).mean() < np.abs(drawn[0] - drawn[2]).mean() for end in (0, 2))
+
+
+def test_a_wrong_strength_or_mask_is_refused():
+    pipeline = tiny_pipeline()
+    picture = np.zeros((1, 32, 32, 3), np.uint8)
+    for strength in (0.0, 1.5):
+        with pytest.raises(UsageError, match=f"strength {strength}"):
+            pipeline.edit(picture, "left eye", seeds=0, strength=strength)
+    with pytest.raises(UsageError, match="masks of shape"):
+        pipeline.edit(picture, "left eye", seeds=0, masks=np.zeros((1, 16, 16)))
+
+
 def test_a_prompt_over_the_budget_is_refused_not_cut():
     with pytest.raises(UsageError, match="over the budget of 16"):
         tiny_pipeline()("left eye " * 10, seeds=0)

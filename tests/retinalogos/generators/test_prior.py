@@ -49,7 +49,7 @@ def least_squares(x: torch.Tensor, captions: torch.Tensor, target: torch.Tensor)
     return (rows @ torch.linalg.lstsq(rows, target.flatten(1).double()).solution).view_as(target).float()
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.floats(0, 1))
 def test_it_is_the_best_linear_answer_on_images_it_has_not_seen(prior, time):
     x, t, captions, target = on_the_path(time)
@@ -61,7 +61,7 @@ def test_it_is_the_best_linear_answer_on_images_it_has_not_seen(prior, time):
     torch.testing.assert_close(spread[0].flatten(), error.sqrt(), rtol=0.1, atol=0.02)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.floats(0, 1))
 def test_the_network_sees_values_of_about_unit_variance(prior, time):
     x, t, captions, _ = on_the_path(time, 500)

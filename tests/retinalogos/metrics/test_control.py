@@ -26,7 +26,7 @@ def test_kappa_weighs_by_squared_distance() -> None:
     assert control.quadratic_kappa(grades, near, 5) > 0.7 > 0.3 > control.quadratic_kappa(grades, far, 5)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 1000))
 def test_kappa_and_auc_equal_scikit_learn(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -41,7 +41,7 @@ def test_kappa_of_one_grade_is_undefined() -> None:
     assert control.grade_agreement(np.full(5, 2), np.full(5, 2), 5, 10, 0)["kappa"].as_json()["value"] is None
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 1000))
 def test_auc_ignores_the_scale_of_the_score(seed: int) -> None:
     rng = np.random.default_rng(seed)

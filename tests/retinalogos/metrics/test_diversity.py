@@ -32,7 +32,7 @@ def test_scales_fit_the_image(size: int, scales: int) -> None:
 
 
 @given(st.integers(11, 200))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_an_image_of_any_size_is_like_itself(size: int) -> None:
     images = noise(1, 1, size)
     assert diversity.ms_ssim(images, images) == pytest.approx(1, abs=1e-4)

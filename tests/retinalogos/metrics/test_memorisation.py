@@ -71,7 +71,7 @@ def test_descriptor_of_a_featureless_image_is_zero() -> None:
     assert not memorisation.pixel_descriptor(np.full((1, 32, 32, 3), 90, np.uint8), SIDE).any()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(1, 30), st.integers(3, 30), st.integers(0, 1000))
 def test_nearest_equals_brute_force_at_any_chunk(n: int, m: int, seed: int) -> None:
     rng = np.random.default_rng(seed)

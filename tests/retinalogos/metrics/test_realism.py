@@ -24,7 +24,7 @@ def by_matrix_root(a: realism.Moments, b: realism.Moments) -> float:
     return float(shift @ shift + np.trace(a.covariance) + np.trace(b.covariance) - 2 * np.trace(root).real)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seeds, st.integers(2, 24), st.integers(30, 80))
 def test_frechet_equals_matrix_root_and_torchmetrics(seed: int, d: int, n: int) -> None:
     a, b = (realism.Moments.of(features(seed + i, n, d, 0.3 * i)) for i in range(2))
@@ -52,7 +52,7 @@ def test_frechet_with_fewer_images_than_features_equals_the_nuclear_norm() -> No
     assert realism.frechet_distance(x, y) == pytest.approx(expected, rel=1e-6)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seeds)
 def test_frechet_invariances(seed: int) -> None:
     x, y = features(seed, 40, 6), features(seed + 1, 50, 6, 0.4)
@@ -67,7 +67,7 @@ def test_frechet_invariances(seed: int) -> None:
     assert realism.frechet_distance(rng.permutation(x), y) == pytest.approx(distance, rel=1e-7)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seeds, st.lists(st.integers(2, 30), min_size=1, max_size=5))
 def test_streamed_moments_equal_those_of_everything(seed: int, sizes: list[int]) -> None:
     whole = features(seed, sum(sizes), 7, 100.0)
@@ -96,7 +96,7 @@ def test_frechet_interval_holds_the_estimate_and_shrinks_with_n() -> None:
     assert widths[1] < widths[0] / 2
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seeds, st.integers(2, 40))
 def test_kernel_distance_equals_torchmetrics(seed: int, n: int) -> None:
     x, y = features(seed, n, 8), features(seed + 1, n, 8, 0.2)  # theirs takes equal sizes only

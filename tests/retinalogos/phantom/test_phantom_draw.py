@@ -32,7 +32,7 @@ def equal(one: PhantomEye, other: PhantomEye) -> bool:
 
 
 @given(seed=st.integers(0, 2**31), size=st.sampled_from([16, 64, 96, 128]))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 def test_any_eye_at_any_size_is_well_formed_and_repeatable(seed: int, size: int) -> None:
     record = sample_records(1, seed, grade_weights=(1, 1, 1, 1, 1))[0]
     eye = draw([record], size)[0]

@@ -22,7 +22,7 @@ def cohort() -> list[PhantomRecord]:
 
 
 @given(seed=st.integers(0, 2**31), n=st.integers(1, 25), more=st.integers(0, 10))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_records_depend_on_the_seed_alone_and_a_longer_cohort_begins_with_the_shorter(
     seed: int, n: int, more: int
 ) -> None:
