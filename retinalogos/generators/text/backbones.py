@@ -104,14 +104,28 @@ def velocity(
         mask_bn: 1 where there is a token.
         pooled_bd: one vector per caption; Next-DiT pools the tokens itself and does not use it.
     """
+    return velocity_and_variance(backbone, prior, x_bchw, t_b, text_bnd, mask_bn, pooled_bd)[0]
+
+
+def velocity_and_variance(
+    backbone: nn.Module,
+    prior: LatentPrior | None,
+    x_bchw: Tensor,
+    t_b: Tensor,
+    text_bnd: Tensor,
+    mask_bn: Tensor,
+    pooled_bd: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """As :func:`velocity`, and the mean squared error that the prior expects of itself, B; 1 without a prior."""
     if prior is not None:
         with torch.autocast(x_bchw.device.type, enabled=False):
             split = prior(x_bchw.float(), t_b, pooled_bd.float())
-        return split.velocity(velocity(backbone, None, split.seen_bchw, t_b, text_bnd, mask_bn, pooled_bd))
+        predicted = velocity(backbone, None, split.seen_bchw, t_b, text_bnd, mask_bn, pooled_bd)
+        return split.velocity(predicted), split.spread_bc11.square().mean((1, 2, 3))
     if isinstance(backbone, NextDiT):
         # Lumina's own weights predict a variance too, which flow matching does not use.
-        return backbone(x_bchw, t_b, text_bnd, mask_bn)[:, : backbone.in_channels]
-    return backbone(
+        return backbone(x_bchw, t_b, text_bnd, mask_bn)[:, : backbone.in_channels], torch.ones_like(t_b)
+    predicted = backbone(
         x_bchw,
         t_b * _UNET_TIME_SCALE,
         text_bnd,
@@ -119,3 +133,4 @@ def velocity(
         encoder_attention_mask=mask_bn.to(x_bchw.dtype),
         return_dict=False,
     )[0]
+    return predicted, torch.ones_like(t_b)
