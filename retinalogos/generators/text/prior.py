@@ -49,8 +49,9 @@ _RIDGE = 0.1
 _EMPTY_SHARE = 0.1
 # Of the logistic regression, per squared weight: that of scikit-learn's default (C = 1) at 1,000 captions.
 _LOGISTIC_PENALTY = 5e-4
-# A caption moves the mean no farther than this share of the training captions do, whatever words a prompt is made of.
-_FARTHEST_QUANTILE = 0.95
+# A caption as near to those of training as this share of them moves the mean as the regression says; one that is
+# farther off, a prompt of other words, less in proportion.
+_NEAR_QUANTILE = 0.95
 # Far below what an autoencoder keeps; guards divisions where a channel is constant.
 _SMALLEST_VARIANCE = 1e-6
 
@@ -104,7 +105,9 @@ class LatentPrior(ModelMixin, ConfigMixin):
         self.directions = fixed(torch.eye(components, math.prod(shape)).repeat(sides, 1, 1))
         self.variances = fixed(torch.ones(sides, components))
         self.text_effect = fixed(torch.zeros(sides, components, text_dim))
-        self.farthest = fixed(torch.ones(sides))  # norm of a caption's effect in standard deviations, at most
+        # A caption's leverage, c·P·c, says how far it is from those of training; up to ``near`` it counts in full.
+        self.text_precision = fixed(torch.zeros(sides, text_dim, text_dim))
+        self.near = fixed(torch.ones(sides))
         self.spectrum = fixed(torch.ones(sides, *shape))
         # Of the caption: which side it speaks of.
         self.side_weights = fixed(torch.zeros(sides, text_dim))
@@ -170,7 +173,7 @@ class LatentPrior(ModelMixin, ConfigMixin):
             directions = torch.svd_lowrank(rows[~held_out], q=rank, niter=_POWER_ITERATIONS)[2][:, :kept].T
         self.directions[side] = directions
         along = rows @ directions.T
-        effect = _ridge(captions_mnd[:, ~held_out], along[~held_out], empty_d)
+        effect, precision = _ridge(captions_mnd[:, ~held_out], along[~held_out], empty_d)
         # Shrunk, component by component, to what it explains of other images: tones that it learned by heart go.
         said = captions_mnd[:, held_out] @ effect.T
         explained = (said * along[held_out]).mean((0, 1)) / said.square().mean((0, 1)).clamp(min=_SMALLEST_VARIANCE)
@@ -178,8 +181,9 @@ class LatentPrior(ModelMixin, ConfigMixin):
         self.text_effect[side] = effect
         left = along[held_out] - captions_mnd[:, held_out] @ effect.T
         self.variances[side] = left.square().mean((0, 1)).clamp(min=_SMALLEST_VARIANCE)
-        norms = (captions_mnd @ effect.T / self.variances[side].sqrt()).norm(dim=2)
-        self.farthest[side] = norms.flatten().quantile(_FARTHEST_QUANTILE)
+        self.text_precision[side] = precision
+        leverages = _leverage(captions_mnd[:, held_out].flatten(0, 1), precision)
+        self.near[side] = leverages.quantile(_NEAR_QUANTILE).clamp(min=_SMALLEST_VARIANCE)
         rest = (rows[held_out] - along[held_out] @ directions).unflatten(1, data_nchw.shape[1:])
         self.spectrum[side] = self._cosine(rest).square().mean(0).clamp(min=_SMALLEST_VARIANCE)
 
@@ -203,9 +207,8 @@ class LatentPrior(ModelMixin, ConfigMixin):
         # All that follows has the sides first: S×B×K along the components, S×B×C×h×w in pixels and in frequencies.
         t, t_b1 = t_b.view(-1, 1, 1, 1), t_b.view(-1, 1)
         variances, spectrum, mean = self.variances[:, None], self.spectrum[:, None], self.mean[:, None]
-        moved = pooled_bd @ self.text_effect.mT
-        norms = (moved / variances.sqrt()).norm(dim=2, keepdim=True).clamp(min=_SMALLEST_VARIANCE)
-        moved = moved * (self.farthest[:, None, None] / norms).clamp(max=1)
+        nearness = self.near[:, None] / _leverage(pooled_bd, self.text_precision).clamp(min=_SMALLEST_VARIANCE)
+        moved = (pooled_bd @ self.text_effect.mT) * nearness.clamp(max=1)[:, :, None]
         y = x_bchw - t * mean
         along = y.flatten(2) @ self.directions.mT
         left = y - (along @ self.directions).view_as(y)
@@ -244,11 +247,17 @@ class LatentPrior(ModelMixin, ConfigMixin):
         return matrix @ x @ matrix.T
 
 
-def _ridge(captions_mnd: Tensor, values_nk: Tensor, empty_d: Tensor) -> Tensor:
-    """K×D of the linear map from captions to values that moves nothing for the empty caption."""
+def _ridge(captions_mnd: Tensor, values_nk: Tensor, empty_d: Tensor) -> tuple[Tensor, Tensor]:
+    """Linear map K×D from captions to values that moves nothing for the empty caption; inverse D×D of their moments."""
     rows, values = captions_mnd.flatten(0, 1).double(), values_nk.repeat(len(captions_mnd), 1).double()
     among = rows.T @ rows / len(rows) + _EMPTY_SHARE * torch.outer(empty_d, empty_d).double()
-    return torch.linalg.solve(among + _RIDGE * torch.eye(len(empty_d)), rows.T @ values / len(rows)).T.float()
+    precision = torch.linalg.inv(among + _RIDGE * torch.eye(len(empty_d)))
+    return (precision @ (rows.T @ values / len(rows))).T.float(), precision.float()
+
+
+def _leverage(captions_nd: Tensor, precision: Tensor) -> Tensor:
+    """c·P·c of each caption: N, or S×N for S matrices P."""
+    return ((captions_nd @ precision) * captions_nd).sum(-1)
 
 
 def _logistic(captions_nd_of_sides: list[Tensor], empty_d: Tensor) -> tuple[Tensor, Tensor]:

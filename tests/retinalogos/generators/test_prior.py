@@ -99,8 +99,7 @@ def test_a_caption_moves_the_mean_and_strange_words_not_beyond_what_is_seen(prio
 
     one, minus_one, far = drawn(1.0), drawn(-1.0), drawn(1000.0)
     assert float((one - minus_one).norm()) == pytest.approx(16, rel=0.12)  # the ridge takes a tenth
-    # No farther than 95 % of captions, whose feature is normal, move it.
-    assert float((far - drawn(0.0)).norm()) == pytest.approx(1.96 * 8, rel=0.12)
+    assert float((far - drawn(0.0)).norm()) < 0.5
 
 
 def both_eyes(n: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, list[str | None]]:
