@@ -390,11 +390,13 @@ def _inspect(arguments: argparse.Namespace) -> None:
                 print(f"  {column:10} {name:48} {count[column][value]:8} {share:7.1%}")
     if arguments.out is None:
         return
-    stride = max(1, len(cohort) // arguments.images)
+    # By lot, always the same one: even distances would meet the turns in which a cohort lists its classes.
+    shown = min(arguments.images, len(cohort))
+    chosen = set(np.random.default_rng(0).choice(len(cohort), shown, replace=False).tolist())
     images: list[np.ndarray] = []
     labels: list[str] = []
     for index, row in enumerate(cohort.rows(("image", "eye", "dr_grade", "glaucoma"))):
-        if index % stride == 0 and len(images) < arguments.images:
+        if index in chosen:
             images.append(decode_image(row["image"]["bytes"]))
             grade = None if row["dr_grade"] is None else f"DR {row['dr_grade']}"
             disease = None if row["glaucoma"] in (None, "no") else f"glaucoma: {row['glaucoma']}"

@@ -206,6 +206,8 @@ def test_inspect_counts_and_draws(tmp_path, capsys):
     assert "6 images of 3 patients" in text
     assert any("train" in line and " 4 " in line and "66.7%" in line for line in text.splitlines())
     assert Image.open(tmp_path / "s.png").width > 100
+    assert cli.main(["inspect", str(tmp_path / "cohort"), "--out", str(tmp_path / "three.png"), "--images", "3"]) == 0
+    assert "contact sheet of 3 images" in capsys.readouterr().out
 
 
 def test_sheet_keeps_pictures_in_order_and_captions_within_their_width():
