@@ -56,7 +56,7 @@ def rate(name: BackboneName, config: dict[str, object], size: int, batch: int, s
     text, mask = torch.randn(batch, TOKENS, TEXT), torch.ones(batch, TOKENS, dtype=torch.long)
 
     def step() -> None:
-        velocity(model, None, x, t, text, mask, text.mean(1)).square().mean().backward()
+        velocity(model, None, x, t, text, mask, text.mean(1))[0].square().mean().backward()
 
     step()
     began = time.process_time()

@@ -53,7 +53,7 @@ def validation_errors(
     def error(time: float) -> float:
         t = torch.full((len(rows),), time)
         x: Tensor = interpolate(data, noise, t)
-        return float((velocity(model, prior, x, t, text, mask, pooled) - target).square().mean())
+        return float((velocity(model, prior, x, t, text, mask, pooled)[0] - target).square().mean())
 
     with torch.inference_mode():
         return [error(at) for at in TIMES]

@@ -47,6 +47,6 @@ def agreement(
         t = torch.full((len(images),), time, device=where)
         x, target = interpolate(data, noise, t), target_velocity(data, noise)
         for i, (text, mask, pooled) in enumerate(conditioned):
-            predicted = velocity(pipeline.backbone, pipeline.prior, x, t, text, mask, pooled)
+            predicted, _ = velocity(pipeline.backbone, pipeline.prior, x, t, text, mask, pooled)
             errors[i] += (predicted - target).square().mean((1, 2, 3))
     return ((errors[1] - errors[0]) / errors[1]).cpu()

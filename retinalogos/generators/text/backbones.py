@@ -92,8 +92,10 @@ def velocity(
     text_bnd: Tensor,
     mask_bn: Tensor,
     pooled_bd: Tensor,
-) -> Tensor:
-    """Predicted velocity (data − noise), B×C×H×W.
+) -> tuple[Tensor, Tensor]:
+    """Predicted velocity (data − noise), B×C×H×W, and the mean squared error that the prior expects of its own, B.
+
+    Without a prior that error is 1.
 
     Args:
         backbone: a network of :func:`build_backbone` or :func:`load_backbone`.
@@ -104,23 +106,10 @@ def velocity(
         mask_bn: 1 where there is a token.
         pooled_bd: one vector per caption; Next-DiT pools the tokens itself and does not use it.
     """
-    return velocity_and_variance(backbone, prior, x_bchw, t_b, text_bnd, mask_bn, pooled_bd)[0]
-
-
-def velocity_and_variance(
-    backbone: nn.Module,
-    prior: LatentPrior | None,
-    x_bchw: Tensor,
-    t_b: Tensor,
-    text_bnd: Tensor,
-    mask_bn: Tensor,
-    pooled_bd: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """As :func:`velocity`, and the mean squared error that the prior expects of itself, B; 1 without a prior."""
     if prior is not None:
         with torch.autocast(x_bchw.device.type, enabled=False):
             split = prior(x_bchw.float(), t_b, pooled_bd.float())
-        predicted = velocity(backbone, None, split.seen_bchw, t_b, text_bnd, mask_bn, pooled_bd)
+        predicted, _ = velocity(backbone, None, split.seen_bchw, t_b, text_bnd, mask_bn, pooled_bd)
         return split.velocity(predicted), split.spread_bc11.square().mean((1, 2, 3))
     if isinstance(backbone, NextDiT):
         # Lumina's own weights predict a variance too, which flow matching does not use.

@@ -247,8 +247,8 @@ class TextToFundusPipeline(DiffusionPipeline):
 
         def field(x: Tensor, t: Tensor) -> Tensor:
             if scale == 1 or not earliest <= float(t[0]) <= latest:
-                return velocity(self.backbone, self.prior, x, t, tokens[:n], mask[:n], pooled[:n])
-            twice = velocity(self.backbone, self.prior, torch.cat([x, x]), torch.cat([t, t]), *both)
+                return velocity(self.backbone, self.prior, x, t, tokens[:n], mask[:n], pooled[:n])[0]
+            twice, _ = velocity(self.backbone, self.prior, torch.cat([x, x]), torch.cat([t, t]), *both)
             conditional, unconditional = twice.chunk(2)
             return guided(conditional, unconditional, scale, self.config.renormalise)
 

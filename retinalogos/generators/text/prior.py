@@ -38,7 +38,7 @@ _HELD_OUT = 4
 # Below this a side has no Gaussian of its own.
 _FEWEST_IMAGES = 2 * _HELD_OUT
 # Images for each component. With fewer, components hold detail of the very images that they were fitted to: measured on
-# 720 phantom eyes, 400 of them explain 30 % more at t = 0.7 there than elsewhere, 24 of them 3 %. The network would
+# 720 phantom eyes, 400 of them leave 30 % less error at t = 0.7 there than elsewhere, 25 of them 4 %. The network would
 # learn from them that there is nothing left to do.
 _IMAGES_PER_COMPONENT = 30
 # Oversampling and power iterations of the randomised decomposition: Halko et al., arXiv 0909.4061, sections 4.2, 4.5.

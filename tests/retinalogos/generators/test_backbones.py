@@ -51,7 +51,7 @@ def jolt(model):
 def test_both_speak_one_interface_at_any_size(name):
     model = tiny(name)
     for width in (8, 16):
-        assert velocity(model, None, *inputs(width=width)).shape == (2, 4, width, width)
+        assert velocity(model, None, *inputs(width=width))[0].shape == (2, 4, width, width)
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -59,17 +59,17 @@ def test_both_speak_one_interface_at_any_size(name):
 def test_padding_is_not_seen_and_text_and_time_are(name):
     model = jolt(tiny(name))
     x, t, text, mask, pooled = inputs()
-    plain = velocity(model, None, x, t, text, mask, pooled)
+    plain = velocity(model, None, x, t, text, mask, pooled)[0]
     noisy = torch.where(mask.bool().unsqueeze(-1), text, 100.0)
-    torch.testing.assert_close(velocity(model, None, x, t, noisy, mask, pooled), plain, atol=1e-4, rtol=1e-4)
-    assert (velocity(model, None, x, t, -text, mask, -pooled) - plain).abs().max() > 1e-3
-    assert (velocity(model, None, x, t * 0.5, text, mask, pooled) - plain).abs().max() > 1e-4
+    torch.testing.assert_close(velocity(model, None, x, t, noisy, mask, pooled)[0], plain, atol=1e-4, rtol=1e-4)
+    assert (velocity(model, None, x, t, -text, mask, -pooled)[0] - plain).abs().max() > 1e-3
+    assert (velocity(model, None, x, t * 0.5, text, mask, pooled)[0] - plain).abs().max() > 1e-4
 
 
 @pytest.mark.parametrize("name", TINY)
 @torch.no_grad()
 def test_both_start_at_zero_velocity_with_no_uninitialised_weight(name):
-    assert float(velocity(tiny(name), None, *inputs()).abs().max()) == 0
+    assert float(velocity(tiny(name), None, *inputs())[0].abs().max()) == 0
     first, second = tiny(name).state_dict(), tiny(name).state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
 
@@ -80,7 +80,7 @@ def test_saved_and_loaded_as_published_weights_are(name, tmp_path):
     model = jolt(tiny(name))
     model.save_pretrained(tmp_path / "transformer")
     loaded = load_backbone(tmp_path, "transformer").eval()
-    torch.testing.assert_close(velocity(loaded, None, *inputs()), velocity(model, None, *inputs()))
+    torch.testing.assert_close(velocity(loaded, None, *inputs())[0], velocity(model, None, *inputs())[0])
 
 
 def test_errors_name_what_is_wrong(tmp_path):
