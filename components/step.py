@@ -1,10 +1,12 @@
 """The contract of a step: typed parameters, named inputs and outputs, one function.
 
-A step is a folder ``components/<name>/`` whose ``step.py`` defines ``STEP``. It knows nothing of the
-runner that calls it (DVC, Kubeflow Pipelines, a notebook, torchrun): it reads the paths it is given,
-calls the library, writes the paths it is given, and returns its metrics.
+A step is a folder ``components/<name>/`` whose ``step.py`` defines ``STEP``. That file imports nothing heavy, so that
+parameters are checked and pipelines compiled in no time; work that needs torch stands in ``run.py`` beside it, see
+:func:`later`. A step knows nothing of the runner that calls it (DVC, Kubeflow Pipelines, a notebook, torchrun): it
+reads the paths it is given, calls the library, writes the paths it is given, and returns its metrics.
 """
 
+import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,3 +63,13 @@ class Step(Generic[P]):
 
 
 AnyStep = Step[Any]
+
+
+def later(module: str) -> Callable[[Any, Paths, Paths], Metrics]:
+    """The function ``run`` of a module that is imported only when the step runs."""
+
+    def run(params: Any, inputs: Paths, outputs: Paths) -> Metrics:
+        metrics: Metrics = importlib.import_module(module).run(params, inputs, outputs)
+        return metrics
+
+    return run

@@ -283,7 +283,7 @@ def _generator(arguments: argparse.Namespace, prompts: Sequence[str]) -> "tuple[
         raise UsageError(f"--out {arguments.out} is a file; name a folder")
     folder = resolve_model(arguments.model)
     # Here and not above: torch takes seconds to import, and --help needs none of it.
-    from retinalogos.generators.text.pipeline import generator_hash
+    from retinalogos.provenance import generator_hash
 
     return _load(folder), generator_hash(folder)
 

@@ -1,5 +1,6 @@
 """Where a synthetic picture comes from, written into the picture itself."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -48,3 +49,13 @@ def append_records(path: Path, records: list[dict[str, str | int | float | None]
     known = {json.loads(line)[key]: line for line in lines}
     known.update({str(record[key]): json.dumps(record, ensure_ascii=False) for record in records})
     path.write_text("".join(f"{line}\n" for line in known.values()), encoding="utf-8")
+
+
+def generator_hash(folder: Path) -> str:
+    """sha256 over the names and bytes of a generator's files; names it in the provenance of what it draws."""
+    digest = hashlib.sha256()
+    for path in sorted(p for p in Path(folder).rglob("*") if p.is_file() and p.name != "manifest.json"):
+        digest.update(path.relative_to(folder).as_posix().encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()

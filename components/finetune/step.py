@@ -1,14 +1,9 @@
-"""Stage 3: the generator goes on at high resolution, on curated pairs only."""
-
-from pathlib import Path
+"""What the step ``finetune`` takes and gives."""
 
 from pydantic import Field
 
-from components.step import Metrics, Params, Paths, Port, Step
-from retinalogos.errors import UsageError
-from retinalogos.generators.text import TextToFundusPipeline
-from retinalogos.generators.text.latents import Latents
-from retinalogos.generators.text.stages import FlowConfig, SamplingConfig, new_prior, train_stage
+from components.step import Params, Port, Step, later
+from retinalogos.generators.text.configuration import FlowConfig, SamplingConfig
 from retinalogos.training.configuration import TrainingConfig
 
 
@@ -24,40 +19,11 @@ class FinetuneParams(Params, TrainingConfig):
     )
 
 
-def run(params: FinetuneParams, inputs: Paths, outputs: Paths) -> Metrics:
-    """See the module."""
-    latents = Latents(inputs["latents"])
-    pretrained = TextToFundusPipeline.from_pretrained(inputs["pretrained"])
-    if pretrained.config.text_encoder_name != latents.meta["text_encoder"]:
-        raise UsageError(
-            f"the generator was trained with text encoder {pretrained.config.text_encoder_name}, the latents hold "
-            f"features of {latents.meta['text_encoder']}: set encode_curated.text_encoder to that of encode"
-        )
-    pretrained.backbone.requires_grad_(True)
-    return train_stage(
-        pretrained.backbone,
-        pretrained.conditioning,
-        # Of these latents: at another resolution a patch holds other detail.
-        pretrained.prior and new_prior(latents, pretrained.conditioning, pretrained.prior.config.components),
-        latents,
-        inputs["pretrained"] / "autoencoder",
-        flow=params.flow,
-        training=params,
-        sampling=params.sampling,
-        prompts=params.prompts,
-        seed=params.seed,
-        checkpoints=Path(params.checkpoints),
-        generator=outputs["generator"],
-        log=outputs["log"],
-        what="finetune",
-    )
-
-
 STEP = Step(
     name="finetune",
     summary="stage 3: go on at high resolution with curated pairs only",
     params=FinetuneParams,
-    run=run,
+    run=later("components.finetune.run"),
     inputs={
         "latents": Port("latents and text features of the curated pairs", "Dataset"),
         "pretrained": Port("generator of stage 1", "Model"),

@@ -1,20 +1,9 @@
-"""Stage 1: the generator learns from every captioned image, at low resolution."""
-
-from pathlib import Path
+"""What the step ``pretrain`` takes and gives."""
 
 from pydantic import Field
 
-from components.step import Metrics, Params, Paths, Port, Step
-from retinalogos.generators.text.latents import Latents
-from retinalogos.generators.text.stages import (
-    BackboneConfig,
-    FlowConfig,
-    SamplingConfig,
-    new_backbone,
-    new_conditioning,
-    new_prior,
-    train_stage,
-)
+from components.step import Params, Port, Step, later
+from retinalogos.generators.text.configuration import BackboneConfig, FlowConfig, SamplingConfig
 from retinalogos.training.configuration import TrainingConfig
 
 
@@ -37,33 +26,11 @@ class PretrainParams(Params, TrainingConfig):
     )
 
 
-def run(params: PretrainParams, inputs: Paths, outputs: Paths) -> Metrics:
-    """See the module."""
-    latents = Latents(inputs["latents"])
-    conditioning = new_conditioning(latents, params.standardise_text)
-    return train_stage(
-        new_backbone(params.backbone, latents, params.seed, prior=params.prior_components > 0),
-        conditioning,
-        new_prior(latents, conditioning, params.prior_components) if params.prior_components else None,
-        latents,
-        inputs["autoencoder"],
-        flow=params.flow,
-        training=params,
-        sampling=params.sampling,
-        prompts=params.prompts,
-        seed=params.seed,
-        checkpoints=Path(params.checkpoints),
-        generator=outputs["generator"],
-        log=outputs["log"],
-        what="pretrain",
-    )
-
-
 STEP = Step(
     name="pretrain",
     summary="stage 1: train the generator on all captioned images at low resolution",
     params=PretrainParams,
-    run=run,
+    run=later("components.pretrain.run"),
     inputs={
         "latents": Port("latents and text features", "Dataset"),
         "autoencoder": Port("autoencoder that the latents are of", "Model"),

@@ -13,8 +13,7 @@ import pandas as pd
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from retinalogos.generators.text import TextToFundusPipeline
-from retinalogos.generators.text.pipeline import generator_hash
-from retinalogos.provenance import write_png
+from retinalogos.provenance import generator_hash, write_png
 
 
 class TextToFundusModel(PythonModel):

@@ -17,8 +17,7 @@ from components.report.figures import Verdict
 from components.step import Metrics, Params, Paths, Port, Step
 from retinalogos.cohort.shards import Cohort
 from retinalogos.errors import DataError, UsageError
-from retinalogos.generators.text.pipeline import generator_hash
-from retinalogos.provenance import NOTICE, software
+from retinalogos.provenance import NOTICE, generator_hash, software
 
 
 class RegisterParams(Params):

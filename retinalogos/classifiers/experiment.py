@@ -4,13 +4,13 @@ import queue
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
 
 from retinalogos.classifiers import statistics
-from retinalogos.classifiers.grader import UNKNOWN, GraderConfig, Labels, fit_grader
+from retinalogos.classifiers.configuration import GraderConfig, Suspects
+from retinalogos.classifiers.grader import UNKNOWN, Labels, fit_grader
 from retinalogos.cohort.schema import GLAUCOMA, ICDR_GRADES
 from retinalogos.cohort.shards import Cohort, decode_image
 from retinalogos.errors import DataError
@@ -19,7 +19,6 @@ from retinalogos.progress import track
 
 # Task → names of its classes.
 TASKS: dict[str, tuple[str, ...]] = {"dr_grade": ICDR_GRADES, "glaucoma": ("no", "glaucoma")}
-Suspects = Literal["exclude", "no", "glaucoma"]
 REAL, SYNTHETIC = "real", "synthetic"
 
 

@@ -9,11 +9,11 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import roc_auc_score
 from torch.nn import functional as F
 
+from retinalogos.classifiers.configuration import GraderConfig
 from retinalogos.classifiers.network import (
     GraderNetwork,
     describe_backbone,
@@ -30,31 +30,6 @@ UNKNOWN = -1
 PREDICT_BATCH = 64
 # Initial weights come from torch's one global random state: graders trained side by side take turns.
 _INITIALISING = threading.Lock()
-
-
-class GraderConfig(BaseModel):
-    """Settings of one grader; the values stand in params.yaml."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    backbone: str = Field(description="small, or hub name or folder of an image model of transformers")
-    size: int = Field(ge=32, description="side of the input in pixels")
-    widths: tuple[int, ...] = Field(
-        min_length=1, description="channels per stage of the small backbone, multiples of 8"
-    )
-    features: int = Field(ge=8, description="dimension of the penultimate layer")
-    steps: int = Field(ge=1, description="optimiser steps")
-    batch_size: int = Field(ge=2)
-    learning_rate: float = Field(gt=0, description="peak of the one-cycle schedule")
-    weight_decay: float = Field(ge=0)
-    validate_every: int = Field(ge=1, description="steps between looks at the validation images")
-    rotation: float = Field(ge=0, le=180, description="largest rotation of the augmentation, degrees")
-    zoom: float = Field(ge=0, lt=1, description="largest relative change of scale")
-    brightness: float = Field(ge=0, lt=1, description="largest relative change of brightness")
-    colour: float = Field(ge=0, lt=1, description="largest relative change of one channel's gain")
-    flip_swaps: dict[str, tuple[int, ...]] = Field(
-        description="task → class that each class becomes in a mirror image; a task left out is unchanged by it"
-    )
 
 
 class Grader:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from retinalogos.classifiers.grader import UNKNOWN, Grader, GraderConfig, Labels, fit_grader
+from retinalogos.classifiers.configuration import GraderConfig
+from retinalogos.classifiers.grader import UNKNOWN, Grader, Labels, fit_grader
 from retinalogos.cohort.schema import EYES, ICDR_GRADES
 from retinalogos.cohort.shards import Cohort, decode_image
 from retinalogos.errors import DataError

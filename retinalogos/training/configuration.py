@@ -2,7 +2,6 @@
 
 from typing import Literal, Self
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
@@ -35,16 +34,3 @@ class TrainingConfig(BaseModel):
         if self.batch_size % self.pieces:
             raise ValueError(f"batch_size {self.batch_size} is no multiple of pieces {self.pieces}")
         return self
-
-
-def device() -> torch.device:
-    """The accelerator where there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def compute_dtype(precision: str, where: torch.device) -> torch.dtype:
-    """Resolves ``auto``, see :class:`TrainingConfig`."""
-    if precision == "auto":
-        native = where.type == "cuda" or torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-        return torch.bfloat16 if native else torch.float32
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]

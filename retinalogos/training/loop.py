@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from retinalogos.errors import DataError
 from retinalogos.progress import track
 from retinalogos.training import checkpoints
-from retinalogos.training.configuration import TrainingConfig, compute_dtype, device
+from retinalogos.training.configuration import TrainingConfig
+from retinalogos.training.device import compute_dtype, device
 
 # loss(model, step, rows): mean over these rows of the step's batch; loss(model, None, all rows): over the fixed
 # validation batch and noise.

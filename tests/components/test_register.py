@@ -23,7 +23,7 @@ from retinalogos import cli
 from retinalogos.cohort.shards import CohortWriter, encode_jpeg
 from retinalogos.errors import UsageError
 from retinalogos.generators.text import TextToFundusPipeline
-from retinalogos.generators.text.pipeline import generator_hash
+from retinalogos.provenance import generator_hash
 
 sys.path.insert(0, str(ROOT / "tests"))
 from tiny_generator import save_tiny_generator

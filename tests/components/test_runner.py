@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -267,3 +268,13 @@ def test_cli_lists_and_describes(installed: Path, capsys) -> None:
 
 def test_tracking_is_off_in_tests() -> None:
     assert os.environ["RETINALOGOS_TRACKING"] == "off"
+
+
+def test_steps_are_declared_without_heavy_libraries() -> None:
+    code = (
+        "import sys; from components.runner import load_step, step_names\n"
+        "for name in step_names(): load_step(name)\n"
+        "print([name for name in ('torch', 'diffusers', 'mlflow', 'great_expectations') if name in sys.modules])"
+    )
+    said = subprocess.run([sys.executable, "-c", code], cwd=components.ROOT, capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "[]"

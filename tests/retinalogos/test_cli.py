@@ -13,9 +13,8 @@ from retinalogos import cli
 from retinalogos.cohort.shards import CohortWriter, encode_jpeg
 from retinalogos.contact_sheet import make_sheet
 from retinalogos.errors import UsageError
-from retinalogos.generators.text.pipeline import generator_hash
 from retinalogos.phantom import draw, sample_records
-from retinalogos.provenance import read_png
+from retinalogos.provenance import generator_hash, read_png
 
 
 class DrawnByHash:

@@ -5,17 +5,19 @@ Both are seen through :class:`Autoencoder`: images in [−1, 1], latents of abou
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from retinalogos.errors import UsageError
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
 
 # Variance of the error in generated latents, of mean variance 1, for which rebuilding is made robust.
 _RIDGE = 1e-3
@@ -148,7 +150,7 @@ class VariationalAutoencoder(nn.Module):
     The mean of the posterior is taken, not a sample of it: sampling would only add noise to the target.
     """
 
-    def __init__(self, vae: AutoencoderKL):
+    def __init__(self, vae: "AutoencoderKL"):
         super().__init__()
         self.vae = vae
         self.latent_channels = int(vae.config.latent_channels)
@@ -167,7 +169,7 @@ class VariationalAutoencoder(nn.Module):
 
 def as_autoencoder(model: nn.Module) -> Autoencoder:
     """The :class:`Autoencoder` view of a loaded model."""
-    return VariationalAutoencoder(model) if isinstance(model, AutoencoderKL) else model  # type: ignore[return-value]
+    return model if isinstance(model, PatchAutoencoder) else VariationalAutoencoder(model)
 
 
 def load_autoencoder_model(name: str | Path) -> ModelMixin:
@@ -177,9 +179,15 @@ def load_autoencoder_model(name: str | Path) -> ModelMixin:
         UsageError: neither a folder with a ``config.json`` nor a model of the hub that can be reached.
     """
     try:
-        config = AutoencoderKL.load_config(str(name))
-        kind = PatchAutoencoder if config["_class_name"] == "PatchAutoencoder" else AutoencoderKL
-        return kind.from_pretrained(str(name)).eval().requires_grad_(False)
+        config = PatchAutoencoder.load_config(str(name))
+        kind: Any = PatchAutoencoder
+        if config["_class_name"] != PatchAutoencoder.__name__:
+            # Here and not above: it brings all of diffusers' networks with it, seconds that most steps need not spend.
+            from diffusers import AutoencoderKL
+
+            kind = AutoencoderKL
+        model: ModelMixin = kind.from_pretrained(str(name))
+        return model.eval().requires_grad_(False)
     except OSError as error:
         raise UsageError(f"autoencoder {name}: no such folder and not to be had from the hub ({error})") from None
 

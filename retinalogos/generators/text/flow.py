@@ -7,13 +7,12 @@ Convention of Lumina (arXiv 2406.18583) throughout: ``t = 0`` is noise and ``t =
 import math
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-TimestepLaw = Literal["uniform", "logit_normal"]
-Solver = Literal["euler", "midpoint", "heun", "multistep"]
+from retinalogos.generators.text.configuration import TimestepLaw
+
 Velocity = Callable[[Tensor, Tensor], Tensor]
 
 

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from retinalogos.errors import UsageError
 from retinalogos.generators.text.backbones import velocity
 from retinalogos.generators.text.conditioning import TextConditioning
-from retinalogos.generators.text.flow import TimestepLaw, interpolate, sample_timesteps, target_velocity
+from retinalogos.generators.text.configuration import TimestepLaw
+from retinalogos.generators.text.flow import interpolate, sample_timesteps, target_velocity
 from retinalogos.generators.text.latents import Latents, epoch_order
 from retinalogos.generators.text.prior import LatentPrior
 

@@ -1,6 +1,5 @@
 """The trained generator as a diffusers pipeline: a folder that loads and samples."""
 
-import hashlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -280,13 +279,3 @@ def starting_noise(seeds: Sequence[int], channels: int, size: int) -> Tensor:
     return torch.stack(
         [torch.randn(channels, size, size, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
     )
-
-
-def generator_hash(folder: Path) -> str:
-    """sha256 over the names and bytes of a generator's files; names it in the provenance of what it draws."""
-    digest = hashlib.sha256()
-    for path in sorted(p for p in Path(folder).rglob("*") if p.is_file() and p.name != "manifest.json"):
-        digest.update(path.relative_to(folder).as_posix().encode())
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()

@@ -5,65 +5,27 @@ import json
 import math
 import shutil
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 import torch
 from diffusers.models.modeling_utils import ModelMixin
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from retinalogos.generators.text.autoencoder import load_autoencoder_model
 from retinalogos.generators.text.backbones import build_backbone, load_backbone
 from retinalogos.generators.text.conditioning import TextConditioning
-from retinalogos.generators.text.flow import Solver, TimestepLaw
+from retinalogos.generators.text.configuration import BackboneConfig, FlowConfig, SamplingConfig
 from retinalogos.generators.text.latents import Latents
 from retinalogos.generators.text.objective import FlowMatching
 from retinalogos.generators.text.pipeline import TextToFundusPipeline
 from retinalogos.generators.text.prior import MOST_IMAGES, LatentPrior
-from retinalogos.training.configuration import TrainingConfig, device
+from retinalogos.training.configuration import TrainingConfig
+from retinalogos.training.device import device
 from retinalogos.training.loop import train
 
 # The scale of text features is estimated on at most this many captions.
 _CONDITIONING_CAPTIONS = 4096
-
-
-class FlowConfig(BaseModel):
-    """What is learned: see :class:`FlowMatching`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    timestep_law: TimestepLaw
-    timestep_shift: float = Field(gt=0)
-    caption_dropout: float = Field(ge=0, lt=1)
-    coarse_share: float = Field(ge=0, le=1)
-
-
-class SamplingConfig(BaseModel):
-    """How the trained generator samples unless told otherwise."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    steps: int = Field(ge=1, description="network evaluations")
-    guidance: float = Field(ge=1, description="classifier-free guidance, on all latent channels")
-    time_shift: float = Field(gt=0, description="of the grid of times, towards noise")
-    solver: Solver = Field(description="euler, midpoint, heun or multistep")
-    guidance_interval: list[float] = Field(
-        min_length=2, max_length=2, description="times between which guidance acts; 0 is noise, 1 data"
-    )
-    renormalise: bool = Field(description="guidance turns the velocity and keeps its length")
-
-
-class BackboneConfig(BaseModel):
-    """Which network: a new one, or pre-trained weights by name."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: Literal["next_dit", "unet"]
-    pretrained: str | None = Field(description="folder or name on the hub whose weights are the start; null for none")
-    next_dit: dict[str, Any] = Field(description="arguments of NextDiT")
-    unet: dict[str, Any] = Field(description="arguments of diffusers' UNet2DConditionModel")
 
 
 def new_backbone(config: BackboneConfig, latents: Latents, seed: int, prior: bool) -> ModelMixin:

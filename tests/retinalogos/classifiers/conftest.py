@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from retinalogos.classifiers.grader import GraderConfig
+from retinalogos.classifiers.configuration import GraderConfig
 
 
 def draw_eyes(n: int, seed: int, size: int = 48) -> tuple[np.ndarray, dict[str, np.ndarray]]:

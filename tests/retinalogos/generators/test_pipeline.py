@@ -12,8 +12,9 @@ from retinalogos.generators.text import TextToFundusPipeline
 from retinalogos.generators.text.autoencoder import PatchAutoencoder
 from retinalogos.generators.text.backbones import build_backbone
 from retinalogos.generators.text.conditioning import TextConditioning, load_text_encoder
-from retinalogos.generators.text.pipeline import generator_hash, starting_noise
+from retinalogos.generators.text.pipeline import starting_noise
 from retinalogos.generators.text.prior import LatentPrior
+from retinalogos.provenance import generator_hash
 
 
 def tiny_pipeline(dim=384, prior=True, **options):

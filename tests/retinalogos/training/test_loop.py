@@ -12,7 +12,8 @@ from torch import nn
 
 from retinalogos.errors import DataError
 from retinalogos.training import checkpoints
-from retinalogos.training.configuration import TrainingConfig, compute_dtype
+from retinalogos.training.configuration import TrainingConfig
+from retinalogos.training.device import compute_dtype
 from retinalogos.training.loop import WHOLE, Gradients, schedule, train
 
 CONFIG = TrainingConfig(

@@ -1,0 +1,45 @@
+"""What the generator is told: network, training and sampling; the values stand in params.yaml."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+TimestepLaw = Literal["uniform", "logit_normal"]
+Solver = Literal["euler", "midpoint", "heun", "multistep"]
+
+
+class FlowConfig(BaseModel):
+    """What is learned: see :class:`~retinalogos.generators.text.objective.FlowMatching`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    timestep_law: TimestepLaw
+    timestep_shift: float = Field(gt=0)
+    caption_dropout: float = Field(ge=0, lt=1)
+    coarse_share: float = Field(ge=0, le=1)
+
+
+class SamplingConfig(BaseModel):
+    """How the trained generator samples unless told otherwise."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    steps: int = Field(ge=1, description="network evaluations")
+    guidance: float = Field(ge=1, description="classifier-free guidance, on all latent channels")
+    time_shift: float = Field(gt=0, description="of the grid of times, towards noise")
+    solver: Solver = Field(description="euler, midpoint, heun or multistep")
+    guidance_interval: list[float] = Field(
+        min_length=2, max_length=2, description="times between which guidance acts; 0 is noise, 1 data"
+    )
+    renormalise: bool = Field(description="guidance turns the velocity and keeps its length")
+
+
+class BackboneConfig(BaseModel):
+    """Which network: a new one, or pre-trained weights by name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Literal["next_dit", "unet"]
+    pretrained: str | None = Field(description="folder or name on the hub whose weights are the start; null for none")
+    next_dit: dict[str, Any] = Field(description="arguments of NextDiT")
+    unet: dict[str, Any] = Field(description="arguments of diffusers' UNet2DConditionModel")

@@ -1,0 +1,16 @@
+"""Where and in which precision to compute."""
+
+import torch
+
+
+def device() -> torch.device:
+    """The accelerator where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def compute_dtype(precision: str, where: torch.device) -> torch.dtype:
+    """Resolves ``auto``, see :class:`~retinalogos.training.configuration.TrainingConfig`."""
+    if precision == "auto":
+        native = where.type == "cuda" or torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+        return torch.bfloat16 if native else torch.float32
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
