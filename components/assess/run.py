@@ -83,8 +83,8 @@ def run(params: AssessParams, inputs: Paths, outputs: Paths) -> Metrics:
     copies = assessment.copies(train, test, synthetic, params.closest_pairs, settings)
     control = {
         "judge": {
-            "synthetic": assessment.judged(synthetic, settings),
-            "real": assessment.judged(test, settings),
+            "synthetic": assessment.judged(synthetic, None, settings),
+            "real": assessment.judged(test, train.asked.codes, settings),
         },
         "measured": {
             "synthetic": assessment.measured(synthetic, settings),
@@ -188,6 +188,8 @@ _FLAT: dict[str, tuple[str, ...]] = {
     "judge_grade_accuracy": ("control", "judge", "real", "dr_grade", "accuracy"),
     "grade_qwk": ("control", "judge", "synthetic", "dr_grade", "kappa"),
     "judge_grade_qwk": ("control", "judge", "real", "dr_grade", "kappa"),
+    "grade_rank": ("control", "judge", "synthetic", "dr_grade", "rank"),
+    "judge_grade_rank": ("control", "judge", "real", "dr_grade", "rank"),
     "glaucoma_auc": ("control", "judge", "synthetic", "glaucoma", "auc"),
     "judge_glaucoma_auc": ("control", "judge", "real", "glaucoma", "auc"),
     "disc_side_accuracy": ("control", "measured", "synthetic", "disc_side"),

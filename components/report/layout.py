@@ -140,6 +140,11 @@ ASSESSMENT = (
                 "agreement on the five grades beyond chance; far misses count more (quadratic weights)",
                 _both("control.judge.{}.dr_grade.kappa"),
             ),
+            Line(
+                "DR grade, order",
+                "rank correlation of the grade that the classifier expects with the one asked for, or recorded",
+                _both("control.judge.{}.dr_grade.rank"),
+            ),
             Line("Glaucoma", "share with the right answer", _both("control.judge.{}.glaucoma.accuracy"), percent=True),
             Line(
                 "Glaucoma, AUC",

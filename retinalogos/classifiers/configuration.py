@@ -18,7 +18,7 @@ class GraderConfig(BaseModel):
     widths: tuple[int, ...] = Field(
         min_length=1, description="channels per stage of the small backbone, multiples of 8"
     )
-    features: int = Field(ge=8, description="dimension of the penultimate layer")
+    features: int = Field(ge=8, description="dimension of the penultimate layer; the small backbone needs two a class")
     steps: int = Field(ge=1, description="optimiser steps")
     batch_size: int = Field(ge=2)
     learning_rate: float = Field(gt=0, description="peak of the one-cycle schedule")

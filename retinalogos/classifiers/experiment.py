@@ -10,7 +10,7 @@ import torch
 
 from retinalogos.classifiers import statistics
 from retinalogos.classifiers.configuration import GraderConfig, Suspects
-from retinalogos.classifiers.grader import UNKNOWN, Labels, fit_grader
+from retinalogos.classifiers.grader import UNKNOWN, Grader, Labels, fit_grader
 from retinalogos.cohort.schema import GLAUCOMA, ICDR_GRADES
 from retinalogos.cohort.shards import Cohort, decode_image
 from retinalogos.errors import DataError
@@ -180,6 +180,9 @@ def train_arms(
 ) -> tuple[list[Run], dict[str, dict[str, str]]]:
     """Trains one grader for all tasks per arm and seed, with as many optimiser steps in every arm.
 
+    Whatever an arm was trained on, its probabilities are for classes as frequent as among the real training images,
+    which are the frequencies that a clinic knows.
+
     Each training runs on one thread of the CPU, several side by side, so that the results do not depend on the number
     of cores or of ``workers``.
 
@@ -199,6 +202,14 @@ def train_arms(
     ticks: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
     skipped: dict[str, dict[str, str]] = {}
 
+    frequencies = {task: statistics.class_frequencies(real.labels[task], len(TASKS[task])) for task in tasks}
+
+    def predict(grader: Grader, images: np.ndarray) -> dict[str, np.ndarray]:
+        return {
+            task: statistics.at_frequencies(probabilities, frequencies[task])
+            for task, probabilities in grader.predict(images).items()
+        }
+
     def train(arm: Arm, seed: int) -> Run:
         torch.set_num_threads(1)
         try:
@@ -206,7 +217,7 @@ def train_arms(
             classes = {task: len(TASKS[task]) for task in tasks if task not in skipped.get(arm.name, {})}
             chosen = (validation.images, validation.labels) if len(validation) else None
             grader = fit_grader(images, labels, classes, config, seed, chosen, lambda: ticks.put(None))
-            return Run(arm.name, seed, {name: grader.predict(sample.images) for name, sample in judged.items()})
+            return Run(arm.name, seed, {name: predict(grader, sample.images) for name, sample in judged.items()})
         except BaseException as error:
             ticks.put(error)
             raise

@@ -1,6 +1,7 @@
 """The multi-task grader: one image backbone, one linear head per task."""
 
 import json
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -74,25 +75,48 @@ class SmallBackbone(nn.Module):
         for index, width in enumerate(widths):
             blocks.append(ResidualBlock(widths[max(index - 1, 0)], width, 1 if index == 0 else 2))
         self.blocks = nn.Sequential(*blocks)
-        # The moments have a scale of their own, far from that of the learnt features.
-        self.moments_norm = nn.BatchNorm1d(signed * MOMENTS, affine=False)
-        self.dimension = 2 * widths[-1] + signed * MOMENTS
+        # The moments have a scale of their own, far from that of the learnt features: see `standardise_moments`.
+        self.given = signed * MOMENTS
+        self.moments_mean, self.moments_std = nn.Buffer(torch.zeros(self.given)), nn.Buffer(torch.ones(self.given))
+        self.dimension = 2 * widths[-1] + self.given
 
-    def forward(self, x_bchw: torch.Tensor) -> torch.Tensor:
-        """Normalised float32 b×3×h×w to pooled features b×dimension."""
+    def forward(self, x_bchw: torch.Tensor, unmoved_bchw: torch.Tensor | None = None) -> torch.Tensor:
+        """Normalised float32 b×3×h×w to pooled features b×dimension, of which the last ``given`` are not learnt.
+
+        ``unmoved_bchw``: the same before it was turned or scaled in training, which blurs what the moments tell.
+        """
         stem = self.stem(x_bchw)
-        signed = [part for band in laplacian_bands(x_bchw) for part in (F.relu(band), F.relu(-band))]
+        signed = _signed_bands(x_bchw)
+        moments = _moments(signed if unmoved_bchw is None else _signed_bands(unmoved_bchw))
         texture = torch.cat([F.adaptive_avg_pool2d(part, stem.shape[-2:]) for part in signed], 1)
-        moments = torch.cat([moment for part in signed for moment in _moments(part)], 1)
         # Local means of the bands are small numbers: to the scale of the picture.
         maps = self.blocks(torch.cat([stem, self.texture(10 * texture)], 1))
-        return torch.cat([maps.mean((2, 3)), maps.amax((2, 3)), self.moments_norm(moments)], 1)
+        return torch.cat([maps.mean((2, 3)), maps.amax((2, 3)), self._standardised(moments)], 1)
+
+    def standardise_moments(self, batches: Iterable[torch.Tensor]) -> torch.Tensor:
+        """Sets the moments' scale by normalised images, batches b×3×h×w; returns their standardised moments n×given."""
+        with torch.no_grad():
+            moments = torch.cat([_moments(_signed_bands(x)) for x in batches])
+            self.moments_mean.copy_(moments.mean(0))
+            self.moments_std.copy_(moments.std(0).clamp(min=torch.finfo(moments.dtype).eps))
+            return self._standardised(moments)
+
+    def _standardised(self, moments_bd: torch.Tensor) -> torch.Tensor:
+        return (moments_bd - self.moments_mean) / self.moments_std
 
 
-def _moments(x_bchw: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """First, second and fourth moment over the image, each b×c in the unit of ``x_bchw``."""
-    squared = x_bchw * x_bchw
-    return x_bchw.mean((2, 3)), squared.mean((2, 3)).sqrt(), (squared * squared).mean((2, 3)).sqrt().sqrt()
+def _signed_bands(x_bchw: torch.Tensor) -> list[torch.Tensor]:
+    """Of each band what is brighter than its surround and what is darker, both positive."""
+    return [part for band in laplacian_bands(x_bchw) for part in (F.relu(band), F.relu(-band))]
+
+
+def _moments(maps_bchw: list[torch.Tensor]) -> torch.Tensor:
+    """First, second and fourth moment of each map over the image, in its unit, b×all."""
+    found = []
+    for map_bchw in maps_bchw:
+        squared = map_bchw * map_bchw
+        found += [map_bchw.mean((2, 3)), squared.mean((2, 3)).sqrt(), (squared * squared).mean((2, 3)).sqrt().sqrt()]
+    return torch.cat(found, 1)
 
 
 def laplacian_bands(x_bchw: torch.Tensor) -> list[torch.Tensor]:
@@ -143,8 +167,8 @@ class TransformersBackbone(nn.Module):
         std = tuple(getattr(processor, "image_std", None) or IMAGENET_STD)
         return cls(model, mean, std)
 
-    def forward(self, x_bchw: torch.Tensor) -> torch.Tensor:
-        """Normalised float32 b×3×h×w to pooled features b×dimension."""
+    def forward(self, x_bchw: torch.Tensor, unmoved_bchw: torch.Tensor | None = None) -> torch.Tensor:
+        """Normalised float32 b×3×h×w to pooled features b×dimension; ``unmoved_bchw`` is not looked at."""
         state = self.model(pixel_values=x_bchw).last_hidden_state
         return state.mean((2, 3)) if state.ndim == 4 else state.mean(1)
 
@@ -163,13 +187,43 @@ class GraderNetwork(nn.Module):
         self.neck = nn.Linear(dimension, features)
         self.heads = nn.ModuleDict({task: nn.Linear(features, count) for task, count in classes.items()})
 
-    def features(self, x_bchw: torch.Tensor) -> torch.Tensor:
-        """Normalised float32 b×3×h×w to the penultimate activations b×features."""
-        return F.gelu(self.neck(self.backbone(x_bchw)))
+    def start_at(self, scores: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> None:
+        """Makes the logits of tasks linear functions of the backbone's last features, for training to go on from.
 
-    def forward(self, x_bchw: torch.Tensor) -> dict[str, torch.Tensor]:
+        Two hidden units carry each: ``gelu(x) − gelu(−x) = x``. The heads of these tasks start with these units alone,
+        those of other tasks without them.
+
+        Args:
+            scores: task → weights classes×d of the last d features, and biases (classes,).
+
+        Raises:
+            UsageError: there are fewer hidden units than that.
+        """
+        needed = 2 * sum(len(bias) for _, bias in scores.values())
+        if needed > self.neck.out_features:
+            raise UsageError(f"features {self.neck.out_features}: these tasks need at least {needed}")
+        unit = 0
+        heads: Any = self.heads
+        with torch.no_grad():
+            for task in heads:
+                heads[task].weight[:, : None if task in scores else needed] = 0
+            for task, (weights, biases) in scores.items():
+                nn.init.zeros_(heads[task].bias)
+                for code, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+                    for sign in (1.0, -1.0):
+                        self.neck.weight[unit] = 0
+                        self.neck.weight[unit, -len(weight) :] = sign * weight
+                        self.neck.bias[unit] = sign * bias
+                        heads[task].weight[code, unit] = sign
+                        unit += 1
+
+    def features(self, x_bchw: torch.Tensor, unmoved_bchw: torch.Tensor | None = None) -> torch.Tensor:
+        """Normalised float32 b×3×h×w to the penultimate activations b×features; see :class:`SmallBackbone`."""
+        return F.gelu(self.neck(self.backbone(x_bchw, unmoved_bchw)))
+
+    def forward(self, x_bchw: torch.Tensor, unmoved_bchw: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
         """Normalised float32 b×3×h×w to logits b×classes of every task."""
-        features = self.features(x_bchw)
+        features = self.features(x_bchw, unmoved_bchw)
         return {task: head(features) for task, head in self.heads.items()}
 
 

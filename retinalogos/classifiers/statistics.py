@@ -92,6 +92,26 @@ def _auc(positive: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.nd
     return _ratio(won, positives.sum(1) * negatives.sum(1))
 
 
+def class_frequencies(labels: np.ndarray, classes: int) -> np.ndarray:
+    """Share of each class (classes,) among the known labels, integers (n,), -1 where unknown."""
+    counts = np.bincount(labels[labels >= 0], minlength=classes)
+    return counts / max(1, counts.sum())
+
+
+def at_frequencies(probabilities: np.ndarray, frequencies: np.ndarray) -> np.ndarray:
+    """Probabilities where classes are as frequent as told, from those of equally frequent classes.
+
+    Bayes' rule (Saerens et al., Neural Computation 2002, 14(1):21). Where pictures tell little, the most probable of
+    equally frequent classes is a matter of chance, and no reader would decide so.
+
+    Args:
+        probabilities: n × classes, under equal class frequencies; returned as float64.
+        frequencies: (classes,), of which at least one is positive.
+    """
+    weighted = probabilities.astype(np.float64) * frequencies
+    return weighted / weighted.sum(1, keepdims=True).clip(min=np.finfo(np.float64).tiny)
+
+
 def figures(truth: np.ndarray, probabilities: np.ndarray, weights: np.ndarray | None = None) -> dict[str, np.ndarray]:
     """All figures of one classifier, each (resamples,).
 

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from retinalogos.classifiers.grader import UNKNOWN
+from retinalogos.classifiers.grader import UNKNOWN, Labels
+from retinalogos.classifiers.statistics import at_frequencies, class_frequencies
 from retinalogos.errors import DataError
 from retinalogos.metrics import control, diversity, memorisation
 from retinalogos.metrics.intervals import Estimate, bootstrap
@@ -182,20 +183,34 @@ def _closest(pairs: list[Pair], most: int) -> list[Pair]:
     return list(best.values())[:most]
 
 
-def judged(observed: Observed, settings: Settings) -> dict[str, Any]:
-    """What the judge sees against what the labels say, per task that judge and labels both know."""
+def judged(observed: Observed, population: Labels | None, settings: Settings) -> dict[str, Any]:
+    """What the judge sees against what the labels say, per task that judge and labels both know.
+
+    Args:
+        observed: the images.
+        population: codes per task of the images whose class frequencies the judge may know: for real eyes those of
+            the training split. ``None``: it takes classes to be equally frequent, as they are in synthetic cohorts.
+        settings: resampling.
+    """
     result: dict[str, Any] = {}
     for task, probabilities in observed.seen.items():
         codes = observed.asked.codes[task]
         known = codes != UNKNOWN
         if not known.any():
             continue
-        asked, seen = codes[known], probabilities[known].argmax(1)
+        probabilities = probabilities[known]
+        if population is not None:
+            probabilities = at_frequencies(probabilities, class_frequencies(population[task], len(TASKS[task])))
+        asked, seen = codes[known], probabilities.argmax(1)
         figures: dict[str, Any] = {"accuracy": control.agreement(asked, seen, settings.resamples, settings.seed)}
         if task == "dr_grade":
             figures |= control.grade_agreement(asked, seen, len(TASKS[task]), settings.resamples, settings.seed)
+            expected = probabilities @ np.arange(len(TASKS[task]))
+            figures["rank"] = control.correlation(
+                asked.astype(float), expected, settings.resamples, settings.seed, rank=True
+            )
         if task == "glaucoma":
-            figures["auc"] = control.auc(asked == 1, probabilities[known, 1], settings.resamples, settings.seed)
+            figures["auc"] = control.auc(asked == 1, probabilities[:, 1], settings.resamples, settings.seed)
         figures["confusion"] = control.confusion(list(asked), list(seen), range(len(TASKS[task])))
         result[task] = figures
     return result

@@ -27,9 +27,9 @@ import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from retinalogos.errors import UsageError
+from retinalogos.training.logistic import logistic_regression
 
 # Images fitted to: 400 MB of 48×16×16 latents.
 MOST_IMAGES = 8192
@@ -263,25 +263,11 @@ def _leverage(captions_nd: Tensor, precision: Tensor) -> Tensor:
 def _logistic(captions_nd_of_sides: list[Tensor], empty_d: Tensor) -> tuple[Tensor, Tensor]:
     """Weights S×D and biases S of the regression from captions to sides that is undecided for the empty caption."""
     sides = len(captions_nd_of_sides)
-    rows = torch.cat([*captions_nd_of_sides, empty_d[None]]).double()
     counts = [len(rows_of_side) for rows_of_side in captions_nd_of_sides]
     # Both sides weigh the same, however many images each has: a prompt that names none draws as many of each.
-    weight = torch.cat([torch.full((n,), 1 / (sides * n)) for n in counts] + [torch.tensor([_EMPTY_SHARE])]).double()
+    weight = torch.cat([torch.full((n,), 1 / (sides * n)) for n in counts] + [torch.tensor([_EMPTY_SHARE])])
     target = torch.cat([torch.eye(sides).repeat_interleave(torch.tensor(counts), 0), torch.full((1, sides), 1 / sides)])
-    weights = torch.zeros(sides, rows.shape[1], dtype=torch.double, requires_grad=True)
-    bias = torch.zeros(sides, dtype=torch.double, requires_grad=True)
-    solver = torch.optim.LBFGS([weights, bias], max_iter=200, line_search_fn="strong_wolfe")
-
-    def loss() -> Tensor:
-        solver.zero_grad()
-        each = cross_entropy(rows @ weights.T + bias, target.double(), reduction="none")
-        total = (weight * each).sum() + _LOGISTIC_PENALTY * weights.square().sum()
-        total.backward()
-        return total
-
-    with torch.enable_grad():
-        solver.step(loss)
-    return weights.detach().float(), bias.detach().float()
+    return logistic_regression(torch.cat([*captions_nd_of_sides, empty_d[None]]), target, _LOGISTIC_PENALTY, weight)
 
 
 def _spread2(t: Tensor, variance: Tensor) -> Tensor:

@@ -5,12 +5,13 @@ import json
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, ResNetConfig, ViTConfig, ViTImageProcessor
 
 from retinalogos.classifiers.grader import Grader, fit_grader, resize
-from retinalogos.classifiers.network import SmallBackbone, laplacian_bands
+from retinalogos.classifiers.network import SmallBackbone, laplacian_bands, normalise
 from retinalogos.errors import DataError, UsageError
 
 CLASSES = {"dr_grade": 3, "glaucoma": 2, "eye": 2}
@@ -84,8 +85,9 @@ def test_unknown_labels_change_nothing(eyes, small_config):
         fit_grader(images, {**labels, "dr_grade": np.full(40, -1)}, CLASSES, short, seed=0)
 
 
-def test_the_best_state_on_the_validation_images_is_kept(eyes, small_config, monkeypatch):
-    seen, scores = [], iter([0.2, 0.9, 0.4])
+@pytest.mark.parametrize(("scores", "best"), [([0.1, 0.2, 0.9, 0.4], 2), ([0.9, 0.2, 0.8, 0.4], 0)])
+def test_the_best_state_on_the_validation_images_is_kept(eyes, small_config, monkeypatch, scores, best):
+    seen, scores = [], iter(scores)
 
     def score(grader, images, labels):
         seen.append({name: value.clone() for name, value in grader.network.state_dict().items()})
@@ -95,9 +97,35 @@ def test_the_best_state_on_the_validation_images_is_kept(eyes, small_config, mon
     config = small_config.model_copy(update={"steps": 6, "validate_every": 2})
     grader = fit_grader(*eyes(40, 0), CLASSES, config, seed=0, validation=eyes(10, 1))
     kept = grader.network.state_dict()
-    assert len(seen) == 3
-    assert all(torch.equal(value, seen[1][name]) for name, value in kept.items())
-    assert not all(torch.equal(value, seen[2][name]) for name, value in kept.items())
+    assert len(seen) == 4
+    assert all(torch.equal(value, seen[best][name]) for name, value in kept.items())
+    assert not all(torch.equal(value, seen[3][name]) for name, value in kept.items())
+
+
+def test_training_starts_from_logistic_regression_on_the_moments(eyes, small_config, monkeypatch):
+    started = []
+    monkeypatch.setattr("retinalogos.classifiers.grader._train", lambda network, *_: started.append(network.eval()))
+    images, labels = eyes(120, 0)
+    fit_grader(images, labels, CLASSES, small_config, seed=0)
+    (network,) = started
+    x = normalise(images, network.backbone, torch.device("cpu"))
+    with torch.no_grad():
+        moments = network.backbone(x)[:, -network.backbone.given :].numpy()
+        logits = network(x)
+    assert moments.mean(0) == pytest.approx(0, abs=1e-3)
+    for task in ("dr_grade", "glaucoma"):
+        # Of two classes scikit-learn has one row of weights where the softmax has two, so half the penalty.
+        inverse = 10 if CLASSES[task] > 2 else 20
+        model = LogisticRegression(C=inverse, max_iter=5000, tol=1e-8).fit(moments, labels[task])
+        share = np.bincount(labels[task]) + 1
+        found = (logits[task] + torch.tensor(np.log(share / share.sum()))).softmax(1)
+        np.testing.assert_allclose(found.numpy(), model.predict_proba(moments), atol=2e-3)
+    assert logits["eye"].softmax(1)[:, 0].std() < 0.2
+
+
+def test_too_few_hidden_units_are_refused(eyes, small_config):
+    with pytest.raises(UsageError, match="features 8: these tasks need at least 10"):
+        fit_grader(*eyes(40, 0), CLASSES, small_config.model_copy(update={"features": 8}), seed=0)
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,21 @@ def test_sensitivity_and_specificity_are_the_recalls_of_the_two_classes(sample):
             assert np.isnan(found[name][0])
 
 
+@settings(max_examples=30)
+@given(predictions())
+def test_probabilities_follow_the_frequency_of_classes_by_bayes_rule(sample):
+    truth, probabilities, _ = sample
+    frequencies = statistics.class_frequencies(np.append(truth, -1), probabilities.shape[1])
+    assert frequencies == pytest.approx(np.bincount(truth, minlength=len(frequencies)) / len(truth))
+    found = statistics.at_frequencies(probabilities, frequencies)
+    assert found.sum(1) == pytest.approx(1)
+    first, second = np.argsort(frequencies)[-2:]
+    odds = probabilities[:, second] * frequencies[second] * found[:, first]
+    assert odds == pytest.approx(probabilities[:, first] * frequencies[first] * found[:, second])
+    equal = np.full(len(frequencies), 1 / len(frequencies))
+    np.testing.assert_allclose(statistics.at_frequencies(probabilities, equal), probabilities)
+
+
 def test_resamples_draw_whole_patients():
     groups = np.array(["a", "a", "b", "c", "c", "c"])
     weights = statistics.resampling_weights(groups, 200, np.random.default_rng(0))
