@@ -65,11 +65,14 @@ def main() -> None:
     parser.add_argument("--latents", type=Path, required=True, help="folder that `encode` wrote")
     parser.add_argument("--minutes", type=float, default=4, help="processor minutes of each candidate")
     parser.add_argument("--images", type=int, default=128, help="validation images")
+    parser.add_argument("--widths", type=int, nargs=3, help="channels of the U-Net's levels, finest first")
     parser.add_argument("--candidate", type=int, choices=range(len(CANDIDATES)), help="only this one")
     parser.add_argument("--threads", type=int, default=1, help="threads; processor time counts each")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     section = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["pretrain"]
+    if options.widths:
+        section["backbone"]["unet"]["block_out_channels"] = options.widths
     params = STEP.params.model_validate(section)
     latents = Latents(options.latents)
     conditioning = new_conditioning(latents, params.standardise_text)

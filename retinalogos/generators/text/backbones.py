@@ -92,6 +92,7 @@ def velocity(
     text_bnd: Tensor,
     mask_bn: Tensor,
     pooled_bd: Tensor,
+    autoguidance: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
     """Predicted velocity (data − noise), B×C×H×W, and the mean squared error that the prior expects of its own, B.
 
@@ -105,12 +106,13 @@ def velocity(
         text_bnd: token features.
         mask_bn: 1 where there is a token.
         pooled_bd: one vector per caption; Next-DiT pools the tokens itself and does not use it.
+        autoguidance: see :class:`Split`; without a prior there is nothing to guide by.
     """
     if prior is not None:
         with torch.autocast(x_bchw.device.type, enabled=False):
             split = prior(x_bchw.float(), t_b, pooled_bd.float())
         predicted, _ = velocity(backbone, None, split.seen_bchw, t_b, text_bnd, mask_bn, pooled_bd)
-        return split.velocity(predicted), split.spread_bc11.square().mean((1, 2, 3))
+        return split.velocity(predicted, autoguidance), split.spread_bc11.square().mean((1, 2, 3))
     if isinstance(backbone, NextDiT):
         # Lumina's own weights predict a variance too, which flow matching does not use.
         return backbone(x_bchw, t_b, text_bnd, mask_bn)[:, : backbone.in_channels], torch.ones_like(t_b)

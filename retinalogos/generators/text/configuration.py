@@ -32,6 +32,7 @@ class SamplingConfig(BaseModel):
         min_length=2, max_length=2, description="times between which guidance acts; 0 is noise, 1 data"
     )
     renormalise: bool = Field(description="guidance turns the velocity and keeps its length")
+    autoguidance: float = Field(ge=1, description="times what the network adds to the prior is drawn; 1 as learned")
 
 
 class BackboneConfig(BaseModel):

@@ -41,6 +41,7 @@ class TextToFundusPipeline(DiffusionPipeline):
         solver: of :func:`solve`.
         guidance_interval: times between which guidance acts; outside, only the prompt's own velocity is computed.
         renormalise: see :func:`guided`.
+        autoguidance: away from the prior, see :class:`Split`; 1 for none.
     """
 
     # For diffusers: a folder without it is whole.
@@ -63,6 +64,7 @@ class TextToFundusPipeline(DiffusionPipeline):
         solver: str = "midpoint",
         guidance_interval: list[float] | None = None,
         renormalise: bool = False,
+        autoguidance: float = 1.5,
     ):
         super().__init__()
         self.register_modules(backbone=backbone, autoencoder=autoencoder, conditioning=conditioning, prior=prior)
@@ -77,6 +79,7 @@ class TextToFundusPipeline(DiffusionPipeline):
             solver=solver,
             guidance_interval=guidance_interval or [0.0, 1.0],
             renormalise=renormalise,
+            autoguidance=autoguidance,
         )
         self._encoder: TextEncoder | None = None
 
@@ -242,12 +245,14 @@ class TextToFundusPipeline(DiffusionPipeline):
         n = len(prompts)
         empty = [part[n:].expand(n, *part.shape[1:]) for part in (tokens, mask, pooled)]
         both = [torch.cat([part[:n], nothing]) for part, nothing in zip((tokens, mask, pooled), empty, strict=True)]
-        earliest, latest = self.config.guidance_interval
+        (earliest, latest), away = self.config.guidance_interval, self.config.autoguidance
 
         def field(x: Tensor, t: Tensor) -> Tensor:
             if scale == 1 or not earliest <= float(t[0]) <= latest:
-                return velocity(self.backbone, self.prior, x, t, tokens[:n], mask[:n], pooled[:n])[0]
-            twice, _ = velocity(self.backbone, self.prior, torch.cat([x, x]), torch.cat([t, t]), *both)
+                return velocity(self.backbone, self.prior, x, t, tokens[:n], mask[:n], pooled[:n], autoguidance=away)[0]
+            twice, _ = velocity(
+                self.backbone, self.prior, torch.cat([x, x]), torch.cat([t, t]), *both, autoguidance=away
+            )
             conditional, unconditional = twice.chunk(2)
             return guided(conditional, unconditional, scale, self.config.renormalise)
 

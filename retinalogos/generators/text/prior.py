@@ -75,11 +75,16 @@ class Split(NamedTuple):
     spread_bc11: Tensor
     rest_bchw: Tensor
 
-    def velocity(self, predicted_bchw: Tensor) -> Tensor:
-        """Velocity B×C×h×w from the network's output; channels beyond 2C, which some networks have, are not used."""
+    def velocity(self, predicted_bchw: Tensor, autoguidance: float = 1.0) -> Tensor:
+        """Velocity B×C×h×w from the network's output; channels beyond 2C, which some networks have, are not used.
+
+        ``autoguidance`` multiplies what the network adds to the prior; 1 is as learned. A network that has not learned
+        to the end draws too little of what is hard to tell, vessels first. On the way from a worse model, here the
+        prior, to it and beyond it draws more of that (Karras et al., arXiv 2406.02507).
+        """
         channels = self.known_bchw.shape[1]
         offset, gain = predicted_bchw[:, :channels].float(), predicted_bchw[:, channels : 2 * channels].float()
-        return self.known_bchw + self.spread_bc11 * (offset + gain * self.rest_bchw)
+        return self.known_bchw + autoguidance * self.spread_bc11 * (offset + gain * self.rest_bchw)
 
 
 class LatentPrior(ModelMixin, ConfigMixin):
