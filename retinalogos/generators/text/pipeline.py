@@ -244,15 +244,15 @@ class TextToFundusPipeline(DiffusionPipeline):
         tokens, pooled = self.conditioning(text, mask)
         n = len(prompts)
         empty = [part[n:].expand(n, *part.shape[1:]) for part in (tokens, mask, pooled)]
-        both = [torch.cat([part[:n], nothing]) for part, nothing in zip((tokens, mask, pooled), empty, strict=True)]
+        with_empty = zip((tokens, mask, pooled), empty, strict=True)
+        both = tuple(torch.cat([part[:n], nothing]) for part, nothing in with_empty)
         (earliest, latest), away = self.config.guidance_interval, self.config.autoguidance
 
         def field(x: Tensor, t: Tensor) -> Tensor:
             if scale == 1 or not earliest <= float(t[0]) <= latest:
                 return velocity(self.backbone, self.prior, x, t, tokens[:n], mask[:n], pooled[:n], autoguidance=away)[0]
-            twice, _ = velocity(
-                self.backbone, self.prior, torch.cat([x, x]), torch.cat([t, t]), *both, autoguidance=away
-            )
+            x_twice, t_twice = torch.cat([x, x]), torch.cat([t, t])
+            twice, _ = velocity(self.backbone, self.prior, x_twice, t_twice, both[0], both[1], both[2], away)
             conditional, unconditional = twice.chunk(2)
             return guided(conditional, unconditional, scale, self.config.renormalise)
 

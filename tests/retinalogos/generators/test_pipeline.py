@@ -78,6 +78,16 @@ def test_guidance_acts_within_its_interval_only():
     assert len(set(pictures)) == 5  # at t = 0 guidance acted even in the first
 
 
+def test_autoguidance_needs_a_prior():
+    drawn = {
+        (prior, scale): tiny_pipeline(prior=prior, autoguidance=scale)("left eye", seeds=5).tobytes()
+        for prior in (True, False)
+        for scale in (1.0, 2.0)
+    }
+    assert drawn[True, 1.0] != drawn[True, 2.0]
+    assert drawn[False, 1.0] == drawn[False, 2.0]
+
+
 def test_an_edit_of_full_strength_is_a_new_picture_and_a_weak_one_is_nearly_the_old():
     pipeline = tiny_pipeline()
     old = pipeline(["left eye", "right eye"], seeds=[1, 2])
