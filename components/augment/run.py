@@ -132,6 +132,7 @@ def _draw(
             seeds=[wish["seed"] for wish in batch],
             steps=params.steps,
             guidance=params.guidance,
+            autoguidance=params.autoguidance,
             batch_size=params.batch_size,
         )
         yield from zip(batch, drawn, strict=True)

@@ -22,6 +22,7 @@ class AugmentParams(Params):
     duplicate_distance: int = Field(ge=0, description="bits of the perceptual hash within which a picture is a copy")
     steps: int | None = Field(ge=1, description="network evaluations; null for the generator's own")
     guidance: float | None = Field(ge=1, description="classifier-free guidance; null for the generator's own")
+    autoguidance: float | None = Field(ge=1, description="away from the prior; null for the generator's own")
     batch_size: int = Field(ge=1)
 
 

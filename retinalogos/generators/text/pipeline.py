@@ -64,7 +64,7 @@ class TextToFundusPipeline(DiffusionPipeline):
         solver: str = "midpoint",
         guidance_interval: list[float] | None = None,
         renormalise: bool = False,
-        autoguidance: float = 1.5,
+        autoguidance: float = 1.0,
     ):
         super().__init__()
         self.register_modules(backbone=backbone, autoencoder=autoencoder, conditioning=conditioning, prior=prior)
@@ -118,6 +118,7 @@ class TextToFundusPipeline(DiffusionPipeline):
         seeds: int | Sequence[int],
         steps: int | None = None,
         guidance: float | None = None,
+        autoguidance: float | None = None,
         size: int | None = None,
         batch_size: int = 16,
         progress: str | None = None,
@@ -129,6 +130,7 @@ class TextToFundusPipeline(DiffusionPipeline):
             seeds: one for each picture; a picture depends on its prompt and seed, not on its batch.
             steps: network evaluations; default as trained.
             guidance: scale of classifier-free guidance, 1 for none; default as trained.
+            autoguidance: away from the prior, 1 for none; default as trained.
             size: width in pixels, a multiple of the autoencoder's downscale factor; default as trained.
             batch_size: pictures drawn at once.
             progress: name of a progress line to show.
@@ -148,7 +150,8 @@ class TextToFundusPipeline(DiffusionPipeline):
         for start in starts:
             rows = slice(start, start + batch_size)
             noise = starting_noise(seeds[rows], self._latent_channels, width).to(self.device)
-            drawn.append(self._solve(self._field(prompts[rows], guidance), noise, steps or self.config.steps))
+            field = self._field(prompts[rows], guidance, autoguidance)
+            drawn.append(self._solve(field, noise, steps or self.config.steps))
         return np.concatenate(drawn)
 
     @torch.inference_mode()
@@ -236,7 +239,7 @@ class TextToFundusPipeline(DiffusionPipeline):
             lambda x, t: (1 - share) * fields[0](x, t) + share * fields[1](x, t), noise, steps or self.config.steps
         )
 
-    def _field(self, prompts: Sequence[str], guidance: float | None) -> Velocity:
+    def _field(self, prompts: Sequence[str], guidance: float | None, autoguidance: float | None = None) -> Velocity:
         """The guided velocity of a batch with these prompts."""
         scale = self.config.guidance if guidance is None else guidance
         text, mask = self.text_encoder.encode([*prompts, ""])
@@ -246,7 +249,8 @@ class TextToFundusPipeline(DiffusionPipeline):
         empty = [part[n:].expand(n, *part.shape[1:]) for part in (tokens, mask, pooled)]
         with_empty = zip((tokens, mask, pooled), empty, strict=True)
         both = tuple(torch.cat([part[:n], nothing]) for part, nothing in with_empty)
-        (earliest, latest), away = self.config.guidance_interval, self.config.autoguidance
+        earliest, latest = self.config.guidance_interval
+        away = self.config.autoguidance if autoguidance is None else autoguidance
 
         def field(x: Tensor, t: Tensor) -> Tensor:
             if scale == 1 or not earliest <= float(t[0]) <= latest:
