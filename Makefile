@@ -9,7 +9,7 @@ SHELL := /bin/bash
 # Variables, with `make help`'s words on them.
 COHORT ?=#  name of the data set's reader: odir5k, idrid_seg, … (default: the phantom)
 DATA   ?=#  folder of the data set
-PRESET ?= laptop#  smoke (3 minutes), laptop (15 minutes), evening (longer), gpu or paper
+PRESET ?= laptop#  smoke (3 minutes), laptop (15 minutes), evening (2 hours), gpu or paper
 SET    ?=#  single parameters, separated by spaces: SET="pretrain.steps=2000 seed=1"
 PYTHON ?= python3#  the Python that .venv is made with
 TESTS  ?= tests#  what `make test` runs: a folder, a file, options of pytest

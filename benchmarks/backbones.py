@@ -41,6 +41,8 @@ def next_dit(width: int, layers: int, patch: int) -> dict[str, object]:
 
 CANDIDATES: list[tuple[BackboneName, dict[str, object]]] = [
     ("unet", unet([64, 128, 192])),
+    ("unet", unet([128, 128, 192])),
+    ("unet", unet([128, 128, 256])),
     ("unet", unet([64, 192, 256])),
     ("next_dit", next_dit(256, 8, 1)),
     ("next_dit", next_dit(384, 8, 2)),
