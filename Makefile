@@ -37,7 +37,7 @@ run: $(STAMP) ## the whole workflow (`dvc repro`), only what changed; results in
 	@$(RUN) python -m pipelines params --preset $(PRESET) $(if $(COHORT),--cohort $(COHORT)) $(if $(DATA),--data "$(DATA)") $(foreach setting,$(SET),--set '$(setting)')
 	@$(RUN) dvc repro
 
-smoke: ## the same at toy size (PRESET=smoke), in at most 3 minutes
+smoke: ## the same at toy size (PRESET=smoke), in about 3 minutes
 	@$(MAKE) --no-print-directory run PRESET=smoke
 
 test: $(STAMP) ## all tests
