@@ -1,4 +1,4 @@
-"""Multinomial logistic regression: what a linear model tells of classes, at once and in closed form."""
+"""Multinomial logistic regression: what a linear model tells of classes, in a second."""
 
 import torch
 from torch import Tensor

@@ -272,7 +272,9 @@ def _logistic(captions_nd_of_sides: list[Tensor], empty_d: Tensor) -> tuple[Tens
     # Both sides weigh the same, however many images each has: a prompt that names none draws as many of each.
     weight = torch.cat([torch.full((n,), 1 / (sides * n)) for n in counts] + [torch.tensor([_EMPTY_SHARE])])
     target = torch.cat([torch.eye(sides).repeat_interleave(torch.tensor(counts), 0), torch.full((1, sides), 1 / sides)])
-    return logistic_regression(torch.cat([*captions_nd_of_sides, empty_d[None]]), target, _LOGISTIC_PENALTY, weight)
+    # The penalty is meant beside the captions, whose weights sum to 1 without the empty one.
+    penalty = _LOGISTIC_PENALTY / float(weight.sum())
+    return logistic_regression(torch.cat([*captions_nd_of_sides, empty_d[None]]), target, penalty, weight)
 
 
 def _spread2(t: Tensor, variance: Tensor) -> Tensor:
