@@ -41,6 +41,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
                 "multiple_of": 8,
             },
             "unet": {},
+            "lumina2": {},
         },
         "sampling": SAMPLING,
     },
@@ -197,6 +198,22 @@ def test_a_killed_stage_goes_on_from_its_checkpoint(line, tmp_path, monkeypatch,
     run("pretrain", tmp_path, inputs)
     assert "going on from step 4 of 6" in capsys.readouterr().out
     assert content_hash(tmp_path / "pretrain") == content_hash(folder / "pretrain")
+
+
+def test_lumina2_trains_and_its_folder_draws(line, tmp_path):
+    folder, _ = line
+    inputs = {"latents": folder / "encode" / "latents", "autoencoder": folder / "autoencode" / "autoencoder"}
+    network = SETTINGS["pretrain"]["backbone"]["next_dit"] | {"axes_dim_rope": [4, 2, 2], "num_refiner_layers": 1}
+    backbone = SETTINGS["pretrain"]["backbone"] | {"name": "lumina2", "lumina2": network}
+    plain = {"backbone": backbone, "prior_components": 0, "ema_decay": 0.5}
+    untrained = run("pretrain", tmp_path, inputs, name="one", steps=1, learning_rate=1e-9, **plain)
+    trained = run("pretrain", tmp_path, inputs, name="more", steps=20, learning_rate=5e-3, **plain)
+    assert trained["validation_loss"] < 0.95 * untrained["validation_loss"]
+    generator = TextToFundusPipeline.from_pretrained(tmp_path / "more" / "generator")
+    assert type(generator.backbone).__name__ == "Lumina2Transformer2DModel"
+    drawn = generator(["left eye", "right eye, severe"], seeds=[1, 1], size=16).astype(int)
+    assert drawn.shape == (2, 16, 16, 3)
+    assert abs(drawn[0] - drawn[1]).max() > 1
 
 
 def test_errors_name_what_is_wrong(line, tmp_path):

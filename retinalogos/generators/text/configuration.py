@@ -40,7 +40,8 @@ class BackboneConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: Literal["next_dit", "unet"]
+    name: Literal["next_dit", "unet", "lumina2"]
     pretrained: str | None = Field(description="folder or name on the hub whose weights are the start; null for none")
     next_dit: dict[str, Any] = Field(description="arguments of NextDiT")
     unet: dict[str, Any] = Field(description="arguments of diffusers' UNet2DConditionModel")
+    lumina2: dict[str, Any] = Field(description="arguments of diffusers' Lumina2Transformer2DModel")

@@ -34,7 +34,7 @@ def new_backbone(config: BackboneConfig, latents: Latents, seed: int, prior: boo
         return load_backbone(config.pretrained, _subfolder(config.pretrained))
     torch.manual_seed(seed)
     meta = latents.meta
-    arguments = config.next_dit if config.name == "next_dit" else config.unet
+    arguments = {"next_dit": config.next_dit, "unet": config.unet, "lumina2": config.lumina2}[config.name]
     return build_backbone(config.name, meta["channels"], meta["text_dim"], meta["latent_size"], arguments, prior)
 
 
