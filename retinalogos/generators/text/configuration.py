@@ -35,6 +35,16 @@ class SamplingConfig(BaseModel):
     autoguidance: float = Field(ge=1, description="times what the network adds to the prior is drawn; 1 as learned")
 
 
+class AdapterConfig(BaseModel):
+    """Low-rank adapters that are trained in place of the whole network."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rank: int = Field(ge=0, description="width of an adapter; 0: none, all weights are trained")
+    alpha: int | None = Field(ge=1, description="an adapter's output is multiplied by alpha / rank; null: by 1")
+    target_modules: list[str] = Field(min_length=1, description="names, or ends of names, of the layers adapted")
+
+
 class BackboneConfig(BaseModel):
     """Which network: a new one, or pre-trained weights by name."""
 
