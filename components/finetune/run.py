@@ -36,4 +36,5 @@ def run(params: FinetuneParams, inputs: Paths, outputs: Paths) -> Metrics:
         generator=outputs["generator"],
         log=outputs["log"],
         what="finetune",
+        lora=params.lora if params.lora.rank else None,
     )

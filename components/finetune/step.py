@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from components.step import Params, Port, Step, later
-from retinalogos.generators.text.configuration import FlowConfig, SamplingConfig
+from retinalogos.generators.text.configuration import AdapterConfig, FlowConfig, SamplingConfig
 from retinalogos.training.configuration import TrainingConfig
 
 
@@ -13,6 +13,7 @@ class FinetuneParams(Params, TrainingConfig):
     seed: int
     flow: FlowConfig
     sampling: SamplingConfig
+    lora: AdapterConfig
     prompts: list[str] = Field(description="drawn as training goes")
     checkpoints: str = Field(
         exclude=True, description="folder for checkpoints, kept between runs so that a killed stage goes on"

@@ -10,13 +10,16 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from peft import PeftModel
 
 from components.runner import content_hash, load_step
 from retinalogos.cohort.shards import Cohort
 from retinalogos.errors import DataError, UsageError
 from retinalogos.generators.text import TextToFundusPipeline
 from retinalogos.generators.text.latents import Latents, mirrored_words
+from retinalogos.generators.text.objective import FlowMatching
 
+LOSS = FlowMatching.__call__
 PARAMS = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
 TRAINING = {"steps": 6, "batch_size": 8, "warmup_steps": 1, "checkpoint_every": 2, "log_every": 2, "validate_every": 2}
 SAMPLING = PARAMS["pretrain"]["sampling"] | {"steps": 2}
@@ -41,6 +44,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
                 "multiple_of": 8,
             },
             "unet": {},
+            "lumina2": {},
         },
         "sampling": SAMPLING,
     },
@@ -178,25 +182,65 @@ def test_metrics_are_finite_and_checkpoints_are_cleared(line):
     assert not list((folder / "checkpoints").rglob("*.pt"))
 
 
+def killed_at_step_5(self, model, step, rows):
+    if step == 5:
+        raise KeyboardInterrupt
+    return LOSS(self, model, step, rows)
+
+
 def test_a_killed_stage_goes_on_from_its_checkpoint(line, tmp_path, monkeypatch, capsys):
     folder, _ = line
     inputs = {"latents": folder / "encode" / "latents", "autoencoder": folder / "autoencode" / "autoencoder"}
-    from retinalogos.generators.text.objective import FlowMatching
-
-    whole = FlowMatching.__call__
-
-    def dying(self, model, step, rows):
-        if step == 5:
-            raise KeyboardInterrupt
-        return whole(self, model, step, rows)
-
-    monkeypatch.setattr(FlowMatching, "__call__", dying)
+    monkeypatch.setattr(FlowMatching, "__call__", killed_at_step_5)
     with pytest.raises(KeyboardInterrupt):
         run("pretrain", tmp_path, inputs, name="killed")
-    monkeypatch.setattr(FlowMatching, "__call__", whole)
+    monkeypatch.undo()
     run("pretrain", tmp_path, inputs)
     assert "going on from step 4 of 6" in capsys.readouterr().out
     assert content_hash(tmp_path / "pretrain") == content_hash(folder / "pretrain")
+
+
+def test_stage_3_by_adapters_is_stage_1_with_the_adapter_that_it_saves(line, tmp_path, monkeypatch, capsys):
+    folder, metrics = line
+    inputs = {"latents": folder / "encode_curated" / "latents", "pretrained": folder / "pretrain" / "generator"}
+    lora = PARAMS["finetune"]["lora"] | {"rank": 2}
+    monkeypatch.setattr(FlowMatching, "__call__", killed_at_step_5)
+    with pytest.raises(KeyboardInterrupt):
+        run("finetune", tmp_path, inputs, name="killed", lora=lora)
+    monkeypatch.undo()
+    resumed = run("finetune", tmp_path, inputs, name="resumed", lora=lora)
+    assert "going on from step 4 of 6" in capsys.readouterr().out
+    run("finetune", tmp_path, inputs, name="whole", lora=lora)
+    assert content_hash(tmp_path / "resumed") == content_hash(tmp_path / "whole")
+    assert resumed["parameters"] == metrics["finetune"]["parameters"]
+
+    generator = TextToFundusPipeline.from_pretrained(tmp_path / "whole" / "generator")
+    base = TextToFundusPipeline.from_pretrained(inputs["pretrained"])
+    before = base.backbone.state_dict()
+    changed = [
+        name for name, weight in generator.backbone.state_dict().items() if not torch.equal(weight, before[name])
+    ]
+    assert changed
+    assert {name.removesuffix(".weight").split(".", 3)[3] for name in changed} <= set(lora["target_modules"])
+    carried = PeftModel.from_pretrained(base.backbone, tmp_path / "whole" / "generator" / "adapter").merge_and_unload()
+    torch.testing.assert_close(carried.state_dict(), generator.backbone.state_dict())
+    assert generator("left eye", seeds=1).shape == (1, 32, 32, 3)
+
+
+def test_lumina2_trains_and_its_folder_draws(line, tmp_path):
+    folder, _ = line
+    inputs = {"latents": folder / "encode" / "latents", "autoencoder": folder / "autoencode" / "autoencoder"}
+    network = SETTINGS["pretrain"]["backbone"]["next_dit"] | {"axes_dim_rope": [4, 2, 2], "num_refiner_layers": 1}
+    backbone = SETTINGS["pretrain"]["backbone"] | {"name": "lumina2", "lumina2": network}
+    plain = {"backbone": backbone, "prior_components": 0, "ema_decay": 0.5}
+    untrained = run("pretrain", tmp_path, inputs, name="one", steps=1, learning_rate=1e-9, **plain)
+    trained = run("pretrain", tmp_path, inputs, name="more", steps=20, learning_rate=5e-3, **plain)
+    assert trained["validation_loss"] < 0.95 * untrained["validation_loss"]
+    generator = TextToFundusPipeline.from_pretrained(tmp_path / "more" / "generator")
+    assert type(generator.backbone).__name__ == "Lumina2Transformer2DModel"
+    drawn = generator(["left eye", "right eye, severe"], seeds=[1, 1], size=16).astype(int)
+    assert drawn.shape == (2, 16, 16, 3)
+    assert abs(drawn[0] - drawn[1]).max() > 1
 
 
 def test_errors_name_what_is_wrong(line, tmp_path):

@@ -175,18 +175,25 @@ def as_autoencoder(model: nn.Module) -> Autoencoder:
 def load_autoencoder_model(name: str | Path) -> ModelMixin:
     """Loads a folder written by ``save_pretrained`` or a model of the hub, e.g. ``stabilityai/sdxl-vae``.
 
+    Of a whole pipeline, e.g. ``Alpha-VLLM/Lumina-Image-2.0``, its part ``vae`` is taken.
+
     Raises:
         UsageError: neither a folder with a ``config.json`` nor a model of the hub that can be reached.
     """
     try:
-        config = PatchAutoencoder.load_config(str(name))
+        part: str | None = None
+        try:
+            config = PatchAutoencoder.load_config(str(name))
+        except OSError:
+            part = "vae"
+            config = PatchAutoencoder.load_config(str(name), subfolder=part)
         kind: Any = PatchAutoencoder
         if config["_class_name"] != PatchAutoencoder.__name__:
             # Here and not above: it brings all of diffusers' networks with it, seconds that most steps need not spend.
             from diffusers import AutoencoderKL
 
             kind = AutoencoderKL
-        model: ModelMixin = kind.from_pretrained(str(name))
+        model: ModelMixin = kind.from_pretrained(str(name), subfolder=part)
         return model.eval().requires_grad_(False)
     except OSError as error:
         raise UsageError(f"autoencoder {name}: no such folder and not to be had from the hub ({error})") from None

@@ -35,12 +35,23 @@ class SamplingConfig(BaseModel):
     autoguidance: float = Field(ge=1, description="times what the network adds to the prior is drawn; 1 as learned")
 
 
+class AdapterConfig(BaseModel):
+    """Low-rank adapters that are trained in place of the whole network."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rank: int = Field(ge=0, description="width of an adapter; 0: none, all weights are trained")
+    alpha: int | None = Field(ge=1, description="an adapter's output is multiplied by alpha / rank; null: by 1")
+    target_modules: list[str] = Field(min_length=1, description="names, or ends of names, of the layers adapted")
+
+
 class BackboneConfig(BaseModel):
     """Which network: a new one, or pre-trained weights by name."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: Literal["next_dit", "unet"]
+    name: Literal["next_dit", "unet", "lumina2"]
     pretrained: str | None = Field(description="folder or name on the hub whose weights are the start; null for none")
     next_dit: dict[str, Any] = Field(description="arguments of NextDiT")
     unet: dict[str, Any] = Field(description="arguments of diffusers' UNet2DConditionModel")
+    lumina2: dict[str, Any] = Field(description="arguments of diffusers' Lumina2Transformer2DModel")

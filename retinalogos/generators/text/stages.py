@@ -12,10 +12,11 @@ from diffusers.models.modeling_utils import ModelMixin
 from PIL import Image
 from torch import Tensor, nn
 
+from retinalogos.generators.text.adapters import adapt, save_and_merge
 from retinalogos.generators.text.autoencoder import load_autoencoder_model
 from retinalogos.generators.text.backbones import build_backbone, load_backbone
 from retinalogos.generators.text.conditioning import TextConditioning
-from retinalogos.generators.text.configuration import BackboneConfig, FlowConfig, SamplingConfig
+from retinalogos.generators.text.configuration import AdapterConfig, BackboneConfig, FlowConfig, SamplingConfig
 from retinalogos.generators.text.latents import Latents
 from retinalogos.generators.text.objective import FlowMatching
 from retinalogos.generators.text.pipeline import TextToFundusPipeline
@@ -34,7 +35,7 @@ def new_backbone(config: BackboneConfig, latents: Latents, seed: int, prior: boo
         return load_backbone(config.pretrained, _subfolder(config.pretrained))
     torch.manual_seed(seed)
     meta = latents.meta
-    arguments = config.next_dit if config.name == "next_dit" else config.unet
+    arguments = {"next_dit": config.next_dit, "unet": config.unet, "lumina2": config.lumina2}[config.name]
     return build_backbone(config.name, meta["channels"], meta["text_dim"], meta["latent_size"], arguments, prior)
 
 
@@ -90,15 +91,20 @@ def train_stage(
     generator: Path,
     log: Path,
     what: str,
+    lora: AdapterConfig | None = None,
 ) -> dict[str, float]:
     """Trains, writes the generator's folder and its log, and returns the metrics.
 
     Checkpoints lie in ``checkpoints/<hash of all settings and of the data>``: a killed stage that is started again
     with the same settings goes on; with others it starts anew. They are removed when the stage has ended well.
+
+    With ``lora`` only adapters of the backbone are trained. The generator holds them merged into the backbone, and by
+    themselves in ``adapter/``.
     """
     parts = [dict(backbone.config), prior and dict(prior.config)]
     settings = [flow.model_dump(), training.model_dump(), seed, latents.meta, what, parts]
     key = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    adapted = adapt(backbone, lora, seed) if lora is not None else None
     objective = FlowMatching(
         latents,
         conditioning,
@@ -128,6 +134,8 @@ def train_stage(
         Image.fromarray(np.concatenate(list(drawn), axis=1)).save(path)
 
     trained = train(backbone, objective, training, log, checkpoints / key, what, sample)
+    if adapted is not None:
+        save_and_merge(adapted, generator / "adapter")
     pipeline.to("cpu").save_pretrained(generator)
     (log / "prompts.json").write_text(json.dumps(prompts, indent=2) + "\n")
     shutil.rmtree(checkpoints / key, ignore_errors=True)

@@ -79,6 +79,8 @@ def test_saved_and_loaded_by_the_call_that_loads_published_ones(pictures, tmp_pa
     latents = published.encode(x)
     torch.testing.assert_close(latents, (vae.encode(x).latent_dist.mean - 0.1) * 0.13025)
     torch.testing.assert_close(published.decode(latents), vae.decode(latents / 0.13025 + 0.1).sample)
+    of_a_pipeline = as_autoencoder(load_autoencoder_model(tmp_path))
+    torch.testing.assert_close(of_a_pipeline.encode(x), latents)
 
 
 def test_errors_name_what_is_wrong(tmp_path):

@@ -1,54 +1,21 @@
 import pytest
 import torch
+from backbones_at_hand import TINY, inputs, jolt, tiny
+from conftest import CHANNELS, DIM, WIDTH
+from diffusers import FlowMatchEulerDiscreteScheduler, Lumina2Pipeline, Lumina2Transformer2DModel
 
 from retinalogos.errors import UsageError
 from retinalogos.generators.text.backbones import build_backbone, load_backbone, velocity
-
-TINY = {
-    "next_dit": {
-        "patch_size": 2,
-        "hidden_size": 32,
-        "num_layers": 2,
-        "num_attention_heads": 4,
-        "num_kv_heads": 2,
-        "multiple_of": 8,
-    },
-    "unet": {
-        "block_out_channels": [32, 32],
-        "layers_per_block": 1,
-        "attention_head_dim": 16,
-        "norm_num_groups": 8,
-        "resnet_time_scale_shift": "scale_shift",
-        "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"],
-        "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"],
-    },
-}
-
-
-def tiny(name):
-    torch.manual_seed(0)
-    return build_backbone(name, 4, 12, 8, TINY[name]).eval()
-
-
-def inputs(n=2, width=8, tokens=5):
-    draw = torch.Generator().manual_seed(0)
-    mask = torch.ones(n, tokens, dtype=torch.long)
-    mask[:, 3:] = 0
-    text = torch.randn(n, tokens, 12, generator=draw)
-    return torch.randn(n, 4, width, width, generator=draw), torch.rand(n, generator=draw), text, mask, text.mean(1)
-
-
-def jolt(model):
-    """Moves the zero-initialised weights, so that nothing is hidden by a gate of zero."""
-    draw = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight.add_(torch.randn(weight.shape, generator=draw) * 0.05)
-    return model
+from retinalogos.generators.text.flow import solve
+from retinalogos.generators.text.latents import Latents
+from retinalogos.generators.text.objective import FlowMatching
+from retinalogos.generators.text.stages import new_conditioning, new_prior
+from retinalogos.training.configuration import TrainingConfig
+from retinalogos.training.loop import train
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_both_speak_one_interface_at_any_size(name):
+def test_all_speak_one_interface_at_any_size(name):
     model = tiny(name)
     for width in (8, 16):
         assert velocity(model, None, *inputs(width=width))[0].shape == (2, 4, width, width)
@@ -68,7 +35,7 @@ def test_padding_is_not_seen_and_text_and_time_are(name):
 
 @pytest.mark.parametrize("name", TINY)
 @torch.no_grad()
-def test_both_start_at_zero_velocity_with_no_uninitialised_weight(name):
+def test_all_start_at_zero_velocity_with_no_uninitialised_weight(name):
     assert float(velocity(tiny(name), None, *inputs())[0].abs().max()) == 0
     first, second = tiny(name).state_dict(), tiny(name).state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -88,5 +55,57 @@ def test_errors_name_what_is_wrong(tmp_path):
         build_backbone("gan", 4, 12, 8, {})
     with pytest.raises(UsageError, match="hidden_sizes"):
         build_backbone("next_dit", 4, 12, 8, {"hidden_sizes": 4})
+    with pytest.raises(UsageError, match="do not add up to a head's 8 channels"):
+        build_backbone("lumina2", 4, 12, 8, TINY["lumina2"] | {"axes_dim_rope": [4, 4, 4]})
     with pytest.raises(UsageError, match="nowhere"):
         load_backbone(tmp_path / "nowhere")
+
+
+@torch.no_grad()
+def test_lumina2_goes_the_way_of_diffusers_own_pipeline(tmp_path):
+    jolt(Lumina2Transformer2DModel(in_channels=4, cap_feat_dim=12, **TINY["lumina2"])).save_pretrained(tmp_path)
+    published = Lumina2Transformer2DModel.from_pretrained(tmp_path).eval()
+    ours = load_backbone(tmp_path).eval()
+    x, t, text, mask, pooled = inputs()
+    torch.testing.assert_close(velocity(ours, None, x, t, text, mask, pooled)[0], published(x, t, text, mask).sample)
+    pipeline = Lumina2Pipeline(published, FlowMatchEulerDiscreteScheduler(), None, None, None)
+    pipeline.set_progress_bar_config(disable=True)
+    drawn = pipeline(
+        prompt_embeds=text, prompt_attention_mask=mask, latents=x, guidance_scale=1.0, num_inference_steps=4,
+        output_type="latent",
+    ).images  # fmt: skip
+    mine = solve(lambda x, t: velocity(ours, None, x, t, text, mask, pooled)[0], x, 4, solver="euler")
+    torch.testing.assert_close(mine, drawn, atol=1e-4, rtol=1e-4)
+    assert (mine - x).abs().mean() > 1e-2
+
+
+def lumina2_on(folder, prior):
+    latents = Latents(folder)
+    conditioning = new_conditioning(latents, standardise=True)
+    known = new_prior(latents, conditioning, 8) if prior else None
+    torch.manual_seed(0)
+    network = build_backbone("lumina2", CHANNELS, DIM, WIDTH, TINY["lumina2"], prior)
+    return network, FlowMatching(latents, conditioning, known, 8, 0, "logit_normal", 1.0, 0.1, 0.5)
+
+
+@pytest.mark.parametrize("prior", [True, False])
+def test_gradients_reach_every_weight_of_lumina2(latents_folder, prior):
+    network, loss = lumina2_on(latents_folder, prior)
+    loss(jolt(network), 0).backward()
+    for name, weight in network.named_parameters():
+        assert weight.grad is not None, name
+        assert weight.grad.abs().max() > 0, name
+
+
+def test_lumina2_learns(latents_folder, tmp_path):
+    network, loss = lumina2_on(latents_folder, prior=False)
+    with torch.no_grad():
+        before = float(loss(network, None))
+    training = TrainingConfig(
+        steps=30, batch_size=8, pieces=2, learning_rate=5e-3, warmup_steps=2, weight_decay=0.0, beta2=0.99,
+        gradient_clip=1.0, ema_decay=0.9, precision="float32", checkpoint_every=30, log_every=30, validate_every=30,
+        sample_every=30,
+    )  # fmt: skip
+    trained = train(network, loss, training, tmp_path / "log", tmp_path / "checkpoints", "test")
+    with torch.no_grad():
+        assert float(loss(trained, None)) < 0.7 * before
