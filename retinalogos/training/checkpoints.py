@@ -20,13 +20,10 @@ def save(folder: Path, step: int, state: dict[str, Any]) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{step:08d}.pt"
-    partial = path.with_suffix(".partial")
-    torch.save(state, partial)
-    digest = _sha256(partial)
-    os.replace(partial, path)
+    _write(path, state)
     note = path.with_suffix(".json")
     partial_note = note.with_suffix(".json.partial")
-    partial_note.write_text(json.dumps({"step": step, "sha256": digest}))
+    partial_note.write_text(json.dumps({"step": step, "sha256": _sha256(path)}))
     os.replace(partial_note, note)
     for old in sorted(folder.glob("step-*.json"))[:-_KEPT]:
         old.with_suffix(".pt").unlink(missing_ok=True)
@@ -41,6 +38,20 @@ def load_latest(folder: Path) -> dict[str, Any] | None:
             return torch.load(path, map_location="cpu", weights_only=True)
         warnings.warn(f"checkpoint {path} is damaged; trying the one before", stacklevel=2)
     return None
+
+
+def save_not_finite(folder: Path, step: int, state: dict[str, Any]) -> Path:
+    """Writes ``not-finite-step-N.pt`` beside the checkpoints: what is needed to look at a step that went wrong."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"not-finite-step-{step:08d}.pt"
+    _write(path, state)
+    return path
+
+
+def _write(path: Path, state: dict[str, Any]) -> None:
+    partial = path.with_suffix(".partial")
+    torch.save(state, partial)
+    os.replace(partial, path)
 
 
 def _sha256(path: Path) -> str:

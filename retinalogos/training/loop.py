@@ -28,6 +28,8 @@ Loss = Callable[[nn.Module, int | None, slice], Tensor]
 WHOLE = slice(None)
 # sample(model, path) writes a picture of what the averaged model draws now.
 Sample = Callable[[nn.Module, Path], None]
+# batch(step): the step's batch as plain values and tensors, for whoever looks into a step that went wrong.
+Batch = Callable[[int], dict[str, Any]]
 
 
 def train(
@@ -38,6 +40,7 @@ def train(
     checkpoint_folder: Path,
     what: str,
     sample: Sample | None = None,
+    batch: Batch | None = None,
 ) -> nn.Module:
     """Trains ``model`` in place and returns its exponential moving average.
 
@@ -49,9 +52,11 @@ def train(
         checkpoint_folder: where checkpoints are kept; a run that finds one there goes on from it.
         what: name shown in the progress line.
         sample: draws with the averaged model every ``sample_every`` steps.
+        batch: tells what a step's batch was, for the file that is written when its gradient is not finite.
 
     Raises:
-        DataError: the loss is not finite; the last checkpoint and the step's number are named.
+        DataError: a gradient is not finite. The file named holds the step's number, its batch and the weights that it
+            began with: with them, ``loss(model, step, WHOLE)`` is the same again.
     """
     where = device()
     dtype = compute_dtype(config.precision, where)
@@ -86,9 +91,11 @@ def train(
         value = gradients(step)
         norm = nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
         if not torch.isfinite(norm):
+            state = {"step": step, "loss": float(value), "gradient_norm": float(norm), "model": model.state_dict()}
+            path = checkpoints.save_not_finite(checkpoint_folder, step, state | {"batch": batch(step) if batch else {}})
             raise DataError(
-                f"{what}: the loss is no longer finite at step {step}; the last whole checkpoint is in "
-                f"{checkpoint_folder}; lower training.learning_rate or training.gradient_clip"
+                f"{what}: the gradient is not finite at step {step}; its batch and weights are in {path}, the last "
+                f"whole checkpoint beside it; lower {what}.learning_rate or {what}.gradient_clip, or look at that batch"
             )
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

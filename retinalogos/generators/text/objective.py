@@ -1,6 +1,7 @@
 """Flow matching on a set of latents as a loss that is a function of the step's number alone."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,19 +64,33 @@ class FlowMatching:
     def __call__(self, model: nn.Module, step: int | None, rows: slice = slice(None)) -> Tensor:
         """Loss over ``rows`` of a training step's batch, or of the fixed validation batch where ``step`` is None."""
         where = next(model.parameters()).device
-        draw = torch.Generator().manual_seed(self.seed * 1_000_003 + (step if step is not None else -1))
-        images = self._validation if step is None else self._images(step)
-        texts = [self._caption(image, draw, training=step is not None) for image in images]
-        tokens, mask = self.latents.batch_tokens(texts[rows])
+        images, texts, noise, t = (part[rows] for part in self._draw(step))
+        tokens, mask = self.latents.batch_tokens(texts)
         text, pooled = self.conditioning.to(where)(tokens.to(where), mask.to(where))
-        data = torch.stack([self.latents.latent(image) for image in images[rows]])
-        noise = torch.randn((len(images), *data.shape[1:]), generator=draw)[rows]
-        t = sample_timesteps(len(images), self.law, self.shift, draw)[rows]
+        data = torch.stack([self.latents.latent(image) for image in images])
         x = interpolate(data, noise, t).to(where)
         prior = self.prior.to(where) if self.prior is not None else None
         predicted, variance = velocity(model, prior, x, t.to(where), text, mask.to(where), pooled)
         errors = (predicted.float() - target_velocity(data, noise).to(where)).square().mean((1, 2, 3))
         return (errors / variance).mean()
+
+    def batch(self, step: int) -> dict[str, Any]:
+        """What a training step shows: ``image_ids`` and ``captions`` (B), ``noise`` (B×C×h×w) and ``times`` (B)."""
+        images, texts, noise, t = self._draw(step)
+        return {
+            "image_ids": [self.latents.images[image]["image_id"] for image in images],
+            "captions": [self.latents.texts[text]["text"] for text in texts],
+            "noise": noise,
+            "times": t,
+        }
+
+    def _draw(self, step: int | None) -> tuple[list[int], list[int], Tensor, Tensor]:
+        """Images, captions, noise B×C×h×w and times B of the whole batch."""
+        draw = torch.Generator().manual_seed(self.seed * 1_000_003 + (step if step is not None else -1))
+        images = self._validation if step is None else self._images(step)
+        texts = [self._caption(image, draw, training=step is not None) for image in images]
+        noise = torch.randn((len(images), *self.latents.latent(images[0]).shape), generator=draw)
+        return images, texts, noise, sample_timesteps(len(images), self.law, self.shift, draw)
 
     def _images(self, step: int) -> list[int]:
         """The step's images: consecutive pieces of one shuffled epoch after another."""

@@ -127,7 +127,7 @@ def train_stage(
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.concatenate(list(drawn), axis=1)).save(path)
 
-    trained = train(backbone, objective, training, log, checkpoints / key, what, sample)
+    trained = train(backbone, objective, training, log, checkpoints / key, what, sample, objective.batch)
     pipeline.to("cpu").save_pretrained(generator)
     (log / "prompts.json").write_text(json.dumps(prompts, indent=2) + "\n")
     shutil.rmtree(checkpoints / key, ignore_errors=True)

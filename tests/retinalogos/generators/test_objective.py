@@ -2,11 +2,14 @@ import pytest
 import torch
 from conftest import CHANNELS, DIM, WIDTH, write_latents
 
-from retinalogos.errors import UsageError
-from retinalogos.generators.text.backbones import build_backbone
+from retinalogos.errors import DataError, UsageError
+from retinalogos.generators.text.backbones import build_backbone, velocity
+from retinalogos.generators.text.flow import interpolate
 from retinalogos.generators.text.latents import Latents
 from retinalogos.generators.text.objective import FlowMatching
 from retinalogos.generators.text.stages import new_conditioning, new_prior
+from retinalogos.training.configuration import TrainingConfig
+from retinalogos.training.loop import train
 
 NETWORK = {"patch_size": 2, "hidden_size": 32, "num_layers": 1, "num_attention_heads": 4, "multiple_of": 8}
 
@@ -46,7 +49,7 @@ def test_no_image_is_shown_twice_in_an_epoch(latents_folder):
     loss, _ = objective(latents_folder)
     first, second = loss._images(0), loss._images(1)
     assert sorted(first + second) == loss.latents.rows("train")
-    assert loss._images(2) + loss._images(3) != first + second
+    assert loss._images(1) + loss._images(3) != first + second
 
 
 def test_captions_are_dropped_in_training_and_never_in_validation(latents_folder):
@@ -64,3 +67,36 @@ def test_latents_without_a_training_image_are_refused(tmp_path):
         row["split"] = "validation"
     with pytest.raises(UsageError, match="no image of the split 'train'"):
         FlowMatching(latents, new_conditioning(latents, True), None, 8, 0, "uniform", 1.0, 0.1, 0.5)
+
+
+def test_a_step_that_is_not_finite_is_saved_and_gives_the_same_loss_again(latents_folder, tmp_path):
+    loss, network = objective(latents_folder, prior=False)
+    spoilt = loss._images(1)[3]
+    sound = loss.latents.latent
+    loss.latents.latent = lambda image: sound(image) * (float("inf") if image == spoilt else 1)
+    config = TrainingConfig(
+        steps=4, batch_size=8, pieces=2, learning_rate=1e-3, warmup_steps=0, weight_decay=0.0, beta2=0.99,
+        gradient_clip=1.0, ema_decay=0.9, precision="float32", checkpoint_every=10, log_every=1, validate_every=4,
+        sample_every=4,
+    )  # fmt: skip
+    with pytest.raises(DataError, match="not-finite-step-00000001"):
+        train(network, loss, config, tmp_path / "log", tmp_path / "ck", "pretrain", batch=loss.batch)
+    saved = torch.load(tmp_path / "ck" / "not-finite-step-00000001.pt", weights_only=True)
+    assert saved["batch"]["image_ids"][3] == loss.latents.images[spoilt]["image_id"]
+    assert saved["batch"]["captions"][3] in {row["text"] for row in loss.latents.texts}
+    assert saved["batch"].keys() == {"image_ids", "captions", "noise", "times"}
+
+    _, fresh = objective(latents_folder, prior=False)
+    fresh.load_state_dict(saved["model"])
+    with torch.no_grad():
+        assert not torch.isfinite(loss(fresh, saved["step"]))
+        # Without the spoilt image, from the tensors of the file.
+        data = torch.stack([sound(image) for image in loss._images(1)])
+        x = interpolate(data, saved["batch"]["noise"], saved["batch"]["times"])
+        numbers = {row["text"]: i for i, row in enumerate(loss.latents.texts)}
+        tokens, mask = loss.latents.batch_tokens([numbers[text] for text in saved["batch"]["captions"]])
+        text, pooled = loss.conditioning(tokens, mask)
+        predicted, _ = velocity(fresh, None, x, saved["batch"]["times"], text, mask, pooled)
+        loss.latents.latent = sound
+        expected = loss(fresh, saved["step"])
+        torch.testing.assert_close((predicted - data + saved["batch"]["noise"]).square().mean(), expected)

@@ -125,12 +125,26 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path):
     assert checkpoints.load_latest(tmp_path / "none") is None
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+def test_a_gradient_that_is_not_finite_stops_the_run_and_its_step_can_be_replayed(tmp_path):
     def broken(model, step, rows):
         return loss(model, step, rows) * (float("nan") if step == 12 else 1)
 
-    with pytest.raises(DataError, match="step 12"):
-        train(regression(), broken, CONFIG, tmp_path / "log", tmp_path / "ck", "test")
+    def failing():
+        with pytest.raises(DataError, match="not finite at step 12") as stopped:
+            train(regression(), broken, CONFIG, tmp_path / "log", tmp_path / "ck", "test", batch=lambda n: {"of": n})
+        return tmp_path / "ck" / "not-finite-step-00000012.pt", str(stopped.value)
+
+    path, message = failing()
+    assert str(path) in message
+    saved = torch.load(path, weights_only=True)
+    assert (saved["step"], saved["batch"]) == (12, {"of": 12})
+    model = regression()
+    model.load_state_dict(saved["model"])
+    assert torch.isnan(broken(model, 12, WHOLE))
+    # Of the step's beginning: another step of theirs is sound, and a second run meets the same.
+    assert torch.isfinite(broken(model, 13, WHOLE))
+    again = torch.load(failing()[0], weights_only=True)
+    assert all(torch.equal(again["model"][name], value) for name, value in saved["model"].items())
 
 
 def test_schedule_warms_up_and_ends_at_zero():
