@@ -23,6 +23,10 @@ class TrainingConfig(BaseModel):
     beta2: float = Field(gt=0, lt=1)
     gradient_clip: float = Field(gt=0, description="largest gradient norm")
     ema_decay: float = Field(ge=0, lt=1, description="approached from below: min(decay, (1 + step) / (10 + step))")
+    snapshot_every: int = Field(
+        ge=0,
+        description="steps between snapshots of two further averages, from which others are reconstructed; 0: none",
+    )
     precision: Literal["auto", "float32", "bfloat16"]
     checkpoint_every: int = Field(ge=1, description="steps")
     log_every: int = Field(ge=1, description="steps")

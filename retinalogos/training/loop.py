@@ -6,6 +6,7 @@ ends with the same weights as one that was not (bit for bit on CPU).
 
 import json
 import math
+import shutil
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from retinalogos.errors import DataError
 from retinalogos.progress import track
-from retinalogos.training import checkpoints
+from retinalogos.training import averages, checkpoints
 from retinalogos.training.configuration import TrainingConfig
 from retinalogos.training.device import compute_dtype, device
 
@@ -48,7 +49,7 @@ def train(
         model: float32 weights; moved to the accelerator where there is one.
         loss: mean loss over rows of a step's batch; the batch is a function of the step's number alone.
         config: see :class:`TrainingConfig`.
-        log: folder for ``log.jsonl`` and ``samples/*.png``.
+        log: folder for ``log.jsonl``, ``samples/*.png`` and, where snapshots are wanted, ``averages/``.
         checkpoint_folder: where checkpoints are kept; a run that finds one there goes on from it.
         what: name shown in the progress line.
         sample: draws with the averaged model every ``sample_every`` steps.
@@ -63,7 +64,9 @@ def train(
     # Convolutions run faster channels-last on every device; matrices are not touched by it.
     model.to(where).train()
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    average = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    average = _copy(model)
+    # Further averages by relative width, see the module `averages`.
+    powers = {width: _copy(model) for width in averages.TRACKED} if config.snapshot_every else {}
     optimizer = torch.optim.AdamW(
         _decayed(model, config.weight_decay),
         lr=config.learning_rate,
@@ -76,12 +79,14 @@ def train(
     if state is not None:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-        average = {name: value.to(where) for name, value in state["average"].items()}
+        for values, saved in zip((average, *powers.values()), (state["average"], *state["powers"]), strict=True):
+            for name, value in saved.items():
+                values[name].copy_(value)
         records, start = state["records"], state["step"]
         print(f"{what}: going on from step {start} of {config.steps}", flush=True)
 
     # Views of the model's own tensors, which the optimiser changes in place.
-    weights, averages = list(model.state_dict().values()), list(average.values())
+    weights = list(model.state_dict().values())
     running, images, clock = torch.zeros((), device=where), 0, time.perf_counter()
     gradients = Gradients(model, loss, config, dtype)
     for step in track(range(start, config.steps), what, unit="step"):
@@ -99,12 +104,14 @@ def train(
             )
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+        done = step + 1
         decay = min(config.ema_decay, (1 + step) / (10 + step))
         with torch.no_grad():
-            torch._foreach_lerp_(averages, weights, 1 - decay)
+            torch._foreach_lerp_(list(average.values()), weights, 1 - decay)
+            for width, power in powers.items():
+                torch._foreach_lerp_(list(power.values()), weights, averages.share_of_new(width, done))
         running += value
         images += config.batch_size
-        done = step + 1
         if done % config.log_every == 0 or done == config.steps:
             seconds = time.perf_counter() - clock
             count = images // config.batch_size
@@ -124,6 +131,8 @@ def train(
         if sample is not None and (done % config.sample_every == 0 or done == config.steps):
             _with_average(model, average, partial(sample, model, log / "samples" / f"step-{done:06d}.png"))
             clock = time.perf_counter()
+        if powers and (done % config.snapshot_every == 0 or done == config.steps):
+            averages.save_snapshots(checkpoint_folder / "averages", done, powers)
         if done % config.checkpoint_every == 0 and done < config.steps:
             checkpoints.save(
                 checkpoint_folder,
@@ -132,6 +141,7 @@ def train(
                     "step": done,
                     "model": model.state_dict(),
                     "average": average,
+                    "powers": list(powers.values()),
                     "optimizer": optimizer.state_dict(),
                     "records": records,
                 },
@@ -139,6 +149,8 @@ def train(
     gradients.close()
     log.mkdir(parents=True, exist_ok=True)
     (log / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    if powers:
+        shutil.copytree(checkpoint_folder / "averages", log / "averages", dirs_exist_ok=True)
     model.load_state_dict(average)
     model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     return model.eval().cpu()
@@ -198,8 +210,12 @@ def _decayed(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     ]
 
 
+def _copy(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
 def _with_average(model: nn.Module, average: dict[str, Tensor], work: Callable[[], Any]) -> Any:
-    kept = {name: value.clone() for name, value in model.state_dict().items()}
+    kept = _copy(model)
     model.load_state_dict(average)
     model.eval()
     try:

@@ -64,10 +64,11 @@ class FlowMatching:
     def __call__(self, model: nn.Module, step: int | None, rows: slice = slice(None)) -> Tensor:
         """Loss over ``rows`` of a training step's batch, or of the fixed validation batch where ``step`` is None."""
         where = next(model.parameters()).device
-        images, texts, noise, t = (part[rows] for part in self._draw(step))
-        tokens, mask = self.latents.batch_tokens(texts)
+        images, texts, noise, t = self._draw(step)
+        noise, t = noise[rows], t[rows]
+        tokens, mask = self.latents.batch_tokens(texts[rows])
         text, pooled = self.conditioning.to(where)(tokens.to(where), mask.to(where))
-        data = torch.stack([self.latents.latent(image) for image in images])
+        data = torch.stack([self.latents.latent(image) for image in images[rows]])
         x = interpolate(data, noise, t).to(where)
         prior = self.prior.to(where) if self.prior is not None else None
         predicted, variance = velocity(model, prior, x, t.to(where), text, mask.to(where), pooled)

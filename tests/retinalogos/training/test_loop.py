@@ -18,8 +18,8 @@ from retinalogos.training.loop import WHOLE, Gradients, schedule, train
 
 CONFIG = TrainingConfig(
     steps=40, batch_size=4, pieces=2, learning_rate=0.05, warmup_steps=4, weight_decay=0.01, beta2=0.99,
-    gradient_clip=1.0, ema_decay=0.9, precision="float32", checkpoint_every=10, log_every=5, validate_every=10,
-    sample_every=20,
+    gradient_clip=1.0, ema_decay=0.9, snapshot_every=0, precision="float32", checkpoint_every=10, log_every=5,
+    validate_every=10, sample_every=20,
 )  # fmt: skip
 
 
@@ -63,6 +63,24 @@ def test_a_run_stopped_at_any_step_ends_with_the_same_weights(tmp_path):
         resumed = weights(train(regression(), loss, CONFIG, tmp_path / "b", folder, "test"))
         assert torch.equal(whole, resumed)
         assert (tmp_path / "a" / "log.jsonl").read_text() == (tmp_path / "b" / "log.jsonl").read_text()
+
+
+def test_snapshots_of_a_run_that_was_stopped_are_those_of_one_that_was_not(tmp_path):
+    config = CONFIG.model_copy(update={"snapshot_every": 15})
+
+    def failing(model, step, rows):
+        if step == 33:
+            raise KeyboardInterrupt
+        return loss(model, step, rows)
+
+    whole = weights(train(regression(), loss, config, tmp_path / "a", tmp_path / "a-ck", "test"))
+    with pytest.raises(KeyboardInterrupt):
+        train(regression(), failing, config, tmp_path / "lost", tmp_path / "b-ck", "test")
+    assert torch.equal(whole, weights(train(regression(), loss, config, tmp_path / "b", tmp_path / "b-ck", "test")))
+    names = sorted(path.name for path in (tmp_path / "a" / "averages").iterdir())
+    assert [name[:13] for name in names[::2]] == ["step-00000015", "step-00000030", "step-00000040"]
+    for name in names:
+        assert (tmp_path / "a" / "averages" / name).read_bytes() == (tmp_path / "b" / "averages" / name).read_bytes()
 
 
 def test_a_killed_process_goes_on_to_the_same_weights(tmp_path):
