@@ -18,9 +18,8 @@ def save(folder: Path, step: int, state: dict[str, Any]) -> None:
 
     A checkpoint counts only when its hash is there, so that a kill while writing leaves the one before in force.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{step:08d}.pt"
-    _write(path, state)
+    write(path, state)
     note = path.with_suffix(".json")
     partial_note = note.with_suffix(".json.partial")
     partial_note.write_text(json.dumps({"step": step, "sha256": _sha256(path)}))
@@ -40,15 +39,14 @@ def load_latest(folder: Path) -> dict[str, Any] | None:
     return None
 
 
-def save_not_finite(folder: Path, step: int, state: dict[str, Any]) -> Path:
-    """Writes ``not-finite-step-N.pt`` beside the checkpoints: what is needed to look at a step that went wrong."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"not-finite-step-{step:08d}.pt"
-    _write(path, state)
-    return path
+def not_finite(folder: Path, step: int) -> Path:
+    """Where a step that went wrong is kept, beside the checkpoints."""
+    return folder / f"not-finite-step-{step:08d}.pt"
 
 
-def _write(path: Path, state: dict[str, Any]) -> None:
+def write(path: Path, state: dict[str, Any]) -> None:
+    """Writes for ``torch.load(path, weights_only=True)``, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     torch.save(state, partial)
     os.replace(partial, path)

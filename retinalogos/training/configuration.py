@@ -16,7 +16,9 @@ class TrainingConfig(BaseModel):
 
     steps: int = Field(ge=1, description="optimiser steps")
     batch_size: int = Field(ge=1)
-    pieces: int = Field(ge=1, description="of a batch: side by side on a CPU's cores, else accumulated one by one")
+    pieces: int = Field(
+        ge=1, description="of a process's rows: side by side on a CPU's cores, else added up one by one"
+    )
     learning_rate: float = Field(gt=0, description="peak")
     warmup_steps: int = Field(ge=0, description="linear warm-up; the cosine to zero follows")
     weight_decay: float = Field(ge=0)

@@ -1,7 +1,8 @@
 """The one training loop: every generator of the project runs it.
 
 Whatever a step draws at random comes from generators seeded by (seed, step), so a run that was killed and started again
-ends with the same weights as one that was not (bit for bit on CPU).
+ends with the same weights as one that was not (bit for bit on CPU). On several processes each takes its rows of every
+batch and the gradients are averaged: the same step but for the order of a sum. The first process writes for all.
 """
 
 import json
@@ -17,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from retinalogos.errors import DataError
+from retinalogos.errors import DataError, UsageError
 from retinalogos.progress import track
-from retinalogos.training import averages, checkpoints
+from retinalogos.training import averages, checkpoints, distributed
 from retinalogos.training.configuration import TrainingConfig
 from retinalogos.training.device import compute_dtype, device
 
@@ -27,7 +28,7 @@ from retinalogos.training.device import compute_dtype, device
 # validation batch and noise.
 Loss = Callable[[nn.Module, int | None, slice], Tensor]
 WHOLE = slice(None)
-# sample(model, path) writes a picture of what the averaged model draws now.
+# sample(model, path) writes a picture of what the averaged model draws now; called in the first process alone.
 Sample = Callable[[nn.Module, Path], None]
 # batch(step): the step's batch as plain values and tensors, for whoever looks into a step that went wrong.
 Batch = Callable[[int], dict[str, Any]]
@@ -56,10 +57,13 @@ def train(
         batch: tells what a step's batch was, for the file that is written when its gradient is not finite.
 
     Raises:
+        UsageError: the batch does not divide into equal pieces for each process.
         DataError: a gradient is not finite. The file named holds the step's number, its batch and the weights that it
             began with: with them, ``loss(model, step, WHOLE)`` is the same again.
     """
     where = device()
+    distributed.join(where)
+    first = distributed.rank() == distributed.FIRST
     dtype = compute_dtype(config.precision, where)
     # Convolutions run faster channels-last on every device; matrices are not touched by it.
     model.to(where).train()
@@ -97,7 +101,10 @@ def train(
         norm = nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
         if not torch.isfinite(norm):
             state = {"step": step, "loss": float(value), "gradient_norm": float(norm), "model": model.state_dict()}
-            path = checkpoints.save_not_finite(checkpoint_folder, step, state | {"batch": batch(step) if batch else {}})
+            path = checkpoints.not_finite(checkpoint_folder, step)
+            if first:
+                checkpoints.write(path, state | {"batch": batch(step) if batch else {}})
+            distributed.wait_for_all()
             raise DataError(
                 f"{what}: the gradient is not finite at step {step}; its batch and weights are in {path}, the last "
                 f"whole checkpoint beside it; lower {what}.learning_rate or {what}.gradient_clip, or look at that batch"
@@ -128,12 +135,12 @@ def train(
                 text = " ".join(f"{key} {value:.4g}" for key, value in record.items())
                 print(f"{what}: {text} images/s {images / seconds:.1f}", flush=True)
             running, images, clock = torch.zeros((), device=where), 0, time.perf_counter()
-        if sample is not None and (done % config.sample_every == 0 or done == config.steps):
+        if first and sample is not None and (done % config.sample_every == 0 or done == config.steps):
             _with_average(model, average, partial(sample, model, log / "samples" / f"step-{done:06d}.png"))
             clock = time.perf_counter()
-        if powers and (done % config.snapshot_every == 0 or done == config.steps):
+        if first and powers and (done % config.snapshot_every == 0 or done == config.steps):
             averages.save_snapshots(checkpoint_folder / "averages", done, powers)
-        if done % config.checkpoint_every == 0 and done < config.steps:
+        if first and done % config.checkpoint_every == 0 and done < config.steps:
             checkpoints.save(
                 checkpoint_folder,
                 done,
@@ -147,9 +154,10 @@ def train(
                 },
             )
     gradients.close()
-    log.mkdir(parents=True, exist_ok=True)
-    (log / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    if powers:
+    if first:
+        log.mkdir(parents=True, exist_ok=True)
+        (log / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    if first and powers:
         shutil.copytree(checkpoint_folder / "averages", log / "averages", dirs_exist_ok=True)
     model.load_state_dict(average)
     model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
@@ -157,41 +165,68 @@ def train(
 
 
 class Gradients:
-    """Sets the gradients of a step's batch, computed in pieces of equal size.
+    """Sets the gradients of a step's batch: of this process's rows, in pieces of equal size, then averaged over all.
 
     On a CPU the pieces run side by side, a thread each: two cores are then busy all the time, while two threads inside
     each operation wait for each other. On an accelerator they run one after the other, which is gradient accumulation.
     The sum does not depend on how many run at a time.
+
+    Raises:
+        UsageError: the batch does not divide into equal pieces for each process.
     """
 
     def __init__(self, model: nn.Module, loss: Loss, config: TrainingConfig, dtype: torch.dtype):
         self._model, self._loss, self._dtype = model, loss, dtype
         self._weights = [weight for weight in model.parameters() if weight.requires_grad]
         self._where = self._weights[0].device.type
-        size = config.batch_size // config.pieces
-        self._rows = [slice(start, start + size) for start in range(0, config.batch_size, size)]
+        share, rest = divmod(config.batch_size, distributed.count() * config.pieces)
+        if rest:
+            raise UsageError(
+                f"batch_size {config.batch_size} is no multiple of {distributed.count()} processes with "
+                f"{config.pieces} pieces each: choose others"
+            )
+        begin = distributed.rank() * config.pieces * share
+        self._rows = [slice(begin + i * share, begin + (i + 1) * share) for i in range(config.pieces)]
         self._threads = torch.get_num_threads()
-        side_by_side = min(config.pieces, self._threads) if self._where == "cpu" else 1
-        share = max(1, self._threads // side_by_side)
-        self._pool = ThreadPoolExecutor(side_by_side, initializer=torch.set_num_threads, initargs=(share,))
+        self._pool: ThreadPoolExecutor | None = None
+        if self._where == "cpu" and (side_by_side := min(config.pieces, self._threads)) > 1:
+            threads = max(1, self._threads // side_by_side)
+            self._pool = ThreadPoolExecutor(side_by_side, initializer=torch.set_num_threads, initargs=(threads,))
 
     def __call__(self, step: int) -> Tensor:
         """Adds nothing to what is there: gradients are set. Returns the mean loss, detached."""
-        values, gradients = zip(*self._pool.map(partial(self._piece, step), self._rows), strict=True)
-        for weight, *parts in zip(self._weights, *gradients, strict=True):
-            known = [part for part in parts if part is not None]
-            weight.grad = sum(known[1:], known[0]).div_(len(self._rows)) if known else None
-        return torch.stack(values).mean()
+        if self._pool:
+            values, gradients = zip(*self._pool.map(partial(self._side_by_side, step), self._rows), strict=True)
+            for weight, *parts in zip(self._weights, *gradients, strict=True):
+                known = [part for part in parts if part is not None]
+                weight.grad = sum(known[1:], known[0]) if known else None
+        else:
+            self._model.zero_grad(set_to_none=True)
+            values = tuple(self._added(step, rows) for rows in self._rows)
+        found = [weight.grad for weight in self._weights if weight.grad is not None]
+        torch._foreach_div_(found, len(self._rows))
+        value = torch.stack(values).mean()
+        distributed.average([value, *found])
+        return value
 
     def close(self) -> None:
         """Ends the threads."""
-        self._pool.shutdown()
+        if self._pool:
+            self._pool.shutdown()
         torch.set_num_threads(self._threads)
 
-    def _piece(self, step: int, rows: slice) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+    def _value(self, step: int, rows: slice) -> Tensor:
         with torch.autocast(self._where, self._dtype, enabled=self._dtype != torch.float32):
-            value = self._loss(self._model, step, rows)
+            return self._loss(self._model, step, rows)
+
+    def _side_by_side(self, step: int, rows: slice) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+        value = self._value(step, rows)
         return value.detach(), torch.autograd.grad(value, self._weights, allow_unused=True)
+
+    def _added(self, step: int, rows: slice) -> Tensor:
+        value = self._value(step, rows)
+        value.backward()
+        return value.detach()
 
 
 def schedule(step: int, steps: int, warmup: int) -> float:

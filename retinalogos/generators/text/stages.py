@@ -20,6 +20,7 @@ from retinalogos.generators.text.latents import Latents
 from retinalogos.generators.text.objective import FlowMatching
 from retinalogos.generators.text.pipeline import TextToFundusPipeline
 from retinalogos.generators.text.prior import MOST_IMAGES, LatentPrior
+from retinalogos.training import distributed
 from retinalogos.training.configuration import TrainingConfig
 from retinalogos.training.device import device
 from retinalogos.training.loop import train
@@ -95,6 +96,7 @@ def train_stage(
 
     Checkpoints lie in ``checkpoints/<hash of all settings and of the data>``: a killed stage that is started again
     with the same settings goes on; with others it starts anew. They are removed when the stage has ended well.
+    Of several processes the first writes and returns metrics.
     """
     parts = [dict(backbone.config), prior and dict(prior.config)]
     settings = [flow.model_dump(), training.model_dump(), seed, latents.meta, what, parts]
@@ -128,6 +130,8 @@ def train_stage(
         Image.fromarray(np.concatenate(list(drawn), axis=1)).save(path)
 
     trained = train(backbone, objective, training, log, checkpoints / key, what, sample, objective.batch)
+    if distributed.rank() != distributed.FIRST:
+        return {}
     pipeline.to("cpu").save_pretrained(generator)
     (log / "prompts.json").write_text(json.dumps(prompts, indent=2) + "\n")
     shutil.rmtree(checkpoints / key, ignore_errors=True)
