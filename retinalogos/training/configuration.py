@@ -29,6 +29,10 @@ class TrainingConfig(BaseModel):
         ge=0,
         description="steps between snapshots of two further averages, from which others are reconstructed; 0: none",
     )
+    sharded: bool = Field(
+        description="weights and optimiser lie in shares on the processes of torchrun, for models that one cannot hold"
+    )
+    checkpoint_activations: bool = Field(description="blocks are computed twice, so that less is kept between")
     precision: Literal["auto", "float32", "bfloat16"]
     checkpoint_every: int = Field(ge=1, description="steps")
     log_every: int = Field(ge=1, description="steps")

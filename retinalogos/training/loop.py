@@ -5,6 +5,7 @@ ends with the same weights as one that was not (bit for bit on CPU). On several 
 batch and the gradients are averaged: the same step but for the order of a sum. The first process writes for all.
 """
 
+import copy
 import json
 import math
 import shutil
@@ -17,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from retinalogos.errors import DataError, UsageError
 from retinalogos.progress import track
@@ -28,7 +30,7 @@ from retinalogos.training.device import compute_dtype, device
 # validation batch and noise.
 Loss = Callable[[nn.Module, int | None, slice], Tensor]
 WHOLE = slice(None)
-# sample(model, path) writes a picture of what the averaged model draws now; called in the first process alone.
+# sample(model, path) draws with the averaged model; called in every process, and the first writes the picture.
 Sample = Callable[[nn.Module, Path], None]
 # batch(step): the step's batch as plain values and tensors, for whoever looks into a step that went wrong.
 Batch = Callable[[int], dict[str, Any]]
@@ -44,7 +46,7 @@ def train(
     sample: Sample | None = None,
     batch: Batch | None = None,
 ) -> nn.Module:
-    """Trains ``model`` in place and returns its exponential moving average.
+    """Trains ``model`` in place and returns its exponential moving average, in it or, sharded, in a model like it.
 
     Args:
         model: float32 weights; moved to the accelerator where there is one.
@@ -57,7 +59,7 @@ def train(
         batch: tells what a step's batch was, for the file that is written when its gradient is not finite.
 
     Raises:
-        UsageError: the batch does not divide into equal pieces for each process.
+        UsageError: the batch does not divide into equal pieces for each process, or one process is to share a model.
         DataError: a gradient is not finite. The file named holds the step's number, its batch and the weights that it
             began with: with them, ``loss(model, step, WHOLE)`` is the same again.
     """
@@ -65,9 +67,18 @@ def train(
     distributed.join(where)
     first = distributed.rank() == distributed.FIRST
     dtype = compute_dtype(config.precision, where)
-    # Convolutions run faster channels-last on every device; matrices are not touched by it.
     model.to(where).train()
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    trained = model
+    if config.sharded:
+        # The model itself is changed for good; a copy without memory takes up the outcome.
+        trained = copy.deepcopy(model).to("meta")
+        distributed.shard(model, where)
+    else:
+        # Convolutions run faster channels-last on every device; matrices are not touched by it. FSDP knows no such.
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if config.checkpoint_activations:
+        for block in distributed.blocks(model):
+            block.forward = partial(checkpoint, block.forward, use_reentrant=False)
     average = _copy(model)
     # Further averages by relative width, see the module `averages`.
     powers = {width: _copy(model) for width in averages.TRACKED} if config.snapshot_every else {}
@@ -79,14 +90,24 @@ def train(
     )
     records: list[dict[str, Any]] = []
     start = 0
-    state = checkpoints.load_latest(checkpoint_folder)
-    if state is not None:
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        for values, saved in zip((average, *powers.values()), (state["average"], *state["powers"]), strict=True):
-            for name, value in saved.items():
+
+    def state(done: int) -> dict[str, Any]:
+        return {
+            "step": done,
+            "records": json.dumps(records),
+            "model": model.state_dict(),
+            "averages": {"decaying": average} | {str(width): power for width, power in powers.items()},
+            "optimizer": distributed.optimizer_state(model, optimizer),
+        }
+
+    saved = checkpoints.load_latest(checkpoint_folder, partial(state, 0) if config.sharded else None)
+    if saved is not None:
+        model.load_state_dict(saved["model"])
+        distributed.load_optimizer_state(model, optimizer, saved["optimizer"])
+        for values, of_checkpoint in zip((average, *powers.values()), saved["averages"].values(), strict=True):
+            for name, value in of_checkpoint.items():
                 values[name].copy_(value)
-        records, start = state["records"], state["step"]
+        records, start = json.loads(saved["records"]), saved["step"]
         print(f"{what}: going on from step {start} of {config.steps}", flush=True)
 
     # Views of the model's own tensors, which the optimiser changes in place.
@@ -98,12 +119,13 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = rate
         value = gradients(step)
-        norm = nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
+        norm = distributed.whole(nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip))
         if not torch.isfinite(norm):
-            state = {"step": step, "loss": float(value), "gradient_norm": float(norm), "model": model.state_dict()}
+            began_with = distributed.all_whole(model.state_dict())
             path = checkpoints.not_finite(checkpoint_folder, step)
             if first:
-                checkpoints.write(path, state | {"batch": batch(step) if batch else {}})
+                found = {"step": step, "loss": float(value), "gradient_norm": float(norm), "model": began_with}
+                checkpoints.write(path, found | {"batch": batch(step) if batch else {}})
             distributed.wait_for_all()
             raise DataError(
                 f"{what}: the gradient is not finite at step {step}; its batch and weights are in {path}, the last "
@@ -135,33 +157,27 @@ def train(
                 text = " ".join(f"{key} {value:.4g}" for key, value in record.items())
                 print(f"{what}: {text} images/s {images / seconds:.1f}", flush=True)
             running, images, clock = torch.zeros((), device=where), 0, time.perf_counter()
-        if first and sample is not None and (done % config.sample_every == 0 or done == config.steps):
+        if sample is not None and (done % config.sample_every == 0 or done == config.steps):
             _with_average(model, average, partial(sample, model, log / "samples" / f"step-{done:06d}.png"))
             clock = time.perf_counter()
-        if first and powers and (done % config.snapshot_every == 0 or done == config.steps):
-            averages.save_snapshots(checkpoint_folder / "averages", done, powers)
-        if first and done % config.checkpoint_every == 0 and done < config.steps:
-            checkpoints.save(
-                checkpoint_folder,
-                done,
-                {
-                    "step": done,
-                    "model": model.state_dict(),
-                    "average": average,
-                    "powers": list(powers.values()),
-                    "optimizer": optimizer.state_dict(),
-                    "records": records,
-                },
-            )
+        if powers and (done % config.snapshot_every == 0 or done == config.steps):
+            of_width = {width: distributed.all_whole(power) for width, power in powers.items()}
+            if first:
+                averages.save_snapshots(checkpoint_folder / "averages", done, of_width)
+        if done % config.checkpoint_every == 0 and done < config.steps:
+            checkpoints.save(checkpoint_folder, done, state(done), config.sharded)
     gradients.close()
     if first:
         log.mkdir(parents=True, exist_ok=True)
         (log / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    if first and powers:
-        shutil.copytree(checkpoint_folder / "averages", log / "averages", dirs_exist_ok=True)
-    model.load_state_dict(average)
-    model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    return model.eval().cpu()
+        if powers:
+            shutil.copytree(checkpoint_folder / "averages", log / "averages", dirs_exist_ok=True)
+    if config.checkpoint_activations:
+        for block in distributed.blocks(model):
+            del block.forward
+    trained.load_state_dict(distributed.all_whole(average), assign=config.sharded)
+    trained.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    return trained.eval().cpu()
 
 
 class Gradients:
@@ -189,7 +205,8 @@ class Gradients:
         self._rows = [slice(begin + i * share, begin + (i + 1) * share) for i in range(config.pieces)]
         self._threads = torch.get_num_threads()
         self._pool: ThreadPoolExecutor | None = None
-        if self._where == "cpu" and (side_by_side := min(config.pieces, self._threads)) > 1:
+        self._sharded = config.sharded
+        if self._where == "cpu" and not self._sharded and (side_by_side := min(config.pieces, self._threads)) > 1:
             threads = max(1, self._threads // side_by_side)
             self._pool = ThreadPoolExecutor(side_by_side, initializer=torch.set_num_threads, initargs=(threads,))
 
@@ -206,7 +223,8 @@ class Gradients:
         found = [weight.grad for weight in self._weights if weight.grad is not None]
         torch._foreach_div_(found, len(self._rows))
         value = torch.stack(values).mean()
-        distributed.average([value, *found])
+        # Shares of a gradient are averaged over the processes as they are computed.
+        distributed.average([value] if self._sharded else [value, *found])
         return value
 
     def close(self) -> None:

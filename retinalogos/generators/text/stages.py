@@ -126,12 +126,15 @@ def train_stage(
 
     def sample(_: nn.Module, path: Path) -> None:
         drawn = pipeline(prompts, seeds=list(range(len(prompts))))
+        if distributed.rank() != distributed.FIRST:
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.concatenate(list(drawn), axis=1)).save(path)
 
     trained = train(backbone, objective, training, log, checkpoints / key, what, sample, objective.batch)
     if distributed.rank() != distributed.FIRST:
         return {}
+    pipeline.register_modules(backbone=trained)
     pipeline.to("cpu").save_pretrained(generator)
     (log / "prompts.json").write_text(json.dumps(prompts, indent=2) + "\n")
     shutil.rmtree(checkpoints / key, ignore_errors=True)

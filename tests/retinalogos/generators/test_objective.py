@@ -76,7 +76,8 @@ def test_a_step_that_is_not_finite_is_saved_and_gives_the_same_loss_again(latent
     loss.latents.latent = lambda image: sound(image) * (float("inf") if image == spoilt else 1)
     config = TrainingConfig(
         steps=4, batch_size=8, pieces=2, learning_rate=1e-3, warmup_steps=0, weight_decay=0.0, beta2=0.99,
-        gradient_clip=1.0, ema_decay=0.9, snapshot_every=0, precision="float32", checkpoint_every=10, log_every=1,
+        gradient_clip=1.0, ema_decay=0.9, snapshot_every=0, sharded=False,
+    checkpoint_activations=False, precision="float32", checkpoint_every=10, log_every=1,
         validate_every=4, sample_every=4,
     )  # fmt: skip
     with pytest.raises(DataError, match="not-finite-step-00000001"):

@@ -18,7 +18,8 @@ from retinalogos.training.loop import WHOLE, Gradients, schedule, train
 
 CONFIG = TrainingConfig(
     steps=40, batch_size=4, pieces=2, learning_rate=0.05, warmup_steps=4, weight_decay=0.01, beta2=0.99,
-    gradient_clip=1.0, ema_decay=0.9, snapshot_every=0, precision="float32", checkpoint_every=10, log_every=5,
+    gradient_clip=1.0, ema_decay=0.9, snapshot_every=0, sharded=False,
+    checkpoint_activations=False, precision="float32", checkpoint_every=10, log_every=5,
     validate_every=10, sample_every=20,
 )  # fmt: skip
 
