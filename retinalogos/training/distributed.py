@@ -77,7 +77,7 @@ def shard(model: nn.Module, where: torch.device) -> None:
         fully_shard(part, mesh=mesh)
 
 
-def whole(tensor: Tensor) -> Tensor:
+def whole(tensor: Any) -> Tensor:
     """A tensor that lies in shares, put together in every process (all must call); any other as it is."""
     full: Tensor = tensor.full_tensor() if _in_shares(tensor) else tensor
     return full

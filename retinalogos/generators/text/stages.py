@@ -101,17 +101,7 @@ def train_stage(
     parts = [dict(backbone.config), prior and dict(prior.config)]
     settings = [flow.model_dump(), training.model_dump(), seed, latents.meta, what, parts]
     key = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
-    objective = FlowMatching(
-        latents,
-        conditioning,
-        prior,
-        training.batch_size,
-        seed,
-        flow.timestep_law,
-        flow.timestep_shift,
-        flow.caption_dropout,
-        flow.coarse_share,
-    )
+    objective = FlowMatching(latents, conditioning, prior, training.batch_size, seed, flow)
     pipeline = TextToFundusPipeline(
         backbone,
         load_autoencoder_model(autoencoder),

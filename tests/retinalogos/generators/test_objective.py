@@ -4,8 +4,10 @@ from conftest import CHANNELS, DIM, WIDTH, write_latents
 
 from retinalogos.errors import DataError, UsageError
 from retinalogos.generators.text.backbones import build_backbone, velocity
-from retinalogos.generators.text.flow import interpolate
-from retinalogos.generators.text.latents import Latents
+from retinalogos.generators.text.conditioning import TextConditioning
+from retinalogos.generators.text.configuration import FlowConfig
+from retinalogos.generators.text.flow import interpolate, loss_weight
+from retinalogos.generators.text.latents import Latents, LatentWriter
 from retinalogos.generators.text.objective import FlowMatching
 from retinalogos.generators.text.stages import new_conditioning, new_prior
 from retinalogos.training.configuration import TrainingConfig
@@ -14,13 +16,18 @@ from retinalogos.training.loop import train
 NETWORK = {"patch_size": 2, "hidden_size": 32, "num_layers": 1, "num_attention_heads": 4, "multiple_of": 8}
 
 
-def objective(folder, prior=True, dropout=0.1):
+FLOW = FlowConfig(
+    timestep_law="logit_normal", timestep_shift=1.0, caption_dropout=0.1, coarse_share=0.5, loss_weighting="uniform"
+)
+
+
+def objective(folder, prior=True, **changes):
     latents = Latents(folder)
     conditioning = new_conditioning(latents, standardise=True)
     known = new_prior(latents, conditioning, 8) if prior else None
     torch.manual_seed(0)
     network = build_backbone("next_dit", CHANNELS, DIM, WIDTH, NETWORK, prior)
-    return FlowMatching(latents, conditioning, known, 8, 0, "logit_normal", 1.0, dropout, 0.5), network
+    return FlowMatching(latents, conditioning, known, 8, 0, FLOW.model_copy(update=changes)), network
 
 
 def test_untrained_it_is_one_with_a_prior_at_every_time_and_the_velocitys_own_square_without(tmp_path):
@@ -53,11 +60,36 @@ def test_no_image_is_shown_twice_in_an_epoch(latents_folder):
 
 
 def test_captions_are_dropped_in_training_and_never_in_validation(latents_folder):
-    loss, _ = objective(latents_folder, dropout=0.5)
+    loss, _ = objective(latents_folder, caption_dropout=0.5)
     draw = torch.Generator().manual_seed(0)
     empty = [loss._caption(0, draw, training=True) == loss.empty for _ in range(400)]
     assert sum(empty) / 400 == pytest.approx(0.5, abs=0.08)
     assert not any(loss._caption(0, draw, training=False) == loss.empty for _ in range(100))
+
+
+def test_captions_of_an_image_are_chosen_with_the_probabilities_asked_for(tmp_path):
+    with LatentWriter(tmp_path / "many", {"empty_text": 0, "text_dim": DIM}) as writer:
+        for text in ("", "coarse", "one", "another", "a third"):
+            writer.add_text(text, torch.ones(2, DIM))
+        writer.add_image("eye", "train", "left", torch.zeros(CHANNELS, WIDTH, WIDTH), [1], [2, 3, 4])
+    latents = Latents(tmp_path / "many")
+    flow = FLOW.model_copy(update={"coarse_share": 0.25, "caption_dropout": 0.0})
+    loss = FlowMatching(latents, TextConditioning(DIM), None, 8, 0, flow)
+    draw = torch.Generator().manual_seed(0)
+    shown = [loss._caption(0, draw, training=True) for _ in range(2000)]
+    assert [shown.count(text) / 2000 for text in range(5)] == pytest.approx([0, 0.25, 0.25, 0.25, 0.25], abs=0.04)
+
+
+@pytest.mark.parametrize("weighting", ["cosmap", "min_snr"])
+def test_the_weighting_is_of_training_alone(latents_folder, weighting):
+    plain, network = objective(latents_folder, prior=False)
+    weighted, _ = objective(latents_folder, prior=False, loss_weighting=weighting)
+    with torch.no_grad():
+        assert float(weighted(network, None)) == float(plain(network, None))
+        for row in range(8):
+            one = slice(row, row + 1)
+            weight = float(loss_weight(plain.batch(3)["times"][one], weighting))
+            assert float(weighted(network, 3, one)) == pytest.approx(weight * float(plain(network, 3, one)), rel=1e-5)
 
 
 def test_latents_without_a_training_image_are_refused(tmp_path):
@@ -66,7 +98,7 @@ def test_latents_without_a_training_image_are_refused(tmp_path):
     for row in latents.images:
         row["split"] = "validation"
     with pytest.raises(UsageError, match="no image of the split 'train'"):
-        FlowMatching(latents, new_conditioning(latents, True), None, 8, 0, "uniform", 1.0, 0.1, 0.5)
+        FlowMatching(latents, new_conditioning(latents, True), None, 8, 0, FLOW)
 
 
 def test_a_step_that_is_not_finite_is_saved_and_gives_the_same_loss_again(latents_folder, tmp_path):

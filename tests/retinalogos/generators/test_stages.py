@@ -19,7 +19,9 @@ TRAINING = TrainingConfig(
     checkpoint_activations=False, precision="float32", checkpoint_every=2, log_every=2,
     validate_every=2, sample_every=3,
 )  # fmt: skip
-FLOW = FlowConfig(timestep_law="logit_normal", timestep_shift=1.0, caption_dropout=0.1, coarse_share=0.5)
+FLOW = FlowConfig(
+    timestep_law="logit_normal", timestep_shift=1.0, caption_dropout=0.1, coarse_share=0.5, loss_weighting="uniform"
+)
 SAMPLING = SamplingConfig(
     steps=2, guidance=1.5, time_shift=1.0, solver="euler", guidance_interval=[0, 1], renormalise=False, autoguidance=1.0
 )
