@@ -82,11 +82,7 @@ def main() -> None:
         backbone = params.backbone.model_copy(update={"name": candidate.network})
         model = new_backbone(backbone, latents, params.seed, candidate.prior)
         model.to(memory_format=torch.channels_last)
-        flow = params.flow
-        objective = FlowMatching(
-            latents, conditioning, prior, params.batch_size, params.seed,
-            flow.timestep_law, flow.timestep_shift, flow.caption_dropout, flow.coarse_share,
-        )  # fmt: skip
+        objective = FlowMatching(latents, conditioning, prior, params.batch_size, params.seed, params.flow)
         optimizer = torch.optim.AdamW(model.parameters(), lr=params.learning_rate, betas=(0.9, params.beta2))
         spent, step = 0.0, 0
         for quarter in range(5):

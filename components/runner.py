@@ -2,7 +2,7 @@
 
 The command line, the Kubeflow wrappers and notebooks all come through :func:`run_step`, so that a step behaves the
 same wherever it runs: parameters are checked, inputs must exist, outputs appear whole or not at all, every folder
-carries a manifest, and MLflow hears of it.
+carries a manifest, and MLflow hears of it. Under `torchrun` the first process does all that; the others only work.
 """
 
 import ast
@@ -12,9 +12,11 @@ import importlib
 import json
 import logging
 import math
+import os
 import resource
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -255,6 +257,10 @@ def run_step(
     checked = check_params(step, params, stage)
     _check_ports(step, given, wanted)
 
+    if os.environ.get("RANK", "0") != "0":
+        # Beside the first of the processes that `torchrun` started, which writes and tracks for all.
+        with tempfile.TemporaryDirectory() as scratch:
+            return dict(step.run(checked, given, {port: Path(scratch) / path.name for port, path in wanted.items()}))
     began = time.monotonic()
     hashes = {port: content_hash(path) for port, path in sorted(given.items())}
     values = checked.model_dump(mode="json")

@@ -16,13 +16,23 @@ class TrainingConfig(BaseModel):
 
     steps: int = Field(ge=1, description="optimiser steps")
     batch_size: int = Field(ge=1)
-    pieces: int = Field(ge=1, description="of a batch: side by side on a CPU's cores, else accumulated one by one")
+    pieces: int = Field(
+        ge=1, description="of a process's rows: side by side on a CPU's cores, else added up one by one"
+    )
     learning_rate: float = Field(gt=0, description="peak")
     warmup_steps: int = Field(ge=0, description="linear warm-up; the cosine to zero follows")
     weight_decay: float = Field(ge=0)
     beta2: float = Field(gt=0, lt=1)
     gradient_clip: float = Field(gt=0, description="largest gradient norm")
     ema_decay: float = Field(ge=0, lt=1, description="approached from below: min(decay, (1 + step) / (10 + step))")
+    snapshot_every: int = Field(
+        ge=0,
+        description="steps between snapshots of two further averages, from which others are reconstructed; 0: none",
+    )
+    sharded: bool = Field(
+        description="weights and optimiser lie in shares on the processes of torchrun, for models that one cannot hold"
+    )
+    checkpoint_activations: bool = Field(description="blocks are computed twice, so that less is kept between")
     precision: Literal["auto", "float32", "bfloat16"]
     checkpoint_every: int = Field(ge=1, description="steps")
     log_every: int = Field(ge=1, description="steps")

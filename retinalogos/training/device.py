@@ -1,11 +1,15 @@
 """Where and in which precision to compute."""
 
+import os
+
 import torch
 
 
 def device() -> torch.device:
-    """The accelerator where there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """The accelerator where there is one, else the CPU; of several, that of this process as `torchrun` counts them."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    return torch.device("cpu")
 
 
 def compute_dtype(precision: str, where: torch.device) -> torch.dtype:

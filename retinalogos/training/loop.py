@@ -1,11 +1,14 @@
 """The one training loop: every generator of the project runs it.
 
 Whatever a step draws at random comes from generators seeded by (seed, step), so a run that was killed and started again
-ends with the same weights as one that was not (bit for bit on CPU).
+ends with the same weights as one that was not (bit for bit on CPU). On several processes each takes its rows of every
+batch and the gradients are averaged: the same step but for the order of a sum. The first process writes for all.
 """
 
+import copy
 import json
 import math
+import shutil
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,10 +18,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from retinalogos.errors import DataError
+from retinalogos.errors import DataError, UsageError
 from retinalogos.progress import track
-from retinalogos.training import checkpoints
+from retinalogos.training import averages, checkpoints, distributed
 from retinalogos.training.configuration import TrainingConfig
 from retinalogos.training.device import compute_dtype, device
 
@@ -26,8 +30,10 @@ from retinalogos.training.device import compute_dtype, device
 # validation batch and noise.
 Loss = Callable[[nn.Module, int | None, slice], Tensor]
 WHOLE = slice(None)
-# sample(model, path) writes a picture of what the averaged model draws now.
+# sample(model, path) draws with the averaged model; called in every process, and the first writes the picture.
 Sample = Callable[[nn.Module, Path], None]
+# batch(step): the step's batch as plain values and tensors, for whoever looks into a step that went wrong.
+Batch = Callable[[int], dict[str, Any]]
 
 
 def train(
@@ -38,27 +44,44 @@ def train(
     checkpoint_folder: Path,
     what: str,
     sample: Sample | None = None,
+    batch: Batch | None = None,
 ) -> nn.Module:
-    """Trains ``model`` in place and returns its exponential moving average.
+    """Trains ``model`` in place and returns its exponential moving average, in it or, sharded, in a model like it.
 
     Args:
         model: float32 weights; moved to the accelerator where there is one.
         loss: mean loss over rows of a step's batch; the batch is a function of the step's number alone.
         config: see :class:`TrainingConfig`.
-        log: folder for ``log.jsonl`` and ``samples/*.png``.
+        log: folder for ``log.jsonl``, ``samples/*.png`` and, where snapshots are wanted, ``averages/``.
         checkpoint_folder: where checkpoints are kept; a run that finds one there goes on from it.
         what: name shown in the progress line.
         sample: draws with the averaged model every ``sample_every`` steps.
+        batch: tells what a step's batch was, for the file that is written when its gradient is not finite.
 
     Raises:
-        DataError: the loss is not finite; the last checkpoint and the step's number are named.
+        UsageError: the batch does not divide into equal pieces for each process, or one process is to share a model.
+        DataError: a gradient is not finite. The file named holds the step's number, its batch and the weights that it
+            began with: with them, ``loss(model, step, WHOLE)`` is the same again.
     """
     where = device()
+    distributed.join(where)
+    first = distributed.rank() == distributed.FIRST
     dtype = compute_dtype(config.precision, where)
-    # Convolutions run faster channels-last on every device; matrices are not touched by it.
     model.to(where).train()
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    average = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    trained = model
+    if config.sharded:
+        # The model itself is changed for good; a copy without memory takes up the outcome.
+        trained = copy.deepcopy(model).to("meta")
+        distributed.shard(model, where)
+    else:
+        # Convolutions run faster channels-last on every device; matrices are not touched by it. FSDP knows no such.
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if config.checkpoint_activations:
+        for block in distributed.blocks(model):
+            block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+    average = _copy(model)
+    # Further averages by relative width, see the module `averages`.
+    powers = {width: _copy(model) for width in averages.TRACKED} if config.snapshot_every else {}
     optimizer = torch.optim.AdamW(
         _decayed(model, config.weight_decay),
         lr=config.learning_rate,
@@ -67,16 +90,28 @@ def train(
     )
     records: list[dict[str, Any]] = []
     start = 0
-    state = checkpoints.load_latest(checkpoint_folder)
-    if state is not None:
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        average = {name: value.to(where) for name, value in state["average"].items()}
-        records, start = state["records"], state["step"]
+
+    def state(done: int) -> dict[str, Any]:
+        return {
+            "step": done,
+            "records": json.dumps(records),
+            "model": model.state_dict(),
+            "averages": {"decaying": average} | {str(width): power for width, power in powers.items()},
+            "optimizer": distributed.optimizer_state(model, optimizer),
+        }
+
+    saved = checkpoints.load_latest(checkpoint_folder, partial(state, 0) if config.sharded else None)
+    if saved is not None:
+        model.load_state_dict(saved["model"])
+        distributed.load_optimizer_state(model, optimizer, saved["optimizer"])
+        for values, of_checkpoint in zip((average, *powers.values()), saved["averages"].values(), strict=True):
+            for name, value in of_checkpoint.items():
+                values[name].copy_(value)
+        records, start = json.loads(saved["records"]), saved["step"]
         print(f"{what}: going on from step {start} of {config.steps}", flush=True)
 
     # Views of the model's own tensors, which the optimiser changes in place.
-    weights, averages = list(model.state_dict().values()), list(average.values())
+    weights = list(model.state_dict().values())
     running, images, clock = torch.zeros((), device=where), 0, time.perf_counter()
     gradients = Gradients(model, loss, config, dtype)
     for step in track(range(start, config.steps), what, unit="step"):
@@ -84,20 +119,28 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = rate
         value = gradients(step)
-        norm = nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
+        norm = distributed.whole(nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip))
         if not torch.isfinite(norm):
+            began_with = distributed.all_whole(model.state_dict())
+            path = checkpoints.not_finite(checkpoint_folder, step)
+            if first:
+                found = {"step": step, "loss": float(value), "gradient_norm": float(norm), "model": began_with}
+                checkpoints.write(path, found | {"batch": batch(step) if batch else {}})
+            distributed.wait_for_all()
             raise DataError(
-                f"{what}: the loss is no longer finite at step {step}; the last whole checkpoint is in "
-                f"{checkpoint_folder}; lower training.learning_rate or training.gradient_clip"
+                f"{what}: the gradient is not finite at step {step}; its batch and weights are in {path}, the last "
+                f"whole checkpoint beside it; lower {what}.learning_rate or {what}.gradient_clip, or look at that batch"
             )
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+        done = step + 1
         decay = min(config.ema_decay, (1 + step) / (10 + step))
         with torch.no_grad():
-            torch._foreach_lerp_(averages, weights, 1 - decay)
+            torch._foreach_lerp_(list(average.values()), weights, 1 - decay)
+            for width, power in powers.items():
+                torch._foreach_lerp_(list(power.values()), weights, averages.share_of_new(width, done))
         running += value
         images += config.batch_size
-        done = step + 1
         if done % config.log_every == 0 or done == config.steps:
             seconds = time.perf_counter() - clock
             count = images // config.batch_size
@@ -117,62 +160,91 @@ def train(
         if sample is not None and (done % config.sample_every == 0 or done == config.steps):
             _with_average(model, average, partial(sample, model, log / "samples" / f"step-{done:06d}.png"))
             clock = time.perf_counter()
+        if powers and (done % config.snapshot_every == 0 or done == config.steps):
+            of_width = {width: distributed.all_whole(power) for width, power in powers.items()}
+            if first:
+                averages.save_snapshots(checkpoint_folder / "averages", done, of_width)
         if done % config.checkpoint_every == 0 and done < config.steps:
-            checkpoints.save(
-                checkpoint_folder,
-                done,
-                {
-                    "step": done,
-                    "model": model.state_dict(),
-                    "average": average,
-                    "optimizer": optimizer.state_dict(),
-                    "records": records,
-                },
-            )
+            checkpoints.save(checkpoint_folder, done, state(done), config.sharded)
     gradients.close()
-    log.mkdir(parents=True, exist_ok=True)
-    (log / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    model.load_state_dict(average)
-    model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    return model.eval().cpu()
+    if first:
+        log.mkdir(parents=True, exist_ok=True)
+        (log / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+        if powers:
+            shutil.copytree(checkpoint_folder / "averages", log / "averages", dirs_exist_ok=True)
+    if config.checkpoint_activations:
+        for block in distributed.blocks(model):
+            del block.forward
+    trained.load_state_dict(distributed.all_whole(average), assign=config.sharded)
+    trained.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    return trained.eval().cpu()
 
 
 class Gradients:
-    """Sets the gradients of a step's batch, computed in pieces of equal size.
+    """Sets the gradients of a step's batch: of this process's rows, in pieces of equal size, then averaged over all.
 
     On a CPU the pieces run side by side, a thread each: two cores are then busy all the time, while two threads inside
     each operation wait for each other. On an accelerator they run one after the other, which is gradient accumulation.
     The sum does not depend on how many run at a time.
+
+    Raises:
+        UsageError: the batch does not divide into equal pieces for each process.
     """
 
     def __init__(self, model: nn.Module, loss: Loss, config: TrainingConfig, dtype: torch.dtype):
         self._model, self._loss, self._dtype = model, loss, dtype
         self._weights = [weight for weight in model.parameters() if weight.requires_grad]
         self._where = self._weights[0].device.type
-        size = config.batch_size // config.pieces
-        self._rows = [slice(start, start + size) for start in range(0, config.batch_size, size)]
+        share, rest = divmod(config.batch_size, distributed.count() * config.pieces)
+        if rest:
+            raise UsageError(
+                f"batch_size {config.batch_size} is no multiple of {distributed.count()} processes with "
+                f"{config.pieces} pieces each: choose others"
+            )
+        begin = distributed.rank() * config.pieces * share
+        self._rows = [slice(begin + i * share, begin + (i + 1) * share) for i in range(config.pieces)]
         self._threads = torch.get_num_threads()
-        side_by_side = min(config.pieces, self._threads) if self._where == "cpu" else 1
-        share = max(1, self._threads // side_by_side)
-        self._pool = ThreadPoolExecutor(side_by_side, initializer=torch.set_num_threads, initargs=(share,))
+        self._pool: ThreadPoolExecutor | None = None
+        self._sharded = config.sharded
+        if self._where == "cpu" and not self._sharded and (side_by_side := min(config.pieces, self._threads)) > 1:
+            threads = max(1, self._threads // side_by_side)
+            self._pool = ThreadPoolExecutor(side_by_side, initializer=torch.set_num_threads, initargs=(threads,))
 
     def __call__(self, step: int) -> Tensor:
         """Adds nothing to what is there: gradients are set. Returns the mean loss, detached."""
-        values, gradients = zip(*self._pool.map(partial(self._piece, step), self._rows), strict=True)
-        for weight, *parts in zip(self._weights, *gradients, strict=True):
-            known = [part for part in parts if part is not None]
-            weight.grad = sum(known[1:], known[0]).div_(len(self._rows)) if known else None
-        return torch.stack(values).mean()
+        if self._pool:
+            values, gradients = zip(*self._pool.map(partial(self._side_by_side, step), self._rows), strict=True)
+            for weight, *parts in zip(self._weights, *gradients, strict=True):
+                known = [part for part in parts if part is not None]
+                weight.grad = sum(known[1:], known[0]) if known else None
+        else:
+            self._model.zero_grad(set_to_none=True)
+            values = tuple(self._added(step, rows) for rows in self._rows)
+        found = [weight.grad for weight in self._weights if weight.grad is not None]
+        torch._foreach_div_(found, len(self._rows))
+        value = torch.stack(values).mean()
+        # Shares of a gradient are averaged over the processes as they are computed.
+        distributed.average([value] if self._sharded else [value, *found])
+        return value
 
     def close(self) -> None:
         """Ends the threads."""
-        self._pool.shutdown()
+        if self._pool:
+            self._pool.shutdown()
         torch.set_num_threads(self._threads)
 
-    def _piece(self, step: int, rows: slice) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+    def _value(self, step: int, rows: slice) -> Tensor:
         with torch.autocast(self._where, self._dtype, enabled=self._dtype != torch.float32):
-            value = self._loss(self._model, step, rows)
+            return self._loss(self._model, step, rows)
+
+    def _side_by_side(self, step: int, rows: slice) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+        value = self._value(step, rows)
         return value.detach(), torch.autograd.grad(value, self._weights, allow_unused=True)
+
+    def _added(self, step: int, rows: slice) -> Tensor:
+        value = self._value(step, rows)
+        value.backward()
+        return value.detach()
 
 
 def schedule(step: int, steps: int, warmup: int) -> float:
@@ -191,8 +263,12 @@ def _decayed(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     ]
 
 
+def _copy(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
 def _with_average(model: nn.Module, average: dict[str, Tensor], work: Callable[[], Any]) -> Any:
-    kept = {name: value.clone() for name, value in model.state_dict().items()}
+    kept = _copy(model)
     model.load_state_dict(average)
     model.eval()
     try:

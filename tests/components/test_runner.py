@@ -103,6 +103,14 @@ def test_a_failure_leaves_the_old_output_and_keeps_the_new_for_a_look(numbers: P
     assert not (tmp_path / "run" / "failed" / "double").exists()
 
 
+def test_beside_the_first_process_a_step_works_and_nothing_is_written(numbers, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr(runner.tracking, "step_run", lambda *_: pytest.fail("a second run was tracked"))
+    before = sorted(tmp_path.rglob("*"))
+    assert run_step(DOUBLE, GOOD, {"numbers": numbers}, places(tmp_path))["count"] == 3
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_an_output_that_was_not_written_is_a_failure(numbers: Path, tmp_path: Path) -> None:
     lazy = Step("lazy", "writes nothing", DoubleParams, lambda *_: {}, DOUBLE.inputs, DOUBLE.outputs)
     with pytest.raises(RuntimeError, match="without writing its output 'doubled'"):

@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 TimestepLaw = Literal["uniform", "logit_normal"]
+LossWeighting = Literal["uniform", "cosmap", "min_snr"]
 Solver = Literal["euler", "midpoint", "heun", "multistep"]
 
 
@@ -16,7 +17,10 @@ class FlowConfig(BaseModel):
     timestep_law: TimestepLaw
     timestep_shift: float = Field(gt=0)
     caption_dropout: float = Field(ge=0, lt=1)
-    coarse_share: float = Field(ge=0, le=1)
+    coarse_share: float = Field(
+        ge=0, le=1, description="probability of a coarse caption; among an image's wordings of a kind all are as likely"
+    )
+    loss_weighting: LossWeighting = Field(description="of the times, in training: uniform, cosmap or min_snr")
 
 
 class SamplingConfig(BaseModel):

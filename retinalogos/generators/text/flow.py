@@ -11,9 +11,11 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from retinalogos.generators.text.configuration import TimestepLaw
+from retinalogos.generators.text.configuration import LossWeighting, TimestepLaw
 
 Velocity = Callable[[Tensor, Tensor], Tensor]
+# Largest weight of min_snr, γ: the value recommended by its paper (arXiv 2303.09556).
+_MOST_SNR = 5.0
 
 
 def interpolate(data_bchw: Tensor, noise_bchw: Tensor, t_b: Tensor) -> Tensor:
@@ -48,6 +50,21 @@ def shift_time(t: Tensor, shift: float) -> Tensor:
     It is the resolution shift of Esser et al. (arXiv 2403.03206, eq. 23) written for t = 1 at the data.
     """
     return t / (t + shift - shift * t)
+
+
+def loss_weight(t_b: Tensor, weighting: LossWeighting) -> Tensor:
+    """Weight of each time in the squared error of the velocity, B.
+
+    ``uniform``: 1. ``cosmap``: ``2 / (π·(1 − 2t + 2t²))``, the middle of the path more than its ends, of mean 1 over
+    all times (Esser et al., arXiv 2403.03206, section 3.1). ``min_snr``: the error of the implied image, which is 1 − t
+    times the velocity's, times ``min(t² / (1 − t)², 5)`` (Hang et al., arXiv 2303.09556): noise and nearly finished
+    images less than what lies between.
+    """
+    if weighting == "cosmap":
+        return 2 / (math.pi * (1 - 2 * t_b + 2 * t_b.square()))
+    if weighting == "min_snr":
+        return torch.minimum(t_b.square(), _MOST_SNR * (1 - t_b).square())
+    return torch.ones_like(t_b)
 
 
 def guided(conditional: Tensor, unconditional: Tensor, scale: float, renormalise: bool = False) -> Tensor:

@@ -1,6 +1,7 @@
 """Flow matching on a set of latents as a loss that is a function of the step's number alone."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,8 +10,8 @@ from torch import Tensor, nn
 from retinalogos.errors import UsageError
 from retinalogos.generators.text.backbones import velocity
 from retinalogos.generators.text.conditioning import TextConditioning
-from retinalogos.generators.text.configuration import TimestepLaw
-from retinalogos.generators.text.flow import interpolate, sample_timesteps, target_velocity
+from retinalogos.generators.text.configuration import FlowConfig
+from retinalogos.generators.text.flow import interpolate, loss_weight, sample_timesteps, target_velocity
 from retinalogos.generators.text.latents import Latents, epoch_order
 from retinalogos.generators.text.prior import LatentPrior
 
@@ -22,7 +23,8 @@ _VALIDATION_IMAGES = 64
 class FlowMatching:
     """Mean squared error of the velocity over all latent channels; with a prior, as a multiple of the prior's own.
 
-    So all times weigh the same: vessels find their place before t = 0.6, where errors are half of those at 0.85.
+    So all times weigh the same: vessels find their place before t = 0.6, where errors are half of those at 0.85. In
+    training :func:`loss_weight` comes on top; the validation loss stays without, so that weightings compare.
 
     Args:
         latents: the encoded cohort; the split ``train`` is learned, ``validation`` only measured.
@@ -30,10 +32,7 @@ class FlowMatching:
         prior: of the latents, see :func:`velocity`.
         batch_size: images of a step.
         seed: of the data order, the noise, the times and the captions chosen.
-        law: of the training times, see :func:`sample_timesteps`.
-        shift: of the training times towards noise.
-        caption_dropout: share of images shown with the empty caption, for classifier-free guidance.
-        coarse_share: share of images shown with a coarse caption rather than a fine one.
+        flow: laws of times, captions and weights.
 
     Raises:
         UsageError: the training split is empty.
@@ -44,10 +43,7 @@ class FlowMatching:
     prior: LatentPrior | None
     batch_size: int
     seed: int
-    law: TimestepLaw
-    shift: float
-    caption_dropout: float
-    coarse_share: float
+    flow: FlowConfig
     _orders: dict[int, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -63,19 +59,40 @@ class FlowMatching:
     def __call__(self, model: nn.Module, step: int | None, rows: slice = slice(None)) -> Tensor:
         """Loss over ``rows`` of a training step's batch, or of the fixed validation batch where ``step`` is None."""
         where = next(model.parameters()).device
-        draw = torch.Generator().manual_seed(self.seed * 1_000_003 + (step if step is not None else -1))
-        images = self._validation if step is None else self._images(step)
-        texts = [self._caption(image, draw, training=step is not None) for image in images]
+        images, texts, noise, t = self._draw(step)
+        noise, t = noise[rows], t[rows]
         tokens, mask = self.latents.batch_tokens(texts[rows])
         text, pooled = self.conditioning.to(where)(tokens.to(where), mask.to(where))
         data = torch.stack([self.latents.latent(image) for image in images[rows]])
-        noise = torch.randn((len(images), *data.shape[1:]), generator=draw)[rows]
-        t = sample_timesteps(len(images), self.law, self.shift, draw)[rows]
         x = interpolate(data, noise, t).to(where)
         prior = self.prior.to(where) if self.prior is not None else None
         predicted, variance = velocity(model, prior, x, t.to(where), text, mask.to(where), pooled)
         errors = (predicted.float() - target_velocity(data, noise).to(where)).square().mean((1, 2, 3))
-        return (errors / variance).mean()
+        weight = loss_weight(t, self.flow.loss_weighting if step is not None else "uniform").to(where)
+        return (weight * errors / variance).mean()
+
+    def batch(self, step: int) -> dict[str, Any]:
+        """What a training step shows: ``image_ids`` and ``captions`` (B), ``noise`` (B×C×h×w) and ``times`` (B)."""
+        images, texts, noise, t = self._draw(step)
+        return {
+            "image_ids": [self.latents.images[image]["image_id"] for image in images],
+            "captions": [self.latents.texts[text]["text"] for text in texts],
+            "noise": noise,
+            "times": t,
+        }
+
+    def _draw(self, step: int | None) -> tuple[list[int], list[int], Tensor, Tensor]:
+        """Images, captions, noise B×C×h×w and times B of the whole batch."""
+        draw = torch.Generator().manual_seed(self.seed * 1_000_003 + (step if step is not None else -1))
+        images = self._validation if step is None else self._images(step)
+        texts = [self._caption(image, draw, training=step is not None) for image in images]
+        noise = torch.randn((len(images), *self.latents.latent(images[0]).shape), generator=draw)
+        return (
+            images,
+            texts,
+            noise,
+            sample_timesteps(len(images), self.flow.timestep_law, self.flow.timestep_shift, draw),
+        )
 
     def _images(self, step: int) -> list[int]:
         """The step's images: consecutive pieces of one shuffled epoch after another."""
@@ -92,7 +109,7 @@ class FlowMatching:
 
     def _caption(self, image: int, draw: torch.Generator, training: bool) -> int:
         dropped, coarse, which = torch.rand(3, generator=draw).tolist()
-        if training and dropped < self.caption_dropout:
+        if training and dropped < self.flow.caption_dropout:
             return self.empty
-        captions = self.latents.captions(image, "coarse" if coarse < self.coarse_share else "fine")
+        captions = self.latents.captions(image, "coarse" if coarse < self.flow.coarse_share else "fine")
         return captions[int(which * len(captions))]

@@ -12,6 +12,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from PIL import Image
 from torch import Tensor, nn
 
+from retinalogos.errors import UsageError
 from retinalogos.generators.text.adapters import adapt, save_and_merge
 from retinalogos.generators.text.autoencoder import load_autoencoder_model
 from retinalogos.generators.text.backbones import build_backbone, load_backbone
@@ -21,6 +22,7 @@ from retinalogos.generators.text.latents import Latents
 from retinalogos.generators.text.objective import FlowMatching
 from retinalogos.generators.text.pipeline import TextToFundusPipeline
 from retinalogos.generators.text.prior import MOST_IMAGES, LatentPrior
+from retinalogos.training import distributed
 from retinalogos.training.configuration import TrainingConfig
 from retinalogos.training.device import device
 from retinalogos.training.loop import train
@@ -97,25 +99,21 @@ def train_stage(
 
     Checkpoints lie in ``checkpoints/<hash of all settings and of the data>``: a killed stage that is started again
     with the same settings goes on; with others it starts anew. They are removed when the stage has ended well.
+    Of several processes the first writes and returns metrics.
 
     With ``lora`` only adapters of the backbone are trained. The generator holds them merged into the backbone, and by
     themselves in ``adapter/``.
+
+    Raises:
+        UsageError: adapters of a model that is to be sharded.
     """
-    parts = [dict(backbone.config), prior and dict(prior.config)]
+    parts = [dict(backbone.config), prior and dict(prior.config), lora and lora.model_dump()]
     settings = [flow.model_dump(), training.model_dump(), seed, latents.meta, what, parts]
     key = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    if lora is not None and training.sharded:
+        raise UsageError(f"{what}: adapters fit on one device: set {what}.sharded=false, or {what}.lora.rank=0")
     adapted = adapt(backbone, lora, seed) if lora is not None else None
-    objective = FlowMatching(
-        latents,
-        conditioning,
-        prior,
-        training.batch_size,
-        seed,
-        flow.timestep_law,
-        flow.timestep_shift,
-        flow.caption_dropout,
-        flow.coarse_share,
-    )
+    objective = FlowMatching(latents, conditioning, prior, training.batch_size, seed, flow)
     pipeline = TextToFundusPipeline(
         backbone,
         load_autoencoder_model(autoencoder),
@@ -130,12 +128,17 @@ def train_stage(
 
     def sample(_: nn.Module, path: Path) -> None:
         drawn = pipeline(prompts, seeds=list(range(len(prompts))))
+        if distributed.rank() != distributed.FIRST:
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.concatenate(list(drawn), axis=1)).save(path)
 
-    trained = train(backbone, objective, training, log, checkpoints / key, what, sample)
+    trained = train(backbone, objective, training, log, checkpoints / key, what, sample, objective.batch)
+    if distributed.rank() != distributed.FIRST:
+        return {}
     if adapted is not None:
         save_and_merge(adapted, generator / "adapter")
+    pipeline.register_modules(backbone=trained)
     pipeline.to("cpu").save_pretrained(generator)
     (log / "prompts.json").write_text(json.dumps(prompts, indent=2) + "\n")
     shutil.rmtree(checkpoints / key, ignore_errors=True)

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from retinalogos.generators.text.flow import (
     guided,
     interpolate,
     logit_normal_density,
+    loss_weight,
     sample_timesteps,
     shift_time,
     solve,
@@ -116,3 +119,16 @@ def test_renormalised_guidance_turns_the_velocity_and_keeps_its_length():
     torch.testing.assert_close(turned.flatten(1).norm(dim=1), conditional.flatten(1).norm(dim=1))
     plain = guided(conditional, unconditional, 4.0)
     torch.testing.assert_close(torch.cosine_similarity(turned.flatten(1), plain.flatten(1)), torch.ones(3))
+
+
+def test_weights_of_times_are_those_of_their_papers_with_data_at_one():
+    t = (torch.arange(10_000, dtype=torch.float64) + 0.5) / 10_000
+    cosmap = loss_weight(t, "cosmap")
+    assert float(cosmap.mean()) == pytest.approx(1, abs=1e-6)
+    # Esser et al. write it with noise at t = 1; it is symmetric.
+    torch.testing.assert_close(cosmap, 2 / (math.pi - 2 * math.pi * (1 - t) + 2 * math.pi * (1 - t) ** 2))
+    # The image that a velocity implies is x_t + (1 − t)·v: an error of v is 1 − t times as large in it.
+    snr = (t / (1 - t)) ** 2
+    torch.testing.assert_close(loss_weight(t, "min_snr"), snr.clamp(max=5) * (1 - t) ** 2)
+    assert float(t[loss_weight(t, "min_snr").argmax()]) == pytest.approx(5**0.5 / (1 + 5**0.5), abs=1e-3)
+    assert float(loss_weight(t, "uniform").std()) == 0

@@ -18,8 +18,9 @@ from retinalogos.training.loop import WHOLE, Gradients, schedule, train
 
 CONFIG = TrainingConfig(
     steps=40, batch_size=4, pieces=2, learning_rate=0.05, warmup_steps=4, weight_decay=0.01, beta2=0.99,
-    gradient_clip=1.0, ema_decay=0.9, precision="float32", checkpoint_every=10, log_every=5, validate_every=10,
-    sample_every=20,
+    gradient_clip=1.0, ema_decay=0.9, snapshot_every=0, sharded=False,
+    checkpoint_activations=False, precision="float32", checkpoint_every=10, log_every=5,
+    validate_every=10, sample_every=20,
 )  # fmt: skip
 
 
@@ -63,6 +64,24 @@ def test_a_run_stopped_at_any_step_ends_with_the_same_weights(tmp_path):
         resumed = weights(train(regression(), loss, CONFIG, tmp_path / "b", folder, "test"))
         assert torch.equal(whole, resumed)
         assert (tmp_path / "a" / "log.jsonl").read_text() == (tmp_path / "b" / "log.jsonl").read_text()
+
+
+def test_snapshots_of_a_run_that_was_stopped_are_those_of_one_that_was_not(tmp_path):
+    config = CONFIG.model_copy(update={"snapshot_every": 15})
+
+    def failing(model, step, rows):
+        if step == 33:
+            raise KeyboardInterrupt
+        return loss(model, step, rows)
+
+    whole = weights(train(regression(), loss, config, tmp_path / "a", tmp_path / "a-ck", "test"))
+    with pytest.raises(KeyboardInterrupt):
+        train(regression(), failing, config, tmp_path / "lost", tmp_path / "b-ck", "test")
+    assert torch.equal(whole, weights(train(regression(), loss, config, tmp_path / "b", tmp_path / "b-ck", "test")))
+    names = sorted(path.name for path in (tmp_path / "a" / "averages").iterdir())
+    assert [name[:13] for name in names[::2]] == ["step-00000015", "step-00000030", "step-00000040"]
+    for name in names:
+        assert (tmp_path / "a" / "averages" / name).read_bytes() == (tmp_path / "b" / "averages" / name).read_bytes()
 
 
 def test_a_killed_process_goes_on_to_the_same_weights(tmp_path):
@@ -125,12 +144,26 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path):
     assert checkpoints.load_latest(tmp_path / "none") is None
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+def test_a_gradient_that_is_not_finite_stops_the_run_and_its_step_can_be_replayed(tmp_path):
     def broken(model, step, rows):
         return loss(model, step, rows) * (float("nan") if step == 12 else 1)
 
-    with pytest.raises(DataError, match="step 12"):
-        train(regression(), broken, CONFIG, tmp_path / "log", tmp_path / "ck", "test")
+    def failing():
+        with pytest.raises(DataError, match="not finite at step 12") as stopped:
+            train(regression(), broken, CONFIG, tmp_path / "log", tmp_path / "ck", "test", batch=lambda n: {"of": n})
+        return tmp_path / "ck" / "not-finite-step-00000012.pt", str(stopped.value)
+
+    path, message = failing()
+    assert str(path) in message
+    saved = torch.load(path, weights_only=True)
+    assert (saved["step"], saved["batch"]) == (12, {"of": 12})
+    model = regression()
+    model.load_state_dict(saved["model"])
+    assert torch.isnan(broken(model, 12, WHOLE))
+    # Of the step's beginning: another step of theirs is sound, and a second run meets the same.
+    assert torch.isfinite(broken(model, 13, WHOLE))
+    again = torch.load(failing()[0], weights_only=True)
+    assert all(torch.equal(again["model"][name], value) for name, value in saved["model"].items())
 
 
 def test_schedule_warms_up_and_ends_at_zero():

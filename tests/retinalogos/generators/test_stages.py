@@ -1,0 +1,80 @@
+from types import SimpleNamespace
+
+import pytest
+import torch
+from conftest import CHANNELS, DIM, write_latents
+from two_processes import in_two_processes
+
+from retinalogos.generators.text import TextToFundusPipeline
+from retinalogos.generators.text.autoencoder import PatchAutoencoder
+from retinalogos.generators.text.configuration import BackboneConfig, FlowConfig, SamplingConfig
+from retinalogos.generators.text.latents import Latents
+from retinalogos.generators.text.stages import new_backbone, new_conditioning, new_prior, train_stage
+from retinalogos.training.configuration import TrainingConfig
+
+NETWORK = {"patch_size": 2, "hidden_size": 32, "num_layers": 1, "num_attention_heads": 4, "multiple_of": 8}
+TRAINING = TrainingConfig(
+    steps=6, batch_size=8, pieces=2, learning_rate=1e-3, warmup_steps=1, weight_decay=0.01, beta2=0.99,
+    gradient_clip=1.0, ema_decay=0.9, snapshot_every=0, sharded=False,
+    checkpoint_activations=False, precision="float32", checkpoint_every=2, log_every=2,
+    validate_every=2, sample_every=3,
+)  # fmt: skip
+FLOW = FlowConfig(
+    timestep_law="logit_normal", timestep_shift=1.0, caption_dropout=0.1, coarse_share=0.5, loss_weighting="uniform"
+)
+SAMPLING = SamplingConfig(
+    steps=2, guidance=1.5, time_shift=1.0, solver="euler", guidance_interval=[0, 1], renormalise=False, autoguidance=1.0
+)
+
+
+def stage(folder, home, **changes):
+    """Trains in ``home``; the metrics."""
+    latents = Latents(folder / "latents")
+    conditioning = new_conditioning(latents, standardise=True)
+    return train_stage(
+        new_backbone(BackboneConfig(name="next_dit", pretrained=None, next_dit=NETWORK, unet={}), latents, 0, True),
+        conditioning,
+        new_prior(latents, conditioning, 8),
+        latents,
+        folder / "autoencoder",
+        flow=FLOW,
+        training=TRAINING.model_copy(update=changes),
+        sampling=SAMPLING,
+        prompts=["left"],
+        seed=0,
+        checkpoints=folder / "checkpoints",
+        generator=home / "generator",
+        log=home / "log",
+        what="pretrain",
+    )
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_a_stage_on_two_processes_writes_once_and_the_generator_of_one(tmp_path, monkeypatch, sharded):
+    # No text encoder is loaded; what its features are does not matter here.
+    features = torch.randn(1, 3, DIM, generator=torch.Generator().manual_seed(1))
+    encoder = SimpleNamespace(
+        encode=lambda texts: (features.expand(len(texts), -1, -1), torch.ones(len(texts), 3).long())
+    )
+    monkeypatch.setattr(TextToFundusPipeline, "text_encoder", encoder)
+    write_latents(tmp_path / "latents")
+    PatchAutoencoder(4, CHANNELS).save_pretrained(tmp_path / "autoencoder")
+    alone = stage(tmp_path, tmp_path / "alone")
+
+    def work(rank):
+        metrics = stage(tmp_path, tmp_path / f"of-{rank}", sharded=sharded)
+        assert rank or abs(metrics.pop("loss") - alone["loss"]) < 1e-5
+        assert rank or abs(metrics.pop("validation_loss") - alone["validation_loss"]) < 1e-5
+        assert metrics == ({} if rank else {"steps": 6, "images_seen": 48, "parameters": alone["parameters"]})
+
+    assert in_two_processes(work) == [0, 0]
+    assert sorted(path.name for path in (tmp_path / "of-0" / "log").iterdir()) == [
+        "log.jsonl",
+        "prompts.json",
+        "samples",
+    ]
+    assert not (tmp_path / "of-1").exists()
+    assert not list((tmp_path / "checkpoints").iterdir())
+    one, two = (TextToFundusPipeline.from_pretrained(tmp_path / home / "generator") for home in ("alone", "of-0"))
+    for name, value in one.backbone.state_dict().items():
+        torch.testing.assert_close(two.backbone.state_dict()[name], value, rtol=1e-4, atol=1e-5)
