@@ -58,9 +58,7 @@ def test_captions_are_dropped_in_training_and_never_in_validation(latents_folder
 
 
 def test_latents_without_a_training_image_are_refused(tmp_path):
-    write_latents(tmp_path / "one", images=1)
+    write_latents(tmp_path / "one", images=1)  # the first is of the validation split
     latents = Latents(tmp_path / "one")
-    for row in latents.images:
-        row["split"] = "validation"
     with pytest.raises(UsageError, match="no image of the split 'train'"):
         FlowMatching(latents, new_conditioning(latents, True), None, 8, 0, "uniform", 1.0, 0.1, 0.5)
