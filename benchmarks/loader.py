@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.paired import Way, in_turn, memory, seconds, table
+from benchmarks.paired import Way, compare, seconds
 from retinalogos.generators.text import latents as module
 from retinalogos.generators.text.latents import Latents, LatentWriter
 
@@ -62,9 +62,8 @@ def main(arguments: list[str] | None = None) -> None:
         for name, shards in zip(names, options.shards, strict=True):
             write(Path(folder) / name, shards, options.images)
         opening = {name: seconds(lambda name=name: make(name, options)) for name in names}
-        times = in_turn({name: make(name, options) for name in names}, options.turns)
-        table(times, options.batch * options.batches, {name: memory(make, name, options) for name in names}, "images")
         print("opened in", ", ".join(f"{taken.wall:.2f} s ({name})" for name, taken in opening.items()))
+        compare(make, names, options, options.turns, options.batch * options.batches, "images")
 
 
 if __name__ == "__main__":

@@ -86,32 +86,35 @@ def _resident(line: str) -> float:
     raise RuntimeError(f"/proc/self/status has no {line}: memory can be measured on Linux alone")
 
 
-def table(times: Mapping[str, Sequence[Seconds]], items: int, memories: Mapping[str, Memory], unit: str) -> None:
-    """Prints a line a way: medians, rate, how many times the first way's time it takes, and memory.
+def table(times: Mapping[str, Sequence[Seconds]], items: int, unit: str) -> None:
+    """Prints a line a way: medians, rate, and how many times the first way's time it takes.
 
     Args:
         times: of each way in each turn; the others are compared with the first.
         items: done by one run, of which the rate is told.
-        memories: of each way; may be empty.
         unit: what is done.
     """
     first = next(iter(times.values()))
     width = max(map(len, times))
-    heading = f"{'':{width}}  wall s  processor s  {unit + '/s':>10}  ratio wall  ratio processor"
-    print(heading + ("  peak MiB  less imports" if memories else ""))
+    print(f"{'':{width}}  wall s  processor s  {unit + '/s':>10}  ratio wall  ratio processor")
     for name, own in times.items():
         wall, processor = (statistics.median(getattr(run, kind) for run in own) for kind in ("wall", "processor"))
         ratios = [
             statistics.median(getattr(run, kind) / getattr(base, kind) for run, base in zip(own, first, strict=True))
             for kind in ("wall", "processor")
         ]
-        told = memories.get(name)
-        kept = f"  {told.peak:8.0f}  {told.peak - told.start:12.0f}" if told else ""
-        line = f"{name:{width}}  {wall:6.2f}  {processor:11.2f}  {items / wall:10.1f}"
-        print(f"{line}  {ratios[0]:10.2f}  {ratios[1]:15.2f}{kept}", flush=True)
+        line = f"{name:{width}}  {wall:6.3f}  {processor:11.3f}  {items / wall:10.1f}"
+        print(f"{line}  {ratios[0]:10.2f}  {ratios[1]:15.2f}", flush=True)
+
+
+def memories(make: Make, names: Sequence[str], options: Any, runs: int = 2) -> None:
+    """Prints a line a way: peak memory of a process that does nothing else."""
+    for name in names:
+        told = memory(make, name, options, runs)
+        print(f"{name}: {told.peak:.0f} MiB at the peak, {told.peak - told.start:.0f} beside the modules", flush=True)
 
 
 def compare(make: Make, names: Sequence[str], options: Any, turns: int, items: int, unit: str) -> None:
-    """Times all ways in this process, then each one's memory in its own, and prints the table."""
-    times = in_turn({name: make(name, options) for name in names}, turns)
-    table(times, items, {name: memory(make, name, options) for name in names}, unit)
+    """Times all ways in this process and prints the table, then each one's memory in its own."""
+    table(in_turn({name: make(name, options) for name in names}, turns), items, unit)
+    memories(make, names, options)

@@ -8,15 +8,14 @@ weights, validation at the end, one small sample, the saved generator). The othe
 the autoencoder and captions with the text encoder anew in every step, and trains diffusers' LuminaNextDiT2DModel with
 AdamW; it keeps no average and saves nothing. Network, autoencoder, text encoder (all-MiniLM-L6-v2), batch, number of
 steps and float32 are the same. Ours runs its batch in pieces side by side, a thread each; the other uses as many
-threads in each operation. The more epochs, the less encoding once weighs; the second line below the table is the limit
-of many. An AutoencoderKL is of random weights here, which changes nothing of its speed.
+threads in each operation. The more epochs, the less encoding once weighs; the second table is the limit of many. An
+AutoencoderKL is of random weights here, which changes nothing of its speed.
 """
 
 import argparse
 import contextlib
 import io
 import json
-import statistics
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -32,7 +31,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.paired import Way, in_turn, memory, table
+from benchmarks.paired import Way, in_turn, memories, table
 from components import ROOT
 from components.runner import load_step
 from retinalogos.cohort.shards import Cohort
@@ -222,12 +221,11 @@ def main(arguments: list[str] | None = None) -> None:
         times = in_turn({name: make(name, options) for name in names}, options.turns, warm_up=False)
         whole = [first + second for first, second in zip(times[ENCODE], times[PRETRAIN], strict=True)]
         images = steps(Path(folder), options) * options.batch
-        memories = {name: memory(make, name, options, runs=1) for name in (OURS, THEIRS)}
-        table({OURS: whole, THEIRS: times[THEIRS]}, images, memories, "images")
-    once, each = (statistics.median(run.wall for run in times[name]) for name in (ENCODE, PRETRAIN))
-    print(f"of ours, encoding takes {once:.2f} s and training {each:.2f} s")
-    alone = [other.wall / own.wall for own, other in zip(times[PRETRAIN], times[THEIRS], strict=True)]
-    print(f"against our training alone the other takes {statistics.median(alone):.2f} times as long")
+        print("whole:")
+        table({OURS: whole, THEIRS: times[THEIRS]}, images, "images")
+        print("without encoding, as after many epochs:")
+        table({PRETRAIN: times[PRETRAIN], THEIRS: times[THEIRS]}, images, "images")
+        memories(make, (OURS, THEIRS), options, runs=1)
 
 
 if __name__ == "__main__":
