@@ -1,41 +1,31 @@
-"""A training step of our Next-DiT against diffusers' LuminaNextDiT2DModel: same weights, batch and threads, in turn.
+"""A training step of our Next-DiT against diffusers' LuminaNextDiT2DModel, eager and compiled, in float32 and bfloat16.
 
-python benchmarks/next_dit.py --threads 1
+    python -m benchmarks.next_dit
+
+Both have the same weights, batch, threads and optimiser: forward, backward, gradient clipping, fused AdamW; bfloat16 is
+autocast, as in diffusers' training examples, whose default is float32. Ours is never compiled. The first line is ours
+in the precision that it chooses for this machine; a ratio is how many times as long another takes. Compiling needs a
+C++ compiler: where torch.compile does not run, that is said and the compiled ways are left out.
 """
 
 import argparse
-import time
-from collections.abc import Callable
 
 import torch
 from diffusers import LuminaNextDiT2DModel
 from diffusers.models.embeddings import get_2d_rotary_pos_embed_lumina
-from torch import Tensor
+from torch import Tensor, nn
 
+from benchmarks.paired import Way, compare
 from retinalogos.generators.text.next_dit import NextDiT
+from retinalogos.training.device import compute_dtype
 
 CHANNELS, TEXT, TOKENS = 32, 384, 48
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def seconds(predict: Callable[[], Tensor], precision: torch.dtype) -> float:
-    """Processor time of a forward and a backward pass."""
-    began = time.process_time()
-    with torch.autocast("cpu", precision, enabled=precision != torch.float32):
-        loss = predict().float().square().mean()
-    loss.backward()
-    return time.process_time() - began
-
-
-def main() -> None:
-    """Prints a line for each precision: the median of the ratios, and the rates of both."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--width", type=int, default=384, help="channels of a token")
-    parser.add_argument("--layers", type=int, default=6)
-    parser.add_argument("--size", type=int, default=16, help="width of the latents, a token each")
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--repeats", type=int, default=5, help="pairs of steps that are timed")
-    parser.add_argument("--threads", type=int, default=1, help="threads; processor time counts each")
-    options = parser.parse_args()
+def make(name: str, options: argparse.Namespace) -> Way:
+    """A training step: ``ours`` or ``diffusers``, a precision, and ``compiled`` or nothing."""
+    who, precision, *compiled = name.split()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     heads = options.width // 64
@@ -46,21 +36,67 @@ def main() -> None:
     )  # fmt: skip
     with torch.no_grad():
         theirs.pad_token.zero_()
-    ours = NextDiT(**{name: value for name, value in theirs.config.items() if not name.startswith("_")})
-    ours.load_state_dict(theirs.state_dict())
     x, t = torch.randn(options.batch, CHANNELS, options.size, options.size), torch.rand(options.batch)
     text, mask = torch.randn(options.batch, TOKENS, TEXT), torch.ones(options.batch, TOKENS, dtype=torch.long)
-    rotary = get_2d_rotary_pos_embed_lumina(theirs.head_dim, options.size, options.size)
-    ways: list[Callable[[], Tensor]] = [
-        lambda: ours(x, t, text, mask),
-        lambda: theirs(x, t, text, mask, rotary, cross_attention_kwargs={}, return_dict=False)[0],
-    ]
-    for precision in (torch.float32, torch.bfloat16):
-        pairs = [[seconds(way, precision) for way in ways] for _ in range(options.repeats + 1)][1:]
-        ratio = sorted(published / own for own, published in pairs)[len(pairs) // 2]
-        own, published = (options.batch / min(column) for column in zip(*pairs, strict=True))
-        name = str(precision).removeprefix("torch.")
-        print(f"{name:9} ours {own:6.1f} images/s, diffusers {published:6.1f} images/s, ratio {ratio:.2f}")
+    if who == "ours":
+        model: nn.Module = NextDiT(**{key: value for key, value in theirs.config.items() if not key.startswith("_")})
+        model.load_state_dict(theirs.state_dict())
+
+        def predict() -> Tensor:
+            return model(x, t, text, mask)
+    else:
+        model = torch.compile(theirs) if compiled else theirs
+        rotary = get_2d_rotary_pos_embed_lumina(theirs.head_dim, options.size, options.size)
+
+        def predict() -> Tensor:
+            return model(x, t, text, mask, rotary, cross_attention_kwargs={}, return_dict=False)[0]
+
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+
+    def step() -> None:
+        with torch.autocast("cpu", PRECISIONS[precision], enabled=precision != "float32"):
+            loss = predict().float().square().mean()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def reason_not_to_compile() -> str | None:
+    """Why torch.compile does not run here; ``None`` where it does."""
+    try:
+        torch.compile(lambda x: x.sin() + 1)(torch.ones(8))
+    # An unfit compiler shows in many ways, according to where in torch it is met first.
+    except Exception as error:
+        return str(error).strip().splitlines()[0]
+    return None
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Prints a line for each way."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--width", type=int, default=384, help="channels of a token, a multiple of 128 (default: 384)")
+    parser.add_argument("--layers", type=int, default=6, help="blocks (default: 6)")
+    parser.add_argument("--size", type=int, default=16, help="width of the latents, a token each (default: 16)")
+    parser.add_argument("--batch", type=int, default=4, help="images of a step (default: 4)")
+    parser.add_argument("--turns", type=int, default=5, help="steps of each way that are timed (default: 5)")
+    parser.add_argument("--threads", type=int, default=1, help="threads of an operation (default: 1)")
+    parser.add_argument("--eager", action="store_true", help="compile nothing: spares a minute or two")
+    options = parser.parse_args(arguments)
+    chosen = str(compute_dtype("auto", torch.device("cpu"))).removeprefix("torch.")
+    names = [f"ours {precision}" for precision in sorted(PRECISIONS, key=lambda key: key != chosen)]
+    names += [f"diffusers {precision}" for precision in PRECISIONS]
+    if chosen == "float32":
+        print("This processor has no bfloat16 units: it imitates bfloat16; ratios of it tell nothing of one that has.")
+    if not options.eager:
+        reason = reason_not_to_compile()
+        if reason:
+            print(f"Left out, torch.compile does not run here: {reason}")
+        else:
+            names += [f"diffusers {precision} compiled" for precision in PRECISIONS]
+    compare(make, names, options, options.turns, options.batch, "images")
 
 
 if __name__ == "__main__":

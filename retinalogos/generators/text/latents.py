@@ -1,4 +1,4 @@
-"""Latents and text features on disk: written as a stream, read as a memory map.
+"""Latents and text features on disk: written as a stream, read a row at a time.
 
 A folder holds ``latents-*.safetensors`` (``latents``: n×C×h×w float16), ``text-*.safetensors`` (``tokens``: N×D
 float16, the captions one after another), ``images.parquet`` (a row per image: where its latents and captions are),
@@ -6,15 +6,17 @@ float16, the captions one after another), ``images.parquet`` (a row per image: w
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from retinalogos.errors import UsageError
@@ -22,6 +24,8 @@ from retinalogos.errors import UsageError
 # About 25 MB of 32×16×16 latents and 50 MB of 384-wide tokens in a shard.
 _IMAGES_PER_SHARD = 1536
 _TOKENS_PER_SHARD = 65536
+# Rows of the index that are Python objects at a time.
+_ROWS_AT_ONCE = 4096
 
 
 class LatentWriter:
@@ -104,8 +108,37 @@ class LatentWriter:
         (self.folder / "latents.json").write_text(json.dumps(meta, indent=2, sort_keys=True) + "\n")
 
 
+class Rows:
+    """Rows of a parquet file as Python dicts, made when asked for: kept as Arrow they take a fraction of the memory."""
+
+    def __init__(self, file: Path):
+        self._table = pq.read_table(file)
+
+    def __len__(self) -> int:
+        return int(self._table.num_rows)
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        # A slice, unlike Python's own sequences, would give an empty answer to a number out of range.
+        if not 0 <= row < len(self):
+            raise IndexError(f"row {row} of {len(self)}")
+        found: dict[str, Any] = self._table.slice(row, 1).to_pylist()[0]
+        return found
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for batch in self._table.to_batches(max_chunksize=_ROWS_AT_ONCE):
+            yield from batch.to_pylist()
+
+    def where(self, column: str, value: str) -> list[int]:
+        """Numbers of the rows that have this value."""
+        numbers: list[int] = np.flatnonzero(pc.equal(self._table[column], value)).tolist()
+        return numbers
+
+
 class Latents:
-    """Reads a latents folder; shards are memory-mapped, so that only what is used is read.
+    """Reads a latents folder. A shard is open only while a row of it is read.
+
+    So neither the time a row takes nor the memory depends on the number of shards (``benchmarks/loader.py``); what lies
+    in memory is the index: of images, and of captions with their text.
 
     Raises:
         UsageError: the folder is no finished set of latents.
@@ -117,27 +150,28 @@ class Latents:
             self.meta: dict[str, Any] = json.loads((self.folder / "latents.json").read_text())
         except FileNotFoundError:
             raise UsageError(f"{folder} holds no finished latents: it has no latents.json; run `encode`") from None
-        shards = self.meta["shards"]
-        self._latents = [
-            load_file(self.folder / f"latents-{i:05d}.safetensors")["latents"] for i in range(shards["latents"])
-        ]
-        self._tokens = [load_file(self.folder / f"text-{i:05d}.safetensors")["tokens"] for i in range(shards["text"])]
-        self.images: list[dict[str, Any]] = pq.read_table(self.folder / "images.parquet").to_pylist()
-        self.texts: list[dict[str, Any]] = pq.read_table(self.folder / "texts.parquet").to_pylist()
+        self.images = Rows(self.folder / "images.parquet")
+        self.texts = Rows(self.folder / "texts.parquet")
 
     def rows(self, split: str) -> list[int]:
         """Numbers of the images of a split."""
-        return [i for i, image in enumerate(self.images) if image["split"] == split]
+        return self.images.where("split", split)
 
     def latent(self, image: int) -> Tensor:
         """Latents of one image, C×h×w float32."""
         row = self.images[image]
-        return self._latents[row["shard"]][row["row"]].float()
+        return self._read("latents", row["shard"], "latents", row["row"], 1)[0]
 
     def tokens(self, text: int) -> Tensor:
         """Raw features of one caption, N×D float32."""
         row = self.texts[text]
-        return self._tokens[row["shard"]][row["offset"] : row["offset"] + row["length"]].float()
+        return self._read("text", row["shard"], "tokens", row["offset"], row["length"])
+
+    def _read(self, kind: str, shard: int, tensor: str, first: int, count: int) -> Tensor:
+        # As arrays, for torch's own way takes twice as long.
+        with safe_open(self.folder / f"{kind}-{shard:05d}.safetensors", framework="numpy") as file:
+            rows: np.ndarray = file.get_slice(tensor)[first : first + count].astype(np.float32)
+        return torch.from_numpy(rows)
 
     def batch_tokens(self, texts: Sequence[int], width: int | None = None) -> tuple[Tensor, Tensor]:
         """Features of several captions, padded on the right: B×N×D float32 and mask B×N."""

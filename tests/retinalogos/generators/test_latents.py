@@ -1,4 +1,11 @@
+import os
+import tempfile
+from pathlib import Path
+from unittest import mock
+
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import given
@@ -28,6 +35,32 @@ def test_what_is_written_is_read_whatever_the_shards(tmp_path, monkeypatch, imag
     assert padded.shape == (3, 4, 3)
     assert mask.sum(1).tolist() == [2, 4, 1]
     assert float(padded[2, 1:].abs().max()) == 0
+
+
+def test_after_reading_no_shard_stays_mapped_or_open(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_IMAGES_PER_SHARD", 1)
+    with LatentWriter(tmp_path, {}) as writer:
+        writer.add_text("one", torch.randn(2, 3))
+        for i in range(50):
+            writer.add_image(str(i), "train", None, torch.randn(2, 4, 4), [0], [0])
+    read = Latents(tmp_path)
+    kept = [read.latent(i) for i in range(50)] + [read.tokens(0)]
+    assert not [fd for fd in Path("/proc/self/fd").iterdir() if str(tmp_path) in os.path.realpath(fd)]
+    assert str(tmp_path) not in Path("/proc/self/maps").read_text()
+    assert all(bool(rows.isfinite().all()) for rows in kept)
+
+
+@given(st.lists(st.sampled_from(["train", "validation"]), min_size=1, max_size=20), st.integers(1, 7))
+def test_rows_are_the_same_by_number_and_in_passing(splits, at_once):
+    with tempfile.TemporaryDirectory() as folder, mock.patch.object(module, "_ROWS_AT_ONCE", at_once):
+        written = [{"split": split, "numbers": [i]} for i, split in enumerate(splits)]
+        pq.write_table(pa.Table.from_pylist(written), Path(folder) / "rows.parquet")
+        rows = module.Rows(Path(folder) / "rows.parquet")
+        assert list(rows) == [rows[i] for i in range(len(rows))] == written
+        assert rows.where("split", "train") == [i for i, split in enumerate(splits) if split == "train"]
+        for outside in (-1, len(splits)):
+            with pytest.raises(IndexError):
+                rows[outside]
 
 
 def test_an_unfinished_folder_is_refused(tmp_path):

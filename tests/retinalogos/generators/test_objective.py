@@ -93,10 +93,8 @@ def test_the_weighting_is_of_training_alone(latents_folder, weighting):
 
 
 def test_latents_without_a_training_image_are_refused(tmp_path):
-    write_latents(tmp_path / "one", images=1)
+    write_latents(tmp_path / "one", images=1)  # the first is of the validation split
     latents = Latents(tmp_path / "one")
-    for row in latents.images:
-        row["split"] = "validation"
     with pytest.raises(UsageError, match="no image of the split 'train'"):
         FlowMatching(latents, new_conditioning(latents, True), None, 8, 0, FLOW)
 

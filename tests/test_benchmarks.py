@@ -1,0 +1,112 @@
+"""Benchmarks at toy size: that they run, and that both sides of a comparison do the same work."""
+
+import argparse
+
+import numpy as np
+import pytest
+from allocation import MEBIBYTE, allocate
+
+from benchmarks import autoencoder, loader, next_dit, paired, pretrain, sampling
+from benchmarks.paired import Memory, Seconds
+
+
+@pytest.fixture
+def no_processes(monkeypatch):
+    """A new process imports torch for seconds; that memory is measured has a test of its own."""
+    monkeypatch.setattr(paired, "memory", lambda *_: Memory(300.0, 100.0))
+
+
+def test_ways_take_turns_and_every_other_turn_goes_backwards():
+    ran = []
+    times = paired.in_turn({name: lambda name=name: ran.append(name) for name in "ab"}, turns=2)
+    assert ran == list("ababba")
+    assert {name: len(own) for name, own in times.items()} == {"a": 2, "b": 2}
+
+
+def test_a_ratio_is_the_median_over_turns_and_not_that_of_medians(capsys):
+    ours = [Seconds(1, 2), Seconds(10, 20), Seconds(1, 2)]
+    theirs = [Seconds(3, 2), Seconds(20, 20), Seconds(4, 4)]
+    paired.table({"ours": ours, "theirs": theirs}, 10, "images")
+    heading, first, second = capsys.readouterr().out.splitlines()
+    assert first.split() == ["ours", "1.000", "2.000", "10.0", "1.00", "1.00"]
+    assert second.split() == ["theirs", "4.000", "4.000", "2.5", "3.00", "1.00"]
+    assert "images/s" in heading
+
+
+def test_memory_is_that_of_its_own_process():
+    here = b"x" * (256 * MEBIBYTE)
+    told = paired.memory(allocate, "", 64, runs=1)
+    assert 60 <= told.peak - told.start < 128
+    assert told.peak * MEBIBYTE < len(here)
+
+
+def test_next_dit_shows_every_precision_and_says_where_bfloat16_tells_nothing(capsys, monkeypatch, no_processes):
+    monkeypatch.setattr(next_dit, "reason_not_to_compile", lambda: "no compiler")
+    next_dit.main(["--width", "128", "--layers", "1", "--size", "4", "--batch", "1", "--turns", "1"])
+    out = capsys.readouterr().out
+    assert "torch.compile does not run here: no compiler" in out
+    for name in ("ours float32", "ours bfloat16", "diffusers float32", "diffusers bfloat16"):
+        assert f"\n{name} " in "\n" + out
+    native = next_dit.compute_dtype("auto", next_dit.torch.device("cpu")) == next_dit.torch.bfloat16
+    assert ("no bfloat16 units" in out) != native
+
+
+def test_why_torch_compile_does_not_run_is_said(monkeypatch):
+    def refuse(_):
+        raise RuntimeError("no C++ compiler\nand more")
+
+    monkeypatch.setattr(next_dit.torch, "compile", refuse)
+    assert next_dit.reason_not_to_compile() == "no C++ compiler"
+
+
+def test_without_guidance_both_pipelines_draw_the_same_pictures():
+    options = argparse.Namespace(width=128, layers=1, size=32, batch=2, steps=3, guidance=1.0, threads=1)
+    ours, theirs = (sampling.make(name, options)().astype(int) for name in (sampling.OURS, sampling.THEIRS))
+    assert ours.shape == (2, 32, 32, 3)
+    assert ours.std() > 10
+    assert np.abs(ours - theirs).max() <= 1
+
+
+def test_autoencoder_says_what_is_not_compared(capsys, no_processes):
+    autoencoder.main(
+        [
+            "--size",
+            "32",
+            "--channels",
+            "8",
+            "--batch",
+            "1",
+            "--turns",
+            "1",
+            "--eyes",
+            "16",
+            "--judged",
+            "4",
+            "--widths",
+            "16",
+            "16",
+            "16",
+            "16",
+        ]
+    )
+    out = capsys.readouterr().out
+    assert "AutoencoderKL 16-16-16-16" in out
+    assert "AutoencoderKL 4-4-4-4" in out
+    assert "is untrained here" in out
+
+
+def test_loader_reads_folders_of_any_number_of_shards(capsys, no_processes):
+    loader.main(["--shards", "2", "6", "--images", "3", "--batch", "4", "--batches", "2", "--turns", "1"])
+    out = capsys.readouterr().out
+    assert "2 shards" in out
+    assert "6 shards" in out
+
+
+def test_pretrain_runs_both_ways_from_pictures_to_weights(capsys, no_processes):
+    arguments = "--eyes 20 --size 32 --epochs 1 --batch 8 --width 128 --layers 1 --turns 1 --threads 1"
+    pretrain.main(arguments.split())
+    out = capsys.readouterr().out
+    assert "\nencode and pretrain " in out
+    assert "\npretrain " in out
+    assert out.count("\ndiffusers' pattern ") == 2
+    assert "\nencode and pretrain: 300 MiB at the peak, 200 beside the modules" in out
