@@ -83,7 +83,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=4, help="images of a step (default: 4)")
     parser.add_argument("--turns", type=int, default=5, help="steps of each way that are timed (default: 5)")
     parser.add_argument("--threads", type=int, default=1, help="threads of an operation (default: 1)")
-    parser.add_argument("--eager", action="store_true", help="compile nothing: spares a minute or two")
+    parser.add_argument("--eager", action="store_true", help="compile nothing: spares minutes")
     options = parser.parse_args(arguments)
     chosen = str(compute_dtype("auto", torch.device("cpu"))).removeprefix("torch.")
     names = [f"ours {precision}" for precision in sorted(PRECISIONS, key=lambda key: key != chosen)]

@@ -1,7 +1,7 @@
 """Stage 1 from end to end against a loop on the pattern of diffusers' training examples, on the same phantom eyes.
 
     python -m benchmarks.pretrain
-    python -m benchmarks.pretrain --autoencoder kl    # an AutoencoderKL of the published widths: ten minutes
+    python -m benchmarks.pretrain --autoencoder kl    # an AutoencoderKL of the published widths: far slower
 
 Ours are the steps `encode` (latents and text features stored once, its time counted in) and `pretrain` (averaged
 weights, validation at the end, one small sample, the saved generator). The other decodes pictures, encodes them with
