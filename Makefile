@@ -5,12 +5,14 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help run smoke test lint lock clean
+# The recipe reads it from its environment, where quotes and brackets are as they were given.
+export SET
 
 # Variables, with `make help`'s words on them.
 COHORT ?=#  name of the data set's reader: odir5k, idrid_seg, … (default: the phantom)
 DATA   ?=#  folder of the data set
 PRESET ?= laptop#  smoke (3 minutes), laptop (15 minutes), evening (2 hours), gpu or paper
-SET    ?=#  single parameters, separated by spaces: SET="pretrain.steps=2000 seed=1"
+SET    ?=#  single parameters, separated by spaces: SET="pretrain.steps=2000 seed=1"; quote one that has spaces
 PYTHON ?= python3#  the Python that .venv is made with
 TESTS  ?= tests#  what `make test` runs: a folder, a file, options of pytest
 
@@ -34,7 +36,7 @@ help: ## what can be made (this text)
 	@printf '  make run SET="pretrain.steps=2000 seed=1"\n  make test TESTS=tests/pipelines\n'
 
 run: $(STAMP) ## the whole workflow (`dvc repro`), only what changed; results in reports/index.html, metrics/, mlflow.db
-	@$(RUN) python -m pipelines params --preset $(PRESET) $(if $(COHORT),--cohort $(COHORT)) $(if $(DATA),--data "$(DATA)") $(foreach setting,$(SET),--set '$(setting)')
+	@$(RUN) python -m pipelines params --preset $(PRESET) $(if $(COHORT),--cohort $(COHORT)) $(if $(DATA),--data "$(DATA)") $(if $(SET),--settings "$$SET")
 	@$(RUN) dvc repro
 
 smoke: ## the same at toy size (PRESET=smoke), in about 3 minutes

@@ -21,7 +21,8 @@ EXAMPLES = textwrap.dedent(
       python -m components list
       python -m components schema caption
       python -m components run ingest --out cohort=data/cohort --set reader=phantom
-      python -m components run caption --in cohort=data/cohort --out captions=data/captions --set wordings=2
+      python -m components run caption --in cohort=data/cohort --in validation=metrics/validation \\
+          --out captions=data/captions --set wordings.fine=2
       python -m components run encode --stage encode_curated --in cohort=data/cohort \\
           --in captions=data/curated_captions --in autoencoder=models/autoencoder --out latents=data/curated_latents
 
@@ -161,7 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UsageError as error:
         print(f"error: {_line(error)}", file=sys.stderr)
         return 2
-    except DataError as error:
+    except (DataError, OSError) as error:
         print(f"error: {_line(error)}", file=sys.stderr)
         return 1
     return 0

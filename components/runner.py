@@ -30,7 +30,7 @@ import components
 from components import ROOT, tracking
 from components.step import METRICS, AnyStep, Params
 from retinalogos import __version__
-from retinalogos.errors import UsageError
+from retinalogos.errors import DataError, UsageError
 
 MANIFEST = "manifest.json"
 NULL = "null"
@@ -205,13 +205,18 @@ def _whole_outputs(stage: str, outputs: Mapping[str, Path]) -> Iterator[dict[str
         missing = sorted(port for port, path in partial.items() if not path.exists())
         if missing:
             raise RuntimeError(f"{stage} ended without writing its output {missing[0]!r}")
-    except BaseException:
-        written = {port: path for port, path in partial.items() if path.exists()}
-        for port, path in written.items():
+    except BaseException as error:
+        said = str(error)
+        moved = {path: failed / f"{port}{path.suffix}" for port, path in partial.items() if path.exists()}
+        for path, place in moved.items():
             failed.mkdir(parents=True, exist_ok=True)
-            shutil.move(path, failed / f"{port}{path.suffix}")
-        if written:
+            shutil.move(path, place)
+            said = said.replace(str(path), str(place))
+        if moved:
             print(f"{stage}: failed; what it had written is in {failed}", file=sys.stderr)
+        if isinstance(error, (DataError, UsageError)) and said != str(error):
+            # It named a file of an output, which has moved.
+            raise type(error)(said) from error
         raise
     for port, path in outputs.items():
         _replace(partial[port], path)

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -52,6 +53,12 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         help="a single parameter, its value as YAML",
     )
+    choices.add_argument(
+        "--settings",
+        dest="several",
+        default="",
+        help="several at once, separated by spaces as in a shell: one with spaces is quoted",
+    )
     commands.add_parser(
         "params", parents=[choices], help="choose the parameters of the next `dvc repro`: writes run/params.yaml"
     )
@@ -68,7 +75,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _choices(options: argparse.Namespace) -> Choices:
-    return Choices(preset=options.preset, cohort=options.cohort, data=options.data, settings=tuple(options.settings))
+    try:
+        several = shlex.split(options.several)
+    except ValueError as error:
+        raise UsageError(f"settings {options.several!r}: {error}") from None
+    settings = (*options.settings, *several)
+    return Choices(preset=options.preset, cohort=options.cohort, data=options.data, settings=settings)
 
 
 def _compile(options: argparse.Namespace) -> None:
@@ -124,7 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UsageError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    except (DataError, RuntimeError) as error:
+    except (DataError, RuntimeError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     return 0

@@ -70,6 +70,10 @@ def compose(choices: Choices) -> dict[str, Any]:
         if name != "seed" and not isinstance(section, dict):
             raise UsageError(f"{name} should be a section with a parameter a line, not {section!r}")
     ingest = values["ingest"]
+    if ingest["mapping"] is not None and not Path(ingest["mapping"]).is_file():
+        raise UsageError(f"ingest.mapping: {ingest['mapping']} is not a file: give the YAML of the `table` reader")
+    if ingest["reader"] == "table" and ingest["mapping"] is None:
+        raise UsageError("cohort table needs the YAML that maps its columns: set ingest.mapping=FILE.yaml")
     if ingest["source"] is not None:
         ingest["source_fingerprint"] = fingerprint(Path(ingest["source"]), ingest["mapping"])
     return values
@@ -136,12 +140,14 @@ def _source(choices: Choices) -> dict[str, Any]:
     if choices.cohort not in READERS:
         raise UsageError(f"no reader is called {choices.cohort!r}; the readers are {', '.join(sorted(READERS))}")
     if choices.cohort == "phantom":
+        if choices.data is not None:
+            raise UsageError("the phantom is drawn and reads no folder: leave --data (DATA for make) out")
         return {"ingest": {"reader": "phantom"}}
     if choices.data is None:
         raise UsageError(f"cohort {choices.cohort} needs the folder of its data: add --data DIR (DATA=DIR for make)")
     if not Path(choices.data).is_dir():
         raise UsageError(f"{choices.data} is not a folder: --data names the folder of the data set")
-    return {"ingest": {"reader": choices.cohort, "source": choices.data, "name": choices.cohort, "n": None}}
+    return {"ingest": {"reader": choices.cohort, "source": choices.data, "n": None}}
 
 
 def _read(path: Path) -> dict[str, Any]:

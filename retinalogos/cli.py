@@ -195,7 +195,10 @@ def resolve_model(model: str) -> Path:
     try:
         folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=model))
     except MlflowException as error:
-        raise UsageError(f"--model {model}: {str(error).splitlines()[0]}") from None
+        raise UsageError(
+            f"--model {model}: {str(error).splitlines()[0]} Where no generator has passed every gate, "
+            "--model models/generator draws with the last one"
+        ) from None
     found = sorted(path.parent for path in folder.rglob("model_index.json"))
     if not found:
         raise UsageError(f"--model {model}: this version holds no generator (no model_index.json in it)")

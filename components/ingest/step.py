@@ -22,7 +22,7 @@ class IngestParams(Params):
     source: Annotated[str | None, Field(exclude=True)]  # a place on this machine: its fingerprint stands for it
     mapping: Annotated[str | None, Field(exclude=True)]
     source_fingerprint: str | None
-    name: str
+    name: str | None
     size: Annotated[int, Field(ge=32, le=4096)]
     n: Annotated[int, Field(ge=1)] | None
     seed: int
@@ -54,7 +54,9 @@ def run(params: IngestParams, inputs: Paths, outputs: Paths) -> Metrics:
         key=pseudonym_key(open_source=params.reader != "table"),
         workers=params.workers or len(os.sched_getaffinity(0)),
     )
-    summary = ingest(read(params.reader, source), outputs["cohort"], params.name, how)
+    # Readers tell no number: to go through their tables twice takes seconds, and no picture is opened.
+    total = params.n if params.reader == "phantom" else sum(1 for _ in read(params.reader, source))
+    summary = ingest(read(params.reader, source), outputs["cohort"], params.name or params.reader, how, total)
     return {
         "rows": summary.rows,
         "quarantined": summary.quarantined,

@@ -52,7 +52,7 @@ def run(params: ValidateParams, inputs: Paths, outputs: Paths) -> Metrics:
         named = "; ".join(f"{finding.name} ({finding.observed})" for finding in errors[:_NAMED])
         more = f" and {len(errors) - _NAMED} more" if len(errors) > _NAMED else ""
         where = inputs["captions"] if "captions" in inputs else inputs["cohort"]
-        raise DataError(f"{where} failed validation: {named}{more}; see data_docs/index.html")
+        raise DataError(f"{where} failed validation: {named}{more}; see {folder / 'data_docs' / 'index.html'}")
     return {"passed": True, "expectations": len(findings), "errors": 0, "warnings": len(warnings)}
 
 

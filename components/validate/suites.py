@@ -109,6 +109,7 @@ def _cohort_rows(params: ValidateParams) -> Iterable[Expectation]:
 def _cohort_whole(params: ValidateParams) -> Iterable[Expectation]:
     yield _between("images", (params.min_images, None), "number of images", "too few to train and test on")
     yield _same("images", "stated_images", "as many images as stated", "cohort.json and shards must be of one run")
+    yield _among("content_as_written", [True], "shards are as written", "content_sha256 of cohort.json must be theirs")
     yield _equals("repeated_image_ids", 0, "image_id stands once", "captions and latents are keyed by it")
     yield _equals("unmarked_copies", 0, "copies are marked", "the same file twice, in no duplicate group", WARNING)
     most = (None, params.max_duplicate_share)

@@ -18,7 +18,7 @@ from retinalogos.captions.rules import RULES, check, identifiers
 from retinalogos.captions.tokens import TokenBudget
 from retinalogos.cohort.findings import FINDINGS
 from retinalogos.cohort.schema import ICDR_GRADES, SPLITS, TABLE_COLUMNS
-from retinalogos.cohort.shards import Cohort
+from retinalogos.cohort.shards import Cohort, content_sha256
 from retinalogos.errors import DataError
 from retinalogos.progress import track
 
@@ -178,6 +178,7 @@ class _Gathered:
                 {
                     "images": self._rows,
                     "stated_images": len(cohort),
+                    "content_as_written": content_sha256(cohort.shards) == cohort.meta["content_sha256"],
                     "patients": len(self.patients),
                     "repeated_image_ids": self._repeated,
                     "unmarked_copies": self._unmarked,

@@ -9,7 +9,7 @@ import csv
 import hashlib
 import itertools
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import get_context
@@ -74,6 +74,7 @@ class _Index:
     patients: list[str] = field(default_factory=list)
     classes: list[tuple[str, ...]] = field(default_factory=list)
     hashes: list[int] = field(default_factory=list)
+    batches: int = 0
 
 
 @dataclass(frozen=True)
@@ -88,10 +89,11 @@ class Summary:
     quality: float
 
 
-def ingest(records: Iterable[Record], folder: Path, name: str, how: Ingestion) -> Summary:
+def ingest(records: Iterable[Record], folder: Path, name: str, how: Ingestion, total: int | None = None) -> Summary:
     """Makes the cohort ``name`` in ``folder``, with ``quarantine.csv`` beside it.
 
-    The order of the rows is that of ``records``; the result does not depend on the number of workers.
+    The order of the rows is that of ``records``; the result does not depend on the number of workers. Where ``total``,
+    the number of records, is given, progress tells the time left.
 
     Raises:
         DataError: more than ``how.quarantine_share`` of the files are unusable, or all are.
@@ -99,13 +101,15 @@ def ingest(records: Iterable[Record], folder: Path, name: str, how: Ingestion) -
     folder.mkdir(parents=True, exist_ok=True)
     spool = folder / "spool.arrow"
     try:
-        index, rejected, quality = _prepare_all(records, spool, folder / "quarantine.csv", how)
+        index, rejected, quality = _prepare_all(records, spool, folder / "quarantine.csv", how, total)
+        if not index.image_ids and not rejected:
+            raise DataError(f"{name}: the data set has no image: its table is empty, or its folder")
         _check_share(rejected, len(index.image_ids), folder / "quarantine.csv", how.quarantine_share)
         pairs, group_of = _duplicates(index, how.near_distance)
         splits = split_rows(index.patients, index.classes, pairs, how.fractions, how.seed)
         with CohortWriter(folder, name, how.shard_bytes) as writer:
             start = 0
-            for batch in track(_spooled(spool), "ingest: write", unit="batch"):
+            for batch in track(_spooled(spool), "ingest: write", index.batches, "batch"):
                 end = start + batch.num_rows
                 groups = pa.array([group_of.get(row) for row in range(start, end)], pa.string())
                 batch = batch.append_column(pa.field("split", pa.string(), nullable=False), pa.array(splits[start:end]))
@@ -124,11 +128,10 @@ def ingest(records: Iterable[Record], folder: Path, name: str, how: Ingestion) -
 
 
 def _prepare_all(
-    records: Iterable[Record], spool: Path, quarantine: Path, how: Ingestion
+    records: Iterable[Record], spool: Path, quarantine: Path, how: Ingestion, total: int | None
 ) -> tuple[_Index, Counter[str], float]:
     index, rejected, quality = _Index(), Counter[str](), 0.0
     seen: Counter[str] = Counter()
-    total = len(records) if isinstance(records, Sized) else None
     with (
         quarantine.open("w", newline="", encoding="utf-8") as handle,
         pa.OSFile(str(spool), "wb") as sink,
@@ -149,6 +152,7 @@ def _prepare_all(
             quality += sum(batch["quality"].to_pylist())
             if batch.num_rows:
                 stream.write_batch(batch)
+                index.batches += 1
     return index, rejected, quality
 
 

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from retinalogos.cohort.schema import ARROW_SCHEMA, PIXEL_COLUMNS, SCHEMA, SCHEMA_VERSION, TABLE_COLUMNS
 from retinalogos.errors import DataError, UsageError
@@ -133,9 +133,6 @@ class CohortWriter:
             return
         if not self._ids:
             raise DataError(f"cohort {self.name}: no usable image; see quarantine.csv for the reasons")
-        digest = hashlib.sha256()
-        for shard in self._shards:
-            digest.update(hashlib.sha256(shard.read_bytes()).digest())
         meta = {
             "name": self.name,
             "schema_version": SCHEMA_VERSION,
@@ -143,9 +140,18 @@ class CohortWriter:
             "splits": dict(sorted(self._counts.items())),
             "sources": {source: sorted(licences) for source, licences in sorted(self._sources.items())},
             "shards": [shard.name for shard in self._shards],
-            "content_sha256": digest.hexdigest(),
+            "content_sha256": content_sha256(self._shards),
         }
         (self.folder / "cohort.json").write_text(json.dumps(meta, indent=2) + "\n")
+
+
+def content_sha256(shards: Sequence[Path]) -> str:
+    """Hash (hex) of the contents of shards, in their order."""
+    digest = hashlib.sha256()
+    for shard in shards:
+        with shard.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
 
 
 class Cohort:
@@ -156,6 +162,7 @@ class Cohort:
 
     Raises:
         UsageError: the folder is no finished cohort.
+        DataError: cohort.json cannot be read, or a shard that it names is missing or no whole parquet file.
     """
 
     def __init__(self, folder: Path | str):
@@ -164,11 +171,18 @@ class Cohort:
             self.meta: dict[str, Any] = json.loads((self.folder / "cohort.json").read_text())
         except FileNotFoundError:
             raise UsageError(f"{self.folder} is not a finished cohort: it has no cohort.json; run `ingest`") from None
+        except ValueError as error:
+            raise DataError(f"{self.folder}/cohort.json is damaged ({error}); run `ingest` again") from None
         if self.meta["schema_version"] != SCHEMA_VERSION:
             raise UsageError(
                 f"{self.folder} has schema version {self.meta['schema_version']}, this code reads {SCHEMA_VERSION}"
             )
         self.shards = [self.folder / name for name in self.meta["shards"]]
+        for shard in self.shards:
+            try:
+                pq.read_metadata(shard)
+            except (OSError, pa.ArrowException) as error:
+                raise DataError(f"{shard} is missing or damaged ({error}); run `ingest` again") from None
 
     def __len__(self) -> int:
         return int(self.meta["rows"])
@@ -194,7 +208,13 @@ class Cohort:
     def images(self, size: int | None = None, split: str | None = None) -> Iterator[tuple[str, np.ndarray]]:
         """(image_id, uint8 array of height × width × 3), resized by area to ``size`` pixels where given."""
         for row in self.rows(("image_id", "image"), split):
-            yield row["image_id"], decode_image(row["image"]["bytes"], size)
+            try:
+                image = decode_image(row["image"]["bytes"], size)
+            except UnidentifiedImageError:
+                raise DataError(
+                    f"{self.folder}: image {row['image_id']} is damaged; run `validate`, or `ingest` again"
+                ) from None
+            yield row["image_id"], image
 
 
 def decode_image(data: bytes, size: int | None = None) -> np.ndarray:

@@ -33,7 +33,7 @@ def _double(params: DoubleParams, inputs, outputs):
     outputs["doubled"].mkdir()
     (outputs["doubled"] / "numbers.txt").write_text("\n".join(str(params.factor * number) for number in numbers))
     if params.fail:
-        raise DataError("row 3: unfit")
+        raise DataError(f"{outputs['doubled'] / 'numbers.txt'}, row 3: unfit")
     outputs["page"].write_text("<p>done</p>")
     return {"count": len(numbers), "ratio": float("nan"), "kind": params.note or "plain"}
 
@@ -94,10 +94,11 @@ def test_a_step_gets_its_inputs_in_its_own_order(numbers: Path, tmp_path: Path) 
 def test_a_failure_leaves_the_old_output_and_keeps_the_new_for_a_look(numbers: Path, tmp_path: Path) -> None:
     run_step(DOUBLE, GOOD, {"numbers": numbers}, places(tmp_path))
     before = content_hash(tmp_path / "doubled"), (tmp_path / "m" / "metrics.json").read_text()
-    with pytest.raises(DataError):
+    kept = tmp_path / "run" / "failed" / "double" / "doubled" / "numbers.txt"
+    with pytest.raises(DataError, match=f"{kept}, row 3: unfit"):
         run_step(DOUBLE, GOOD | {"factor": 5, "fail": True}, {"numbers": numbers}, places(tmp_path))
     assert (content_hash(tmp_path / "doubled"), (tmp_path / "m" / "metrics.json").read_text()) == before
-    assert (tmp_path / "run" / "failed" / "double" / "doubled" / "numbers.txt").read_text() == "5\n10\n15"
+    assert kept.read_text() == "5\n10\n15"
     run_step(DOUBLE, GOOD | {"factor": 3}, {"numbers": numbers}, places(tmp_path))
     assert (tmp_path / "doubled" / "numbers.txt").read_text() == "3\n6\n9"
     assert not (tmp_path / "run" / "failed" / "double").exists()

@@ -186,6 +186,33 @@ def test_each_fault_is_an_error(name, change, tmp_path):
     assert broken(name, write_cohort(tmp_path / "cohort", change)) == "error"
 
 
+def test_a_picture_that_was_changed_afterwards_is_an_error(tmp_path):
+    cohort = write_cohort(tmp_path / "cohort")
+    (shard,) = Cohort(cohort).shards
+    table = pq.read_table(shard)
+    images = table["image"].to_pylist()
+    images[0]["bytes"] = b"rubbish"
+    place = table.schema.get_field_index("image")
+    pq.write_table(table.set_column(place, table.schema.field(place), [images]), shard)
+    assert broken("shards are as written", cohort) == "error"
+    with pytest.raises(DataError, match=f"image {table['image_id'][0]} is damaged"):
+        list(Cohort(cohort).images())
+
+
+def test_a_damaged_cohort_is_named(tmp_path):
+    cohort = write_cohort(tmp_path / "cohort")
+    (shard,) = Cohort(cohort).shards
+    shard.write_bytes(shard.read_bytes()[:-100])
+    with pytest.raises(DataError, match=f"{shard} is missing or damaged"):
+        Cohort(cohort)
+    shard.unlink()
+    with pytest.raises(DataError, match=f"{shard} is missing or damaged"):
+        Cohort(cohort)
+    (cohort / "cohort.json").write_text("{")
+    with pytest.raises(DataError, match=r"cohort\.json is damaged"):
+        Cohort(cohort)
+
+
 def test_an_error_stops_the_step_names_the_row_and_leaves_docs_and_verdict(tmp_path):
     cohort = write_cohort(tmp_path / "cohort", setting(dr_grade=7))
     with pytest.raises(DataError, match=f"failed validation: dr_grade is an ICDR grade.*{digest('image 5')[:16]}"):

@@ -52,7 +52,7 @@ def test_one_seed_for_all_sections_unless_one_is_set_apart() -> None:
 
 def test_a_cohort_brings_reader_folder_and_fingerprint(data: Path) -> None:
     ingest = compose(Choices(cohort="odir5k", data=str(data)))["ingest"]
-    assert (ingest["reader"], ingest["source"], ingest["name"]) == ("odir5k", str(data), "odir5k")
+    assert (ingest["reader"], ingest["source"], ingest["n"]) == ("odir5k", str(data), None)
     assert ingest["source_fingerprint"] == fingerprint(data)
 
 
@@ -79,6 +79,9 @@ def test_fingerprint_sees_names_sizes_and_tables(data: Path, tmp_path: Path) -> 
         ({"cohort": "odir5k"}, "needs the folder of its data"),
         ({"cohort": "odir5k", "data": "nowhere"}, "nowhere is not a folder"),
         ({"data": "."}, "without the name of its cohort"),
+        ({"cohort": "phantom", "data": "."}, "reads no folder"),
+        ({"cohort": "table", "data": "."}, "set ingest.mapping=FILE.yaml"),
+        ({"settings": ("ingest.mapping=none.yaml",)}, "none.yaml is not a file"),
         ({"settings": ("pretrain.steps",)}, "should be section.parameter=value"),
         ({"settings": ("seed=1", "seed.x=1")}, "seed is set to a value already"),
         ({"settings": ("ingest.n=[1",)}, "no YAML value"),
@@ -117,6 +120,17 @@ def test_params_writes_choices_and_compose_repeats_them(copy: Path, data: Path) 
     again = yaml.safe_load((copy / "run" / "params.yaml").read_text())
     assert again["ingest"].pop("source_fingerprint") != first["ingest"].pop("source_fingerprint")
     assert again == first
+
+
+def test_several_settings_at_once_are_split_as_in_a_shell(copy: Path, capsys) -> None:
+    several = "seed=3 'pretrain.prompts=[a left eye, a right eye]'"
+    assert main(["params", "--set", "ingest.n=40", "--settings", several]) == 0
+    written = yaml.safe_load((copy / "run" / "params.yaml").read_text())
+    assert (written["ingest"]["n"], written["ingest"]["seed"]) == (40, 3)
+    assert written["pretrain"]["prompts"] == ["a left eye", "a right eye"]
+    capsys.readouterr()
+    assert main(["params", "--settings", "seed='3"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 def test_compose_without_choices_is_laptop(copy: Path) -> None:

@@ -5,6 +5,7 @@ import json
 import math
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -77,6 +78,17 @@ def new_prior(latents: Latents, conditioning: TextConditioning, components: int)
     )
 
 
+def checkpoint_key(backbone: ModelMixin, prior: LatentPrior | None, settings: list[Any]) -> str:
+    """Name of a stage's checkpoints: the same for the same networks and settings, in any process."""
+    # diffusers' own notes among the arguments come in an order that differs from process to process.
+    networks = [
+        {name: value for name, value in model.config.items() if not name.startswith("_")}
+        for model in (backbone, prior)
+        if model is not None
+    ]
+    return hashlib.sha256(json.dumps([networks, settings], sort_keys=True).encode()).hexdigest()[:16]
+
+
 def train_stage(
     backbone: ModelMixin,
     conditioning: TextConditioning,
@@ -107,9 +119,9 @@ def train_stage(
     Raises:
         UsageError: adapters of a model that is to be sharded.
     """
-    parts = [dict(backbone.config), prior and dict(prior.config), lora and lora.model_dump()]
-    settings = [flow.model_dump(), training.model_dump(), seed, latents.meta, what, parts]
-    key = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    adapters = lora and lora.model_dump()
+    settings = [flow.model_dump(), training.model_dump(), seed, latents.meta, what, adapters]
+    key = checkpoint_key(backbone, prior, settings)
     if lora is not None and training.sharded:
         raise UsageError(f"{what}: adapters fit on one device: set {what}.sharded=false, or {what}.lora.rank=0")
     adapted = adapt(backbone, lora, seed) if lora is not None else None

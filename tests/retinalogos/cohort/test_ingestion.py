@@ -151,7 +151,7 @@ def test_too_many_bad_files_stop_the_run(tmp_path: Path) -> None:
 
 
 def test_an_empty_source_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no usable image"):
+    with pytest.raises(DataError, match="the data set has no image"):
         ingest([], tmp_path / "cohort", "drawn", HOW)
 
 

@@ -16,8 +16,8 @@ from retinalogos.training.loop import train
 ATTENTION = AdapterConfig(rank=2, alpha=None, target_modules=["to_q", "to_k", "to_v", "to_out.0"])
 TRAINING = TrainingConfig(
     steps=4, batch_size=2, pieces=1, learning_rate=0.05, warmup_steps=0, weight_decay=0.01, beta2=0.99,
-    gradient_clip=1.0, ema_decay=0.5, precision="float32", checkpoint_every=2, log_every=4, validate_every=4,
-    sample_every=4,
+    gradient_clip=1.0, ema_decay=0.5, snapshot_every=0, sharded=False, checkpoint_activations=False,
+    precision="float32", checkpoint_every=2, log_every=4, validate_every=4, sample_every=4,
 )  # fmt: skip
 
 

@@ -6,12 +6,17 @@ from diffusers import FlowMatchEulerDiscreteScheduler, Lumina2Pipeline, Lumina2T
 
 from retinalogos.errors import UsageError
 from retinalogos.generators.text.backbones import build_backbone, load_backbone, velocity
+from retinalogos.generators.text.configuration import FlowConfig
 from retinalogos.generators.text.flow import solve
 from retinalogos.generators.text.latents import Latents
 from retinalogos.generators.text.objective import FlowMatching
 from retinalogos.generators.text.stages import new_conditioning, new_prior
 from retinalogos.training.configuration import TrainingConfig
 from retinalogos.training.loop import train
+
+FLOW = FlowConfig(
+    timestep_law="logit_normal", timestep_shift=1.0, caption_dropout=0.1, coarse_share=0.5, loss_weighting="uniform"
+)
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -85,7 +90,7 @@ def lumina2_on(folder, prior):
     known = new_prior(latents, conditioning, 8) if prior else None
     torch.manual_seed(0)
     network = build_backbone("lumina2", CHANNELS, DIM, WIDTH, TINY["lumina2"], prior)
-    return network, FlowMatching(latents, conditioning, known, 8, 0, "logit_normal", 1.0, 0.1, 0.5)
+    return network, FlowMatching(latents, conditioning, known, 8, 0, FLOW)
 
 
 @pytest.mark.parametrize("prior", [True, False])
@@ -103,8 +108,8 @@ def test_lumina2_learns(latents_folder, tmp_path):
         before = float(loss(network, None))
     training = TrainingConfig(
         steps=30, batch_size=8, pieces=2, learning_rate=5e-3, warmup_steps=2, weight_decay=0.0, beta2=0.99,
-        gradient_clip=1.0, ema_decay=0.9, precision="float32", checkpoint_every=30, log_every=30, validate_every=30,
-        sample_every=30,
+        gradient_clip=1.0, ema_decay=0.9, snapshot_every=0, sharded=False, checkpoint_activations=False,
+        precision="float32", checkpoint_every=30, log_every=30, validate_every=30, sample_every=30,
     )  # fmt: skip
     trained = train(network, loss, training, tmp_path / "log", tmp_path / "checkpoints", "test")
     with torch.no_grad():

@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -5,13 +8,22 @@ import torch
 from conftest import CHANNELS, DIM, write_latents
 from two_processes import in_two_processes
 
+from retinalogos.errors import UsageError
 from retinalogos.generators.text import TextToFundusPipeline
 from retinalogos.generators.text.autoencoder import PatchAutoencoder
-from retinalogos.generators.text.configuration import BackboneConfig, FlowConfig, SamplingConfig
+from retinalogos.generators.text.configuration import AdapterConfig, BackboneConfig, FlowConfig, SamplingConfig
 from retinalogos.generators.text.latents import Latents
 from retinalogos.generators.text.stages import new_backbone, new_conditioning, new_prior, train_stage
 from retinalogos.training.configuration import TrainingConfig
 
+PRINT_KEY = """
+from retinalogos.generators.text.stages import checkpoint_key
+from retinalogos.generators.text.next_dit import NextDiT
+from retinalogos.generators.text.prior import LatentPrior
+
+network = NextDiT(hidden_size=32, num_layers=1, num_attention_heads=4, multiple_of=8)
+print(checkpoint_key(network, LatentPrior(4, 4, 2, 8), [1, "pretrain"]))
+"""
 NETWORK = {"patch_size": 2, "hidden_size": 32, "num_layers": 1, "num_attention_heads": 4, "multiple_of": 8}
 TRAINING = TrainingConfig(
     steps=6, batch_size=8, pieces=2, learning_rate=1e-3, warmup_steps=1, weight_decay=0.01, beta2=0.99,
@@ -27,12 +39,14 @@ SAMPLING = SamplingConfig(
 )
 
 
-def stage(folder, home, **changes):
+def stage(folder, home, lora=None, **changes):
     """Trains in ``home``; the metrics."""
     latents = Latents(folder / "latents")
     conditioning = new_conditioning(latents, standardise=True)
     return train_stage(
-        new_backbone(BackboneConfig(name="next_dit", pretrained=None, next_dit=NETWORK, unet={}), latents, 0, True),
+        new_backbone(
+            BackboneConfig(name="next_dit", pretrained=None, next_dit=NETWORK, unet={}, lumina2={}), latents, 0, True
+        ),
         conditioning,
         new_prior(latents, conditioning, 8),
         latents,
@@ -46,7 +60,30 @@ def stage(folder, home, **changes):
         generator=home / "generator",
         log=home / "log",
         what="pretrain",
+        lora=lora,
     )
+
+
+def test_a_killed_stage_is_known_again_in_another_process():
+    # A set is in another order in each process, unless the seed of its hashes is the same.
+    keys = [
+        subprocess.run(
+            [sys.executable, "-c", PRINT_KEY],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            capture_output=True,
+            check=True,
+            text=True,
+        ).stdout
+        for seed in ("1", "2")
+    ]
+    assert keys[0] == keys[1]
+    assert len(keys[0].strip()) == 16
+
+
+def test_adapters_of_a_sharded_model_are_refused(tmp_path):
+    write_latents(tmp_path / "latents")
+    with pytest.raises(UsageError, match=r"set pretrain\.sharded=false, or pretrain\.lora\.rank=0"):
+        stage(tmp_path, tmp_path, lora=AdapterConfig(rank=2, alpha=None, target_modules=["to_q"]), sharded=True)
 
 
 @pytest.mark.parametrize("sharded", [False, True])
