@@ -83,7 +83,7 @@ def validate(values: Mapping[str, Any]) -> None:
     """Checks every section against the parameters of its step.
 
     Raises:
-        UsageError: a section is unknown or missing, or a parameter is unknown, missing or out of range.
+        UsageError: a section is unknown or missing, a parameter is unknown, missing or out of range, or two do not fit.
     """
     stages = {stage.name: stage for stage in MAIN_LINE}
     unknown = sorted(values.keys() - stages.keys() - {"seed"})
@@ -91,6 +91,13 @@ def validate(values: Mapping[str, Any]) -> None:
         raise UsageError(f"no stage is called {unknown[0]!r}; the stages are {', '.join(stages)}")
     for name, stage in stages.items():
         check_params(load_step(stage.step), values.get(name, {}), name)
+    for stage in ("encode", "encode_curated"):
+        for name in ("text_encoder", "token_budget"):
+            if values[stage][name] != values["caption"][name]:
+                raise UsageError(
+                    f"{stage}.{name} is {values[stage][name]}, caption.{name} {values['caption'][name]}: captions are "
+                    "written for the tokens that the encoder reads, so both must be the same"
+                )
 
 
 def write(choices: Choices) -> Path:

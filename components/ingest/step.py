@@ -2,9 +2,9 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from components.step import Metrics, Params, Paths, Port, Step
 from retinalogos.cohort.deidentify import pseudonym_key
@@ -33,6 +33,13 @@ class IngestParams(Params):
     jpeg_quality: Annotated[int, Field(ge=50, le=100)]
     near_distance: Annotated[int, Field(ge=0, le=256)]
     workers: Annotated[int, Field(ge=0)]
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        total = sum(getattr(self, split) for split in SPLITS)
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"the shares of {', '.join(SPLITS[:-1])} and {SPLITS[-1]} add up to {total:g}, not to 1")
+        return self
 
 
 def run(params: IngestParams, inputs: Paths, outputs: Paths) -> Metrics:
