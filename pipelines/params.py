@@ -91,12 +91,12 @@ def validate(values: Mapping[str, Any]) -> None:
         raise UsageError(f"no stage is called {unknown[0]!r}; the stages are {', '.join(stages)}")
     for name, stage in stages.items():
         check_params(load_step(stage.step), values.get(name, {}), name)
-    for stage in ("encode", "encode_curated"):
+    for encoding in ("encode", "encode_curated"):
         for name in ("text_encoder", "token_budget"):
-            if values[stage][name] != values["caption"][name]:
+            if values[encoding][name] != values["caption"][name]:
                 raise UsageError(
-                    f"{stage}.{name} is {values[stage][name]}, caption.{name} {values['caption'][name]}: captions are "
-                    "written for the tokens that the encoder reads, so both must be the same"
+                    f"{encoding}.{name} is {values[encoding][name]}, caption.{name} {values['caption'][name]}: "
+                    "captions are written for the tokens that the encoder reads, so both must be the same"
                 )
 
 

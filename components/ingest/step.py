@@ -11,6 +11,7 @@ from retinalogos.cohort.deidentify import pseudonym_key
 from retinalogos.cohort.ingest import Ingestion, ingest
 from retinalogos.cohort.readers import Source, read
 from retinalogos.cohort.schema import SPLITS
+from retinalogos.cohort.split import check_fractions
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -36,10 +37,12 @@ class IngestParams(Params):
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        total = sum(getattr(self, split) for split in SPLITS)
-        if abs(total - 1) > 1e-6:
-            raise ValueError(f"the shares of {', '.join(SPLITS[:-1])} and {SPLITS[-1]} add up to {total:g}, not to 1")
+        check_fractions(self.fractions())
         return self
+
+    def fractions(self) -> dict[str, float]:
+        """Share of each split."""
+        return {split: getattr(self, split) for split in SPLITS}
 
 
 def run(params: IngestParams, inputs: Paths, outputs: Paths) -> Metrics:
@@ -54,7 +57,7 @@ def run(params: IngestParams, inputs: Paths, outputs: Paths) -> Metrics:
     how = Ingestion(
         size=params.size,
         jpeg_quality=params.jpeg_quality,
-        fractions={split: getattr(params, split) for split in SPLITS},
+        fractions=params.fractions(),
         seed=params.seed,
         quarantine_share=params.quarantine_share,
         near_distance=params.near_distance,

@@ -1,7 +1,7 @@
 """The tables that the suites look at: the rows themselves, and what only shows over all of them.
 
 Rows come in chunks, so that a table larger than memory is validated; what crosses chunks (patients, duplicates,
-classes, counts) is gathered on the way and comes last. No pixel is read.
+classes, counts) is gathered on the way and comes last. No picture is decoded.
 """
 
 from collections import Counter
@@ -28,21 +28,6 @@ Tables = Iterator[tuple[str, pd.DataFrame]]
 Row = Mapping[str, Any]
 
 # Columns that the suites look at as they are; the others are free text, identifiers or lists.
-_JUDGED = [
-    "image_id",
-    "sha256",
-    "source",
-    "split",
-    "licence",
-    "eye",
-    "sex",
-    "glaucoma",
-    "age",
-    "dr_grade",
-    "dme",
-    "vcdr",
-]
-_JUDGED += ["quality", "width", "height"]
 _NUMBERS = ("age", "dr_grade", "dme", "vcdr", "quality", "width", "height")
 _JUDGED = ["image_id", "sha256", "source", "split", "licence", "eye", "sex", "glaucoma", *_NUMBERS]
 # These lesions have hardly another cause than diabetes; haemorrhages and exudates have many.

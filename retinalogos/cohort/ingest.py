@@ -24,8 +24,8 @@ from retinalogos.cohort.prepare import Rejected, prepare
 from retinalogos.cohort.readers.record import Record
 from retinalogos.cohort.schema import SCHEMA, SPLITS
 from retinalogos.cohort.shards import SHARD_BYTES, CohortWriter
-from retinalogos.cohort.split import Groups, split_rows
-from retinalogos.errors import DataError, UsageError
+from retinalogos.cohort.split import Groups, check_fractions, split_rows
+from retinalogos.errors import DataError
 from retinalogos.progress import track
 
 # Records per piece of work: large enough that handing it over costs little, small enough that all cores end together.
@@ -62,8 +62,7 @@ class Ingestion:
     shard_bytes: int = SHARD_BYTES
 
     def __post_init__(self) -> None:
-        if set(self.fractions) != set(SPLITS) or abs(sum(self.fractions.values()) - 1) > 1e-6:
-            raise UsageError(f"split fractions {dict(self.fractions)} must be of {', '.join(SPLITS)} and sum to 1")
+        check_fractions(self.fractions)
 
 
 @dataclass

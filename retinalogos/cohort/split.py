@@ -4,6 +4,9 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from retinalogos.cohort.schema import SPLITS
+from retinalogos.errors import UsageError
+
 
 class Groups:
     """Disjoint sets of indices (union-find): who must stay on one side."""
@@ -24,6 +27,13 @@ class Groups:
         """Makes two sets one."""
         one, other = self.find(one), self.find(other)
         self._parent[max(one, other)] = min(one, other)
+
+
+def check_fractions(fractions: Mapping[str, float]) -> None:
+    """Raises UsageError where these are not the shares (0-1) of all splits, of sum 1."""
+    if set(fractions) != set(SPLITS) or abs(sum(fractions.values()) - 1) > 1e-6:
+        said = ", ".join(f"{split} {share:g}" for split, share in fractions.items())
+        raise UsageError(f"the shares must be of {', '.join(SPLITS)} and sum to 1, not {said}")
 
 
 def split_rows(

@@ -101,7 +101,7 @@ def test_wrong_choices_are_named(choices: dict, message: str) -> None:
         ("ingest=3", "ingest should be a section"),
         ("encode.text_encoder=other", "encode.text_encoder is other, caption.text_encoder minilm"),
         ("caption.token_budget=32", "encode.token_budget is 64, caption.token_budget 32"),
-        ("ingest.train=0.95", "the shares of train, validation and test add up to 1.15"),
+        ("ingest.train=0.95", "the shares must be of train, validation, test and sum to 1, not train 0.95"),
     ],
 )
 def test_wrong_settings_end_with_2_and_one_line(copy: Path, capsys, setting: str, message: str) -> None:

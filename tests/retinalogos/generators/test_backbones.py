@@ -3,20 +3,15 @@ import torch
 from backbones_at_hand import TINY, inputs, jolt, tiny
 from conftest import CHANNELS, DIM, WIDTH
 from diffusers import FlowMatchEulerDiscreteScheduler, Lumina2Pipeline, Lumina2Transformer2DModel
+from short_training import FLOW, TRAINING
 
 from retinalogos.errors import UsageError
 from retinalogos.generators.text.backbones import build_backbone, load_backbone, velocity
-from retinalogos.generators.text.configuration import FlowConfig
 from retinalogos.generators.text.flow import solve
 from retinalogos.generators.text.latents import Latents
 from retinalogos.generators.text.objective import FlowMatching
 from retinalogos.generators.text.stages import new_conditioning, new_prior
-from retinalogos.training.configuration import TrainingConfig
 from retinalogos.training.loop import train
-
-FLOW = FlowConfig(
-    timestep_law="logit_normal", timestep_shift=1.0, caption_dropout=0.1, coarse_share=0.5, loss_weighting="uniform"
-)
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -106,11 +101,18 @@ def test_lumina2_learns(latents_folder, tmp_path):
     network, loss = lumina2_on(latents_folder, prior=False)
     with torch.no_grad():
         before = float(loss(network, None))
-    training = TrainingConfig(
-        steps=30, batch_size=8, pieces=2, learning_rate=5e-3, warmup_steps=2, weight_decay=0.0, beta2=0.99,
-        gradient_clip=1.0, ema_decay=0.9, snapshot_every=0, sharded=False, checkpoint_activations=False,
-        precision="float32", checkpoint_every=30, log_every=30, validate_every=30, sample_every=30,
-    )  # fmt: skip
+    training = TRAINING.model_copy(
+        update={
+            "steps": 30,
+            "learning_rate": 5e-3,
+            "warmup_steps": 2,
+            "weight_decay": 0.0,
+            "checkpoint_every": 30,
+            "log_every": 30,
+            "validate_every": 30,
+            "sample_every": 30,
+        }
+    )
     trained = train(network, loss, training, tmp_path / "log", tmp_path / "checkpoints", "test")
     with torch.no_grad():
         assert float(loss(trained, None)) < 0.7 * before

@@ -1,24 +1,18 @@
 import pytest
 import torch
 from conftest import CHANNELS, DIM, WIDTH, write_latents
+from short_training import FLOW, TRAINING
 
 from retinalogos.errors import DataError, UsageError
 from retinalogos.generators.text.backbones import build_backbone, velocity
 from retinalogos.generators.text.conditioning import TextConditioning
-from retinalogos.generators.text.configuration import FlowConfig
 from retinalogos.generators.text.flow import interpolate, loss_weight
 from retinalogos.generators.text.latents import Latents, LatentWriter
 from retinalogos.generators.text.objective import FlowMatching
 from retinalogos.generators.text.stages import new_conditioning, new_prior
-from retinalogos.training.configuration import TrainingConfig
 from retinalogos.training.loop import train
 
 NETWORK = {"patch_size": 2, "hidden_size": 32, "num_layers": 1, "num_attention_heads": 4, "multiple_of": 8}
-
-
-FLOW = FlowConfig(
-    timestep_law="logit_normal", timestep_shift=1.0, caption_dropout=0.1, coarse_share=0.5, loss_weighting="uniform"
-)
 
 
 def objective(folder, prior=True, **changes):
@@ -104,12 +98,7 @@ def test_a_step_that_is_not_finite_is_saved_and_gives_the_same_loss_again(latent
     spoilt = loss._images(1)[3]
     sound = loss.latents.latent
     loss.latents.latent = lambda image: sound(image) * (float("inf") if image == spoilt else 1)
-    config = TrainingConfig(
-        steps=4, batch_size=8, pieces=2, learning_rate=1e-3, warmup_steps=0, weight_decay=0.0, beta2=0.99,
-        gradient_clip=1.0, ema_decay=0.9, snapshot_every=0, sharded=False,
-    checkpoint_activations=False, precision="float32", checkpoint_every=10, log_every=1,
-        validate_every=4, sample_every=4,
-    )  # fmt: skip
+    config = TRAINING.model_copy(update={"weight_decay": 0.0})
     with pytest.raises(DataError, match="not-finite-step-00000001"):
         train(network, loss, config, tmp_path / "log", tmp_path / "ck", "pretrain", batch=loss.batch)
     saved = torch.load(tmp_path / "ck" / "not-finite-step-00000001.pt", weights_only=True)

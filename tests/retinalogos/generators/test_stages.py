@@ -6,15 +6,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import CHANNELS, DIM, write_latents
+from short_training import FLOW, TRAINING
 from two_processes import in_two_processes
 
 from retinalogos.errors import UsageError
 from retinalogos.generators.text import TextToFundusPipeline
 from retinalogos.generators.text.autoencoder import PatchAutoencoder
-from retinalogos.generators.text.configuration import AdapterConfig, BackboneConfig, FlowConfig, SamplingConfig
+from retinalogos.generators.text.configuration import AdapterConfig, BackboneConfig, SamplingConfig
 from retinalogos.generators.text.latents import Latents
 from retinalogos.generators.text.stages import new_backbone, new_conditioning, new_prior, train_stage
-from retinalogos.training.configuration import TrainingConfig
 
 PRINT_KEY = """
 from retinalogos.generators.text.stages import checkpoint_key
@@ -25,14 +25,15 @@ network = NextDiT(hidden_size=32, num_layers=1, num_attention_heads=4, multiple_
 print(checkpoint_key(network, LatentPrior(4, 4, 2, 8), [1, "pretrain"]))
 """
 NETWORK = {"patch_size": 2, "hidden_size": 32, "num_layers": 1, "num_attention_heads": 4, "multiple_of": 8}
-TRAINING = TrainingConfig(
-    steps=6, batch_size=8, pieces=2, learning_rate=1e-3, warmup_steps=1, weight_decay=0.01, beta2=0.99,
-    gradient_clip=1.0, ema_decay=0.9, snapshot_every=0, sharded=False,
-    checkpoint_activations=False, precision="float32", checkpoint_every=2, log_every=2,
-    validate_every=2, sample_every=3,
-)  # fmt: skip
-FLOW = FlowConfig(
-    timestep_law="logit_normal", timestep_shift=1.0, caption_dropout=0.1, coarse_share=0.5, loss_weighting="uniform"
+SETTINGS = TRAINING.model_copy(
+    update={
+        "steps": 6,
+        "warmup_steps": 1,
+        "checkpoint_every": 2,
+        "log_every": 2,
+        "validate_every": 2,
+        "sample_every": 3,
+    }
 )
 SAMPLING = SamplingConfig(
     steps=2, guidance=1.5, time_shift=1.0, solver="euler", guidance_interval=[0, 1], renormalise=False, autoguidance=1.0
@@ -52,7 +53,7 @@ def stage(folder, home, lora=None, **changes):
         latents,
         folder / "autoencoder",
         flow=FLOW,
-        training=TRAINING.model_copy(update=changes),
+        training=SETTINGS.model_copy(update=changes),
         sampling=SAMPLING,
         prompts=["left"],
         seed=0,
