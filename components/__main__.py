@@ -175,6 +175,6 @@ def _line(error: Exception) -> str:
 
 if __name__ == "__main__":
     code = main()
-    # A process that ends need not look for cycles among a million objects of its libraries: measured, 2 s for each stage.
+    # At its end Python looks for cycles among the million objects of the libraries: measured, 2 s for each stage.
     gc.freeze()
     sys.exit(code)

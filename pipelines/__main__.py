@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from components import ROOT, tracking
-from pipelines.params import Choices, compose, last_choices, presets, validate, write
+from pipelines.params import Choices, check_idle, compose, last_choices, presets, validate, write
 from retinalogos.errors import DataError, UsageError
 
 EXAMPLES = textwrap.dedent(
@@ -121,6 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         if options.command == "params":
+            check_idle()
             print(write(_choices(options)).relative_to(ROOT))
         elif options.command == "compose":
             tracking.new_workflow()

@@ -4,8 +4,10 @@ What was chosen is kept in ``run/choices.yaml``, so that a bare ``dvc repro`` re
 ``run/params.yaml``, which the stages read.
 """
 
+import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -112,6 +114,27 @@ def write(choices: Choices) -> Path:
         path.write_text(text, encoding="utf-8")
     _choices_file().write_text(yaml.safe_dump(choices.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
     return path
+
+
+def check_idle() -> None:
+    """Refuses to change the parameters under a workflow that DVC is running here: its next stages would read them.
+
+    Raises:
+        UsageError: such a workflow is running.
+    """
+    try:
+        # DVC notes there who reads and writes what: path → one process or a list of them.
+        held = json.loads((ROOT / ".dvc" / "tmp" / "rwlock").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return
+    for entry in (entry for paths in held.values() for entry in paths.values()):
+        for holder in entry if isinstance(entry, list) else [entry]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(holder["pid"], 0)  # signal 0 asks whether the process is there
+                raise UsageError(
+                    f"`dvc repro` (process {holder['pid']}) runs here and reads run/params.yaml: wait until it has "
+                    "ended, or use another clone"
+                )
 
 
 def last_choices() -> Choices:

@@ -21,7 +21,9 @@ from retinalogos.provenance import NOTICE, append_records, software, write_png
 if TYPE_CHECKING:
     from retinalogos.generators.text import TextToFundusPipeline
 
-DEFAULT_MODEL = "models:/retinalogos-text@champion"
+CHAMPION = "models:/retinalogos-text@champion"
+# What `make run` leaves, whether it passed the gates or not.
+LAST_TRAINED = Path("models/generator")
 DEFAULT_TRACKING = "sqlite:///mlflow.db"
 _SHEET_IMAGES = 96  # a contact sheet of more is no longer read
 
@@ -137,10 +139,10 @@ def _parser() -> _Parser:
     for command in (generate, edit, between):
         command.add_argument(
             "--model",
-            default=DEFAULT_MODEL,
             metavar="DIR_OR_URI",
             help=f"folder of a trained generator, or models:/NAME@ALIAS or models:/NAME/VERSION of the MLflow "
-            f"registry (MLFLOW_TRACKING_URI, else {DEFAULT_TRACKING} here); default {DEFAULT_MODEL}",
+            f"registry (MLFLOW_TRACKING_URI, else {DEFAULT_TRACKING} here); default {CHAMPION}, and where there is no "
+            f"champion {LAST_TRAINED} here",
         )
         command.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write to")
         command.add_argument("--guidance", type=_number(0), help="weight of the prompt (default: the generator's own)")
@@ -169,12 +171,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def resolve_model(model: str) -> Path:
+def resolve_model(model: str | None) -> Path:
     """Folder of the generator that ``model`` names: a folder, or a ``models:/`` URI of the MLflow registry.
+
+    ``None`` is the champion; where there is none, the generator that was trained last here, and that is said.
 
     Raises:
         UsageError: there is no such folder, registry, model or version, or the version holds no generator.
     """
+    if model is None:
+        try:
+            return resolve_model(CHAMPION)
+        except UsageError:
+            if not (LAST_TRAINED / "model_index.json").is_file():
+                raise
+        print(
+            f"retinalogos: no champion here, so {LAST_TRAINED} draws: it did not pass every gate (reports/index.html)",
+            file=sys.stderr,
+        )
+        return LAST_TRAINED
     if not model.startswith("models:/"):
         folder = Path(model)
         if not (folder / "model_index.json").is_file():
@@ -195,10 +210,7 @@ def resolve_model(model: str) -> Path:
     try:
         folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=model))
     except MlflowException as error:
-        raise UsageError(
-            f"--model {model}: {str(error).splitlines()[0]} Where no generator has passed every gate, "
-            "--model models/generator draws with the last one"
-        ) from None
+        raise UsageError(f"--model {model}: {str(error).splitlines()[0]}") from None
     found = sorted(path.parent for path in folder.rglob("model_index.json"))
     if not found:
         raise UsageError(f"--model {model}: this version holds no generator (no model_index.json in it)")
@@ -208,12 +220,16 @@ def resolve_model(model: str) -> Path:
 def _load(folder: Path) -> "TextToFundusPipeline":
     from retinalogos.generators.text import TextToFundusPipeline
 
-    return TextToFundusPipeline.from_pretrained(folder)
+    try:
+        return TextToFundusPipeline.from_pretrained(folder)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UsageError(f"{folder} holds no generator that can be loaded: {reason}") from None
 
 
 def _generate(arguments: argparse.Namespace) -> None:
     pipeline, weights = _generator(arguments, arguments.prompts)
-    settings = {"guidance": arguments.guidance, "steps": arguments.steps, "size": arguments.size}
+    settings = {**_sampling(arguments, pipeline), "size": arguments.size or pipeline.config.size}
     tasks = [(prompt, arguments.seed + k) for prompt in arguments.prompts for k in range(arguments.n)]
     drawn = (
         ({"prompt": prompt, "seed": seed, **settings}, f"{prompt} (seed {seed})", image)
@@ -227,9 +243,9 @@ def _edit(arguments: argparse.Namespace) -> None:
     picture, marked, digest = _opened(arguments.picture, arguments.mask)
     pipeline, weights = _generator(arguments, [arguments.prompt])
     image, mask = _cut(picture, marked, pipeline.config.size)
+    sampling = _sampling(arguments, pipeline)
     settings = {
-        "guidance": arguments.guidance,
-        "steps": arguments.steps,
+        **sampling,
         "strength": arguments.strength,
         "edited_sha256": digest,
         "mask_sha256": None if mask is None else hashlib.sha256(mask.tobytes()).hexdigest(),
@@ -243,8 +259,7 @@ def _edit(arguments: argparse.Namespace) -> None:
                 seeds=seed,
                 strength=arguments.strength,
                 masks=None if mask is None else mask[None],
-                steps=arguments.steps,
-                guidance=arguments.guidance,
+                **sampling,
             )
             label = f"{arguments.prompt} (seed {seed}, strength {arguments.strength:g})"
             yield {"prompt": arguments.prompt, "seed": seed, **settings}, label, edited[0]
@@ -254,6 +269,7 @@ def _edit(arguments: argparse.Namespace) -> None:
 
 def _between(arguments: argparse.Namespace) -> None:
     pipeline, weights = _generator(arguments, [arguments.first, arguments.second])
+    sampling = _sampling(arguments, pipeline)
 
     def drawn() -> Iterator[_Picture]:
         for share in np.linspace(0, 1, arguments.n).round(4).tolist():
@@ -262,16 +278,14 @@ def _between(arguments: argparse.Namespace) -> None:
                 arguments.second,
                 [share],
                 seed=arguments.seed,
-                steps=arguments.steps,
-                guidance=arguments.guidance,
+                **sampling,
             )
             record = {
                 "prompt": arguments.first,
                 "seed": arguments.seed,
                 "second_prompt": arguments.second,
                 "share": share,
-                "guidance": arguments.guidance,
-                "steps": arguments.steps,
+                **sampling,
             }
             yield record, f"{share:.0%} {arguments.second}", image[0]
 
@@ -291,19 +305,28 @@ def _generator(arguments: argparse.Namespace, prompts: Sequence[str]) -> "tuple[
     return _load(folder), generator_hash(folder)
 
 
+def _sampling(arguments: argparse.Namespace, pipeline: "TextToFundusPipeline") -> dict[str, Any]:
+    """Guidance and steps as asked for, else the generator's own: the provenance names what was used."""
+    return {
+        name: getattr(pipeline.config, name) if getattr(arguments, name) is None else getattr(arguments, name)
+        for name in ("guidance", "steps")
+    }
+
+
 def _opened(picture: Path, mask: Path | None) -> tuple[np.ndarray, np.ndarray | None, str]:
     """Pixels of the picture, those of the mask, and the hash of the picture's file."""
-    from retinalogos.cohort.picture import UnusableImage, open_photograph
+    from retinalogos.cohort.picture import UnusableImage, check_visible, open_photograph
 
     path = picture
     try:
         photograph = open_photograph(picture)
         pixels, marked = photograph.pixels(), None
+        check_visible(pixels)
         if mask is not None:
             path = mask
             marked = open_photograph(mask).pixels().max(2)
     except UnusableImage as error:
-        raise UsageError(f"{path}: {error} {error.detail}") from None
+        raise UsageError(f"{path}: {error}; {error.detail}") from None
     if marked is not None and marked.shape != pixels.shape[:2]:
         raise UsageError(
             f"--mask {mask} is {marked.shape[1]}×{marked.shape[0]} pixels, "
@@ -325,7 +348,6 @@ def _cut(pixels: np.ndarray, marked: np.ndarray | None, size: int) -> tuple[np.n
 
 def _write(out: Path, drawn: Iterable[_Picture], total: int, generator: str, weights: str, columns: int | None) -> None:
     """Writes pictures as they come, then index.jsonl and the contact sheet."""
-    out.mkdir(parents=True, exist_ok=True)
     images: list[np.ndarray] = []
     labels: list[str] = []
     records: list[dict[str, str | int | float | None]] = []
@@ -333,6 +355,7 @@ def _write(out: Path, drawn: Iterable[_Picture], total: int, generator: str, wei
         record = {**settings, "generator": generator, "generator_sha256": weights}
         prompt, seed, *others = settings.values()
         name = _file_name(str(prompt), seed, [weights, *map(str, others)])
+        out.mkdir(parents=True, exist_ok=True)
         write_png(out / name, image, record)
         records.append({"file": name, "synthetic": True, "notice": NOTICE, "software": software(), **record})
         images.append(image)

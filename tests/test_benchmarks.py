@@ -4,10 +4,14 @@ import argparse
 
 import numpy as np
 import pytest
+import yaml
 from allocation import MEBIBYTE, allocate
+from PIL import Image
+from tiny_generator import save_tiny_generator
 
-from benchmarks import autoencoder, loader, next_dit, paired, pretrain, sampling
+from benchmarks import autoencoder, loader, next_dit, paired, pretrain, quality, sampling
 from benchmarks.paired import Memory, Seconds
+from components import ROOT
 
 
 @pytest.fixture
@@ -110,3 +114,32 @@ def test_pretrain_runs_both_ways_from_pictures_to_weights(capsys, no_processes):
     assert "\npretrain " in out
     assert out.count("\ndiffusers' pattern ") == 2
     assert "\nencode and pretrain: 300 MiB at the peak, 200 beside the modules" in out
+
+
+def test_quality_judges_every_way_beside_the_floor(tmp_path, capsys):
+    data = {name: tmp_path / "data" / name for name in ("cohort", "synthetic")}
+    generator = save_tiny_generator(tmp_path / "models" / "generator")
+    pretrain.run_step("ingest", {}, {"cohort": data["cohort"]}, n=80, size=64, workers=1)
+    inputs = {"cohort": data["cohort"], "generator": generator}
+    settings = {"per_grade": 2, "per_glaucoma": 2, "quality_quantile": 0.0, "duplicate_distance": 0}
+    pretrain.run_step("augment", inputs, {"synthetic": data["synthetic"]}, **settings)
+    assess = yaml.safe_load((ROOT / "params.yaml").read_text())["assess"]
+    assess |= {"size": 64, "resamples": 10, "distance_resamples": 5, "kernel_subset_size": 5, "neighbours": 2}
+    assess["judge"] |= {"size": 64, "steps": 4, "validate_every": 4, "widths": [8, 8], "features": 16}
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "params.yaml").write_text(yaml.safe_dump({"assess": assess}))
+
+    sheet = tmp_path / "sheet.png"
+    varied = ["--guidance", "1", "6", "--steps", "2", "3", "--solvers", "euler", "heun", "--sheet", str(sheet)]
+    quality.main(["--run", str(tmp_path), "--images", "10", *varied])
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert {len(row) for row in cells} == {7}
+    names = [row[0] for row in cells[2:]]
+    curves = ["guidance 1", "guidance 6", "2 steps euler", "3 steps euler", "2 steps heun", "3 steps heun"]
+    assert names == ["real test eyes", str(generator), *curves]
+    assert cells[2][2] == "1.0", "the floor is once the floor"
+    distances = [float(row[1].split()[0]) for row in cells[2:]]
+    assert min(distances[1:]) > distances[0], "noise is farther from eyes than eyes are"
+    assert len(set(distances)) > 4, "settings matter"
+    assert Image.open(sheet).height > Image.open(sheet).width / 2

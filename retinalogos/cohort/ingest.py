@@ -8,6 +8,7 @@ the split is drawn, and the spool is copied to the shards. So a cohort may be la
 import csv
 import hashlib
 import itertools
+import re
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -236,8 +237,11 @@ def patient_pseudonym(record: Record, number: int, key: bytes) -> str:
 
 
 def _quarantine_row(record: Record, number: int, patient: str, why: Rejected) -> dict[str, Any]:
-    # A file's name often holds the patient's number; it is then replaced by the pseudonym.
-    name = record.name if record.patient is None else record.name.replace(record.patient, patient)
+    # A file's name often holds the patient's number; it is then replaced by the pseudonym. A 1 within 101 is not it.
+    name = record.name
+    if record.patient:
+        ends = [r"\d" if end.isdigit() else r"[^\W\d_]" for end in (record.patient[0], record.patient[-1])]
+        name = re.sub(f"(?<!{ends[0]}){re.escape(record.patient)}(?!{ends[1]})", patient, name)
     return dict(zip(QUARANTINE_COLUMNS, (number, name, patient, record.eye, why.reason, why.detail), strict=True))
 
 

@@ -17,6 +17,8 @@ from retinalogos.cohort.readers.record import Layer
 MOST_PIXELS = 150_000_000
 # Below this side no vessel can be told.
 LEAST_SIDE = 32
+# Grey levels of standard deviation in the green channel below which nothing can be seen (ODIR-5K's darkest has 4.9).
+LEAST_DEVIATION = 2.0
 
 _EXIF_ORIENTATION = 0x0112
 _TIFF_BITS = 258
@@ -30,6 +32,16 @@ class UnusableImage(Exception):
     def __init__(self, reason: str, detail: str = ""):
         super().__init__(reason)
         self.reason, self.detail = reason, detail
+
+
+def check_visible(image: np.ndarray) -> None:
+    """Refuses a picture (uint8, h × w × 3) that is black, white or otherwise of one tone.
+
+    Raises:
+        UnusableImage: featureless.
+    """
+    if float(cv2.meanStdDev(cv2.extractChannel(image, 1))[1][0, 0]) < LEAST_DEVIATION:
+        raise UnusableImage("featureless", "nothing can be seen in the picture")
 
 
 @dataclass(frozen=True)

@@ -5,19 +5,15 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 
 from retinalogos.cohort.deidentify import OLDEST_AGE, deidentify_text
 from retinalogos.cohort.duplicates import perceptual_hash
 from retinalogos.cohort.field_of_view import find_field, place, square_image, square_map
-from retinalogos.cohort.picture import UnusableImage, open_photograph, read_classes
+from retinalogos.cohort.picture import UnusableImage, check_visible, open_photograph, read_classes
 from retinalogos.cohort.quality import assess_quality
 from retinalogos.cohort.readers.record import Drawing, Record
 from retinalogos.cohort.shards import encode_jpeg, encode_png
-
-# Grey levels of standard deviation in the green channel below which nothing can be seen (ODIR-5K's darkest has 4.9).
-LEAST_DEVIATION = 2.0
 
 # Least share of a pixel that a class must cover to be kept when a map is made smaller: vessels are thinner than a
 # pixel, lesions are small, the disc and the field are large.
@@ -47,8 +43,7 @@ def prepare(record: Record, size: int, jpeg_quality: int) -> Prepared | Rejected
     """Makes the row of one record; a bad file is rejected with its reason, whatever is wrong with it."""
     try:
         image, maps, coverage = _drawn(record) if callable(record.image) else _photographed(record, size)
-        if float(cv2.meanStdDev(cv2.extractChannel(image, 1))[1][0, 0]) < LEAST_DEVIATION:
-            raise UnusableImage("featureless", "nothing can be seen in the picture")
+        check_visible(image)
     except UnusableImage as error:
         return Rejected(error.reason, error.detail)
     encoded = encode_jpeg(image, jpeg_quality)

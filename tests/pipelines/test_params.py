@@ -1,6 +1,8 @@
 """Composition of the parameters: params.yaml, preset, cohort, settings; and the command that does it."""
 
+import json
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -156,6 +158,20 @@ def test_wrong_arguments_end_with_2_and_one_line(arguments: list[str], capsys) -
         main(arguments)
     assert exit_.value.code == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_the_parameters_of_a_running_workflow_stay(copy: Path, capsys) -> None:
+    held = copy / ".dvc" / "tmp" / "rwlock"
+    held.parent.mkdir(parents=True)
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    held.write_text(json.dumps({"read": {"data/cohort": [{"pid": ended.pid, "cmd": "dvc repro"}]}, "write": {}}))
+    assert main(["params", "--preset", "smoke"]) == 0
+    before = (copy / "run" / "params.yaml").read_text()
+    held.write_text(json.dumps({"read": {}, "write": {"data/cohort": {"pid": os.getpid(), "cmd": "dvc repro"}}}))
+    assert main(["params"]) == 2
+    assert f"process {os.getpid()}" in capsys.readouterr().err
+    assert (copy / "run" / "params.yaml").read_text() == before
 
 
 def test_compile_writes_every_pipeline(tmp_path: Path, monkeypatch, capsys) -> None:

@@ -3,6 +3,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,13 +21,14 @@ from retinalogos.provenance import generator_hash, read_png
 class DrawnByHash:
     """Stands for a generator: an image depends on prompt, seed and settings and on nothing else."""
 
+    config = SimpleNamespace(size=32, steps=20, guidance=1.5)
+
     def __call__(self, prompts, *, seeds, steps=None, guidance=None, size=None, batch_size=16):
         assert len(prompts) == len(seeds)
-        side = size or 32
         images = []
         for prompt, seed in zip(prompts, seeds, strict=True):
             key = hashlib.sha256(f"{prompt}|{seed}|{steps}|{guidance}".encode()).digest()
-            images.append(np.random.default_rng(list(key)).integers(0, 256, (side, side, 3), np.uint8))
+            images.append(np.random.default_rng(list(key)).integers(0, 256, (size, size, 3), np.uint8))
         return np.stack(images)
 
 
@@ -56,6 +58,7 @@ def test_generate_writes_pictures_with_provenance_index_and_sheet(model, tmp_pat
         assert chunks["seed"] == str(line["seed"])
         assert chunks["generator_sha256"] == generator_hash(model)
         assert chunks["synthetic"] == "true"
+        assert (line["guidance"], line["steps"], line["size"]) == (1.5, 20, 32), "what the generator does by itself"
         assert "not for diagnosis" in chunks["notice"]
         assert chunks["software"].startswith("retinalogos ")
     assert Image.open(out / "contact_sheet.png").width > 3 * 100
@@ -75,6 +78,8 @@ def test_a_second_call_adds_to_the_folder_and_repeats_nothing(model, tmp_path):
     call = ["generate", "left eye", "--model", str(model), "--n", "2", "--out", str(out)]
     assert cli.main(call) == 0
     assert cli.main(call) == 0
+    assert len((out / "index.jsonl").read_text().splitlines()) == 2
+    assert cli.main([*call, "--guidance", "1.5"]) == 0
     assert len((out / "index.jsonl").read_text().splitlines()) == 2
     assert cli.main([*call, "--guidance", "3"]) == 0
     assert len((out / "index.jsonl").read_text().splitlines()) == 4
@@ -129,6 +134,7 @@ def test_between_draws_both_ends_and_the_way(trained, tmp_path):
         (["{eye}", "left eye", "--mask", "{generator}/model_index.json"], "not an image"),
         (["nowhere.png", "left eye"], "nowhere.png"),
         (["{eye}", "left eye", "--mask", "{small}"], "40×40"),
+        (["{small}", "left eye"], "small.png: featureless"),
     ],
 )
 def test_wrong_edits_are_answered_with_one_line(arguments, says, trained, tmp_path, capsys):
@@ -141,6 +147,17 @@ def test_wrong_edits_are_answered_with_one_line(arguments, says, trained, tmp_pa
     assert says in answer
     assert answer.count("\n") == 1
     assert not out.exists()
+
+
+def test_a_generator_that_cannot_draw_is_wrong_use(trained, tmp_path, capsys):
+    call = ["generate", "left eye", "--out", str(tmp_path / "out"), "--model"]
+    assert cli.main([*call, str(trained / "generator"), "--size", "33"]) == 2
+    assert "near it are 32 and 36" in capsys.readouterr().err
+    (tmp_path / "model_index.json").write_text("{}")
+    assert cli.main([*call, str(tmp_path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{tmp_path} holds no generator that can be loaded" in line
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
@@ -172,6 +189,19 @@ def test_an_unknown_registered_model_is_wrong_use(tmp_path, monkeypatch, capsys)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     assert cli.main(["generate", "left eye", "--model", "models:/nobody@champion", "--out", str(tmp_path / "o")]) == 2
     assert "models:/nobody@champion" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_without_a_champion_the_last_generator_draws_and_that_is_said(model, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    model.rename(tmp_path / "models_generator")
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models_generator").rename(tmp_path / "models" / "generator")
+    assert cli.main(["generate", "left eye", "--out", "out"]) == 0
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("retinalogos: ")]
+    assert "no champion" in line
+    (index,) = map(json.loads, (tmp_path / "out" / "index.jsonl").read_text().splitlines())
+    assert index["generator_sha256"] == generator_hash(tmp_path / "models" / "generator")
 
 
 def test_help_starts_without_torch():

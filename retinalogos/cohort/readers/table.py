@@ -76,7 +76,8 @@ def read(source: Source) -> Iterator[Record]:
     images = source.folder / settings.get("images", ".")
     files = images_by_stem(images)
     for row in read_rows(source.folder / settings["table"], tuple(columns), settings.get("delimiter", ",")):
-        name = row.given(settings["image"])
+        # A row without a file becomes a line of quarantine.csv, as one whose file is missing does.
+        name = row.text(settings["image"]) or f"row {row.line} names no file"
         exact = images / name
         yield Record(
             image=exact if exact.is_file() else image_of(files, images, name),

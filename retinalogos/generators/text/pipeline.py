@@ -139,13 +139,18 @@ class TextToFundusPipeline(DiffusionPipeline):
             uint8 array, n×size×size×3.
 
         Raises:
-            UsageError: a prompt is over the token budget.
+            UsageError: a prompt is over the token budget, or the size no multiple of the downscale factor.
         """
         prompts, seeds = _pairs(prompts, seeds)
+        size = size or self.config.size
+        if size % self._downscale:
+            below = size - size % self._downscale
+            near = f"{below} and {below + self._downscale}"
+            raise UsageError(f"size {size} is no multiple of {self._downscale} pixels; near it are {near}")
         starts: Any = range(0, len(prompts), batch_size)
         if progress:
             starts = track(starts, progress, unit="batch")
-        width = (size or self.config.size) // self._downscale
+        width = size // self._downscale
         drawn = []
         for start in starts:
             rows = slice(start, start + batch_size)

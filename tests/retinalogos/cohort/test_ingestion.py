@@ -104,6 +104,22 @@ def test_a_file_name_in_quarantine_loses_the_patient(tmp_path: Path) -> None:
     assert two["file"] == "broken.jpg"
 
 
+@pytest.mark.parametrize(
+    ("patient", "file", "kept"),
+    [
+        ("1", "101_1.jpg", "101_{}.jpg"),
+        ("P0012", "P00123-P0012L.jpg", "P00123-{}L.jpg"),
+        ("7", "OD7.jpg", "OD{}.jpg"),
+        ("Ana", "Banana.jpg", "Banana.jpg"),
+    ],
+)
+def test_only_the_whole_identifier_leaves_a_file_name(tmp_path: Path, patient: str, file: str, kept: str) -> None:
+    bad = Record(tmp_path / file, "drawn", patient=patient)
+    ingest([*records(40), bad], tmp_path / "cohort", "drawn", HOW)
+    (row,) = quarantined(tmp_path / "cohort")
+    assert row["file"] == kept.format(row["patient_id"])
+
+
 def test_metadata_is_removed(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x013B] = "Doctor Jane Doe"

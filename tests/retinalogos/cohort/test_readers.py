@@ -11,7 +11,7 @@ from drawn_eye import draw_eye
 from PIL import Image
 
 from retinalogos.cohort.findings import FINDINGS
-from retinalogos.cohort.prepare import Prepared, prepare
+from retinalogos.cohort.prepare import Prepared, Rejected, prepare
 from retinalogos.cohort.readers import READERS, Record, Source, read
 from retinalogos.cohort.readers.odir5k import FINDINGS as ODIR_FINDINGS
 from retinalogos.cohort.readers.odir5k import GLAUCOMA as ODIR_GLAUCOMA
@@ -422,6 +422,13 @@ def test_table(tmp_path: Path) -> None:
     result = prepare(one, 64, 95)
     assert isinstance(result, Prepared)
     assert result.row["report"] == "seen by Dr. [name]"
+
+
+def test_a_row_of_a_table_without_a_file_is_left_to_the_quarantine(tmp_path: Path) -> None:
+    one, _ = clinic(tmp_path, file="")
+    result = prepare(one, 64, 95)
+    assert isinstance(result, Rejected)
+    assert (result.reason, one.name) == ("missing", "row 2 names no file")
 
 
 @pytest.mark.parametrize(
