@@ -44,7 +44,7 @@ def validation_errors(
 ) -> list[float]:
     """Mean squared error of the velocity at each of TIMES, with fine captions and the same noise for everyone."""
     rows = latents.rows("validation")[:images]
-    data = torch.stack([latents.latent(row) for row in rows])
+    data = latents.latents(rows)
     tokens, mask = latents.batch_tokens([latents.captions(row, "fine")[0] for row in rows])
     text, pooled = conditioning(tokens, mask)
     noise = torch.randn(data.shape, generator=torch.Generator().manual_seed(0))

@@ -41,7 +41,7 @@ def make(name: str, options: argparse.Namespace) -> Way:
     def read() -> None:
         for _ in range(options.batches):
             rows = draw.integers(len(latents.images), size=options.batch).tolist()
-            torch.stack([latents.latent(row) for row in rows])
+            latents.latents(rows)
             latents.batch_tokens([latents.captions(row, "fine")[0] for row in rows])
 
     return read

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from benchmarks.paired import Way, compare
 from retinalogos.generators.text.next_dit import NextDiT
-from retinalogos.training.device import compute_dtype
+from retinalogos.training.device import compute_dtype, reason_not_to_compile
 
 CHANNELS, TEXT, TOKENS = 32, 384, 48
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -62,16 +62,6 @@ def make(name: str, options: argparse.Namespace) -> Way:
         optimizer.zero_grad()
 
     return step
-
-
-def reason_not_to_compile() -> str | None:
-    """Why torch.compile does not run here; ``None`` where it does."""
-    try:
-        torch.compile(lambda x: x.sin() + 1)(torch.ones(8))
-    # An unfit compiler shows in many ways, according to where in torch it is met first.
-    except Exception as error:
-        return str(error).strip().splitlines()[0]
-    return None
 
 
 def main(arguments: list[str] | None = None) -> None:

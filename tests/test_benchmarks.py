@@ -55,14 +55,6 @@ def test_next_dit_shows_every_precision_and_says_where_bfloat16_tells_nothing(ca
     assert ("no bfloat16 units" in out) != native
 
 
-def test_why_torch_compile_does_not_run_is_said(monkeypatch):
-    def refuse(_):
-        raise RuntimeError("no C++ compiler\nand more")
-
-    monkeypatch.setattr(next_dit.torch, "compile", refuse)
-    assert next_dit.reason_not_to_compile() == "no C++ compiler"
-
-
 def test_without_guidance_both_pipelines_draw_the_same_pictures():
     options = argparse.Namespace(width=128, layers=1, size=32, batch=2, steps=3, guidance=1.0, threads=1)
     ours, theirs = (sampling.make(name, options)().astype(int) for name in (sampling.OURS, sampling.THEIRS))

@@ -48,7 +48,7 @@ def run(params: EncodeParams, inputs: Paths, outputs: Paths) -> Metrics:
     mirrored = sorted({mirrored_words(text) for text in texts} - set(texts)) if params.mirror else []
     meta["empty_text"] = 0
     known = Latents(inputs["known"]) if "known" in inputs else None
-    with LatentWriter(outputs["latents"], meta) as writer:
+    with LatentWriter(outputs["latents"], meta, params.shards_at) as writer:
         numbers = {
             text: writer.add_text(text, features)
             for text, features in _features(encoder, ["", *texts, *mirrored], params.batch_size, known)
@@ -99,13 +99,15 @@ def _features(
     encoder: TextEncoder, texts: Sequence[str], batch_size: int, known: Latents | None
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """Features of the empty text first, then of all others; those that ``known`` holds are taken from there."""
-    stored = {row["text"]: number for number, row in enumerate(known.texts)} if known else {}
-    if known and (known.meta["text_encoder"], known.meta["text_layer"]) != (encoder.name, encoder.layer):
-        stored = {}
+    stored: dict[str, int] = {}
+    if known and (known.meta["text_encoder"], known.meta["text_layer"]) == (encoder.name, encoder.layer):
+        stored = {row["text"]: number for number, row in enumerate(known.texts)}
     new = [text for text in texts if text not in stored]
-    for text in texts:
-        if known and text in stored:
-            yield text, known.tokens(stored[text])
+    shared = [text for text in texts if text in stored]
+    for start in range(0, len(shared), batch_size):
+        batch = shared[start : start + batch_size]
+        assert known is not None
+        yield from zip(batch, known.tokens([stored[text] for text in batch]), strict=True)
     # By length, so that a batch holds little padding; the empty text stays first.
     ordered = sorted(new, key=lambda text: (len(text), text))
     for start in track(range(0, len(ordered), batch_size), "encode: captions", unit="batch"):

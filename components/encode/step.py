@@ -14,6 +14,10 @@ class EncodeParams(Params):
     token_budget: int = Field(ge=8, description="most tokens of a caption")
     mirror: bool = Field(description="add each training eye mirrored, left and right exchanged in its captions")
     batch_size: int = Field(ge=1, description="images, or captions, encoded at once")
+    # A place: what lies there is known by the hashes in the index.
+    shards_at: str | None = Field(
+        exclude=True, description="s3://bucket/prefix for the shards; null: beside their index"
+    )
 
 
 STEP = Step(

@@ -33,6 +33,7 @@ class TrainingConfig(BaseModel):
         description="weights and optimiser lie in shares on the processes of torchrun, for models that one cannot hold"
     )
     checkpoint_activations: bool = Field(description="blocks are computed twice, so that less is kept between")
+    compile_blocks: bool = Field(description="torch.compile of each block: minutes at first, faster steps after")
     precision: Literal["auto", "float32", "bfloat16"]
     checkpoint_every: int = Field(ge=1, description="steps")
     log_every: int = Field(ge=1, description="steps")

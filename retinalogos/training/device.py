@@ -12,6 +12,16 @@ def device() -> torch.device:
     return torch.device("cpu")
 
 
+def reason_not_to_compile() -> str | None:
+    """Why ``torch.compile`` does not run here; ``None`` where it does. On a CPU it needs a C++ compiler."""
+    try:
+        torch.compile(lambda x: x.sin() + 1)(torch.ones(8))
+    # An unfit compiler shows in many ways, according to where in torch it is met first.
+    except Exception as error:
+        return str(error).strip().splitlines()[0]
+    return None
+
+
 def compute_dtype(precision: str, where: torch.device) -> torch.dtype:
     """Resolves ``auto``, see :class:`~retinalogos.training.configuration.TrainingConfig`."""
     if precision == "auto":

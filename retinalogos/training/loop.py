@@ -24,7 +24,7 @@ from retinalogos.errors import DataError, UsageError
 from retinalogos.progress import track
 from retinalogos.training import averages, checkpoints, distributed
 from retinalogos.training.configuration import TrainingConfig
-from retinalogos.training.device import compute_dtype, device
+from retinalogos.training.device import compute_dtype, device, reason_not_to_compile
 
 # loss(model, step, rows): mean over these rows of the step's batch; loss(model, None, all rows): over the fixed
 # validation batch and noise.
@@ -59,7 +59,8 @@ def train(
         batch: tells what a step's batch was, for the file that is written when its gradient is not finite.
 
     Raises:
-        UsageError: the batch does not divide into equal pieces for each process, or one process is to share a model.
+        UsageError: the batch does not divide into equal pieces for each process, one process is to share a model, or
+            blocks are to be compiled where that does not run.
         DataError: a gradient is not finite. The file named holds the step's number, its batch and the weights that it
             began with: with them, ``loss(model, step, WHOLE)`` is the same again.
     """
@@ -69,6 +70,8 @@ def train(
     dtype = compute_dtype(config.precision, where)
     model.to(where).train()
     trained = model
+    if config.compile_blocks and (reason := reason_not_to_compile()):
+        raise UsageError(f"{what}.compile_blocks: torch.compile does not run here ({reason}); set it to false")
     if config.sharded:
         # The model itself is changed for good; a copy without memory takes up the outcome.
         trained = copy.deepcopy(model).to("meta")
@@ -76,8 +79,13 @@ def train(
     else:
         # Convolutions run faster channels-last on every device; matrices are not touched by it. FSDP knows no such.
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    blocks = distributed.blocks(model)
+    if config.compile_blocks:
+        # Blocks are alike: one compilation serves all of them, where a whole network takes many times as long.
+        for block in blocks:
+            block.forward = torch.compile(block.forward)
     if config.checkpoint_activations:
-        for block in distributed.blocks(model):
+        for block in blocks:
             block.forward = partial(checkpoint, block.forward, use_reentrant=False)
     average = _copy(model)
     # Further averages by relative width, see the module `averages`.
@@ -172,8 +180,8 @@ def train(
         (log / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
         if powers:
             shutil.copytree(checkpoint_folder / "averages", log / "averages", dirs_exist_ok=True)
-    if config.checkpoint_activations:
-        for block in distributed.blocks(model):
+    if config.compile_blocks or config.checkpoint_activations:
+        for block in blocks:
             del block.forward
     trained.load_state_dict(distributed.all_whole(average), assign=config.sharded)
     trained.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]

@@ -39,7 +39,7 @@ def agreement(
         tokens, mask = latents.batch_tokens(numbers)
         text, pooled = pipeline.conditioning(tokens.to(where), mask.to(where))
         conditioned.append((text, mask.to(where), pooled))
-    data = torch.stack([latents.latent(image) for image in images]).to(where)
+    data = latents.latents(images).to(where)
     errors = torch.zeros(2, len(images), device=where)
     draw = torch.Generator().manual_seed(seed)
     for time in torch.linspace(_EARLIEST, _LATEST, draws).tolist():

@@ -3,6 +3,7 @@
 A folder holds ``latents-*.safetensors`` (``latents``: n×C×h×w float16), ``text-*.safetensors`` (``tokens``: N×D
 float16, the captions one after another), ``images.parquet`` (a row per image: where its latents and captions are),
 ``texts.parquet`` (a row per distinct caption) and ``latents.json``. A caption that many images share is stored once.
+The shards may lie in a bucket instead (:mod:`~retinalogos.generators.text.shards`); the folder then holds the rest.
 """
 
 import json
@@ -15,11 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from retinalogos.errors import UsageError
+from retinalogos.generators.text.shards import BucketShards, FolderShards, Span
 
 # About 25 MB of 32×16×16 latents and 50 MB of 384-wide tokens in a shard.
 _IMAGES_PER_SHARD = 1536
@@ -29,15 +29,22 @@ _ROWS_AT_ONCE = 4096
 
 
 class LatentWriter:
-    """Writes a latents folder; memory is bounded by one shard of each kind. Use as a context manager."""
+    """Writes a latents folder; memory is bounded by one shard of each kind. Use as a context manager.
 
-    def __init__(self, folder: Path, meta: dict[str, Any]):
+    Args:
+        folder: of the index, and of the shards where they have no other place.
+        meta: for ``latents.json``.
+        shards_at: ``s3://bucket/prefix`` for the shards.
+    """
+
+    def __init__(self, folder: Path, meta: dict[str, Any], shards_at: str | None = None):
         self.folder, self.meta = Path(folder), meta
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._shards = BucketShards(shards_at) if shards_at else FolderShards(self.folder)
         self._latents: list[Tensor] = []
         self._tokens: list[Tensor] = []
         self._pending_tokens = 0
-        self._shards = {"latents": 0, "text": 0}
+        self._written = {"latents": 0, "text": 0}
         self._images: list[dict[str, Any]] = []
         self._texts: list[dict[str, Any]] = []
 
@@ -49,7 +56,7 @@ class LatentWriter:
         if self._pending_tokens and self._pending_tokens + len(tokens_nd) > _TOKENS_PER_SHARD:
             self._flush_tokens()
         self._texts.append(
-            {"text": text, "shard": self._shards["text"], "offset": self._pending_tokens, "length": len(tokens_nd)}
+            {"text": text, "shard": self._written["text"], "offset": self._pending_tokens, "length": len(tokens_nd)}
         )
         self._tokens.append(tokens_nd.half())
         self._pending_tokens += len(tokens_nd)
@@ -70,7 +77,7 @@ class LatentWriter:
                 "image_id": image_id,
                 "split": split,
                 "eye": eye,
-                "shard": self._shards["latents"],
+                "shard": self._written["latents"],
                 "row": len(self._latents),
                 "coarse": list(coarse),
                 "fine": list(fine),
@@ -82,18 +89,15 @@ class LatentWriter:
 
     def _flush_latents(self) -> None:
         if self._latents:
-            save_file(
-                {"latents": torch.stack(self._latents)},
-                self.folder / f"latents-{self._shards['latents']:05d}.safetensors",
-            )
+            self._shards.write("latents", "latents", torch.stack(self._latents))
             self._latents = []
-            self._shards["latents"] += 1
+            self._written["latents"] += 1
 
     def _flush_tokens(self) -> None:
         if self._tokens:
-            save_file({"tokens": torch.cat(self._tokens)}, self.folder / f"text-{self._shards['text']:05d}.safetensors")
+            self._shards.write("text", "tokens", torch.cat(self._tokens))
             self._tokens, self._pending_tokens = [], 0
-            self._shards["text"] += 1
+            self._written["text"] += 1
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
@@ -104,7 +108,7 @@ class LatentWriter:
         self._flush_tokens()
         pq.write_table(pa.Table.from_pylist(self._images), self.folder / "images.parquet")
         pq.write_table(pa.Table.from_pylist(self._texts), self.folder / "texts.parquet")
-        meta = {**self.meta, "images": len(self._images), "texts": len(self._texts), "shards": self._shards}
+        meta = {**self.meta, "images": len(self._images), "texts": len(self._texts), **self._shards.meta}
         (self.folder / "latents.json").write_text(json.dumps(meta, indent=2, sort_keys=True) + "\n")
 
 
@@ -135,7 +139,7 @@ class Rows:
 
 
 class Latents:
-    """Reads a latents folder. A shard is open only while a row of it is read.
+    """Reads a latents folder; shards are read row by row, on disk or from a bucket.
 
     So neither the time a row takes nor the memory depends on the number of shards (``benchmarks/loader.py``); what lies
     in memory is the index: of images, and of captions with their text.
@@ -152,30 +156,31 @@ class Latents:
             raise UsageError(f"{folder} holds no finished latents: it has no latents.json; run `encode`") from None
         self.images = Rows(self.folder / "images.parquet")
         self.texts = Rows(self.folder / "texts.parquet")
+        place = self.meta.get("shards_at")
+        self._shards = BucketShards(place, self.meta["objects"]) if place else FolderShards(self.folder)
 
     def rows(self, split: str) -> list[int]:
         """Numbers of the images of a split."""
         return self.images.where("split", split)
 
-    def latent(self, image: int) -> Tensor:
-        """Latents of one image, C×h×w float32."""
-        row = self.images[image]
-        return self._read("latents", row["shard"], "latents", row["row"], 1)[0]
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """C×h×w of one image's latents."""
+        return self.meta["channels"], self.meta["latent_size"], self.meta["latent_size"]
 
-    def tokens(self, text: int) -> Tensor:
-        """Raw features of one caption, N×D float32."""
-        row = self.texts[text]
-        return self._read("text", row["shard"], "tokens", row["offset"], row["length"])
+    def latents(self, images: Sequence[int]) -> Tensor:
+        """Latents of several images, B×C×h×w float32."""
+        rows = (self.images[image] for image in images)
+        return torch.cat(self._shards.read("latents", "latents", [Span(row["shard"], row["row"], 1) for row in rows]))
 
-    def _read(self, kind: str, shard: int, tensor: str, first: int, count: int) -> Tensor:
-        # As arrays, for torch's own way takes twice as long.
-        with safe_open(self.folder / f"{kind}-{shard:05d}.safetensors", framework="numpy") as file:
-            rows: np.ndarray = file.get_slice(tensor)[first : first + count].astype(np.float32)
-        return torch.from_numpy(rows)
+    def tokens(self, texts: Sequence[int]) -> list[Tensor]:
+        """Raw features of several captions, N×D float32 each."""
+        rows = (self.texts[text] for text in texts)
+        return self._shards.read("text", "tokens", [Span(row["shard"], row["offset"], row["length"]) for row in rows])
 
     def batch_tokens(self, texts: Sequence[int], width: int | None = None) -> tuple[Tensor, Tensor]:
         """Features of several captions, padded on the right: B×N×D float32 and mask B×N."""
-        rows = [self.tokens(text) for text in texts]
+        rows = self.tokens(texts)
         width = width or max(len(row) for row in rows)
         padded = torch.zeros(len(rows), width, rows[0].shape[1])
         mask = torch.zeros(len(rows), width, dtype=torch.long)

@@ -133,13 +133,21 @@ def rotary_table(
     return angle.cos(), angle.sin()
 
 
+class RMSNorm(nn.RMSNorm):
+    """RMS norm whose gain takes the input's precision: under autocast PyTorch's fused kernel wants them alike."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same shape, normalised over the last axis."""
+        return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
+
+
 class AdaptiveNorm(nn.Module):
     """RMS norm before attention, and the conditioning's scales and gates of a block."""
 
     def __init__(self, dim: int, eps: float):
         super().__init__()
         self.linear = nn.Linear(min(dim, _CONDITIONING), 4 * dim)
-        self.norm = nn.RMSNorm(dim, eps=eps)
+        self.norm = RMSNorm(dim, eps=eps)
 
 
 class FeedForward(nn.Module):
@@ -167,10 +175,10 @@ class Block(nn.Module):
         self.attn2 = Attention(dim, text_dim, heads, kv_heads, qk_norm, output=True)
         self.feed_forward = FeedForward(dim, inner)
         self.norm1 = AdaptiveNorm(dim, eps)
-        self.ffn_norm1 = nn.RMSNorm(dim, eps=eps)
-        self.norm2 = nn.RMSNorm(dim, eps=eps)
-        self.ffn_norm2 = nn.RMSNorm(dim, eps=eps)
-        self.norm1_context = nn.RMSNorm(text_dim, eps=eps)
+        self.ffn_norm1 = RMSNorm(dim, eps=eps)
+        self.norm2 = RMSNorm(dim, eps=eps)
+        self.ffn_norm2 = RMSNorm(dim, eps=eps)
+        self.norm1_context = RMSNorm(text_dim, eps=eps)
 
     def forward(
         self,

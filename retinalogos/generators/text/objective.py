@@ -63,7 +63,7 @@ class FlowMatching:
         noise, t = noise[rows], t[rows]
         tokens, mask = self.latents.batch_tokens(texts[rows])
         text, pooled = self.conditioning.to(where)(tokens.to(where), mask.to(where))
-        data = torch.stack([self.latents.latent(image) for image in images[rows]])
+        data = self.latents.latents(images[rows])
         x = interpolate(data, noise, t).to(where)
         prior = self.prior.to(where) if self.prior is not None else None
         predicted, variance = velocity(model, prior, x, t.to(where), text, mask.to(where), pooled)
@@ -86,7 +86,7 @@ class FlowMatching:
         draw = torch.Generator().manual_seed(self.seed * 1_000_003 + (step if step is not None else -1))
         images = self._validation if step is None else self._images(step)
         texts = [self._caption(image, draw, training=step is not None) for image in images]
-        noise = torch.randn((len(images), *self.latents.latent(images[0]).shape), generator=draw)
+        noise = torch.randn((len(images), *self.latents.shape), generator=draw)
         return (
             images,
             texts,

@@ -30,6 +30,8 @@ from retinalogos.training.loop import train
 
 # The scale of text features is estimated on at most this many captions.
 _CONDITIONING_CAPTIONS = 4096
+# Captions whose features are in memory at once; from a bucket they come side by side.
+_CAPTIONS_READ = 256
 
 
 def new_backbone(config: BackboneConfig, latents: Latents, seed: int, prior: bool) -> ModelMixin:
@@ -56,7 +58,7 @@ def new_conditioning(latents: Latents, standardise: bool) -> TextConditioning:
         return TextConditioning(latents.meta["text_dim"])
     texts = [i for i in range(len(latents.texts)) if i != latents.meta["empty_text"]]
     stride = max(1, len(texts) // _CONDITIONING_CAPTIONS)
-    return TextConditioning.fit([latents.tokens(i) for i in texts[::stride]])
+    return TextConditioning.fit(latents.tokens(texts[::stride]))
 
 
 def new_prior(latents: Latents, conditioning: TextConditioning, components: int) -> LatentPrior:
@@ -64,15 +66,19 @@ def new_prior(latents: Latents, conditioning: TextConditioning, components: int)
     rows = latents.rows("train")
     rows = rows[:: math.ceil(len(rows) / MOST_IMAGES)]
 
-    def pooled(text: int) -> Tensor:
-        pooled_bd: Tensor = conditioning(*latents.batch_tokens([text]))[1]
-        return pooled_bd[0]
+    def pooled(texts: list[int]) -> Tensor:
+        found = []
+        # Some at a time: the tokens of all captions would be gigabytes.
+        for start in range(0, len(texts), _CAPTIONS_READ):
+            for tokens in latents.tokens(texts[start : start + _CAPTIONS_READ]):
+                found.append(conditioning(tokens[None], torch.ones(1, len(tokens), dtype=torch.long))[1])
+        return torch.cat(found)
 
-    captions = [[pooled(latents.captions(row, kind)[0]) for row in rows] for kind in ("coarse", "fine")]
+    captions = [pooled([latents.captions(row, kind)[0] for row in rows]) for kind in ("coarse", "fine")]
     return LatentPrior.fit(
-        [latents.latent(row) for row in rows],
-        torch.stack([torch.stack(of_kind) for of_kind in captions]),
-        pooled(int(latents.meta["empty_text"])),
+        latents.latents(rows),
+        torch.stack(captions),
+        pooled([int(latents.meta["empty_text"])])[0],
         components,
         [latents.images[row]["eye"] for row in rows],
     )

@@ -28,9 +28,10 @@ def test_what_is_written_is_read_whatever_the_shards(tmp_path, monkeypatch, imag
             writer.add_image(str(i), "train", None, row, [numbers[i % 3]], [])
     read = Latents(tmp_path)
     for i, row in enumerate(rows):
-        torch.testing.assert_close(read.latent(i), row)
+        torch.testing.assert_close(read.latents([i])[0], row)
         (caption,) = read.captions(i, "fine")  # there is no fine one: the coarse stands in
-        torch.testing.assert_close(read.tokens(caption), texts[i % 3])
+        torch.testing.assert_close(read.tokens([caption])[0], texts[i % 3])
+    torch.testing.assert_close(read.latents([7, 0, 3]), torch.stack([rows[7], rows[0], rows[3]]))
     padded, mask = read.batch_tokens([0, 1, 2])
     assert padded.shape == (3, 4, 3)
     assert mask.sum(1).tolist() == [2, 4, 1]
@@ -44,7 +45,7 @@ def test_after_reading_no_shard_stays_mapped_or_open(tmp_path, monkeypatch):
         for i in range(50):
             writer.add_image(str(i), "train", None, torch.randn(2, 4, 4), [0], [0])
     read = Latents(tmp_path)
-    kept = [read.latent(i) for i in range(50)] + [read.tokens(0)]
+    kept = [read.latents(range(50)), *read.tokens([0])]
     assert not [fd for fd in Path("/proc/self/fd").iterdir() if str(tmp_path) in os.path.realpath(fd)]
     assert str(tmp_path) not in Path("/proc/self/maps").read_text()
     assert all(bool(rows.isfinite().all()) for rows in kept)

@@ -32,7 +32,7 @@ def test_untrained_it_is_one_with_a_prior_at_every_time_and_the_velocitys_own_sq
         assert sum(steps) / len(steps) == pytest.approx(1, abs=0.05)
         assert float(loss(network, None)) == pytest.approx(1, abs=0.1)
         plain, network = objective(tmp_path / "many", prior=False)
-        data = torch.stack([plain.latents.latent(row) for row in range(600)])
+        data = plain.latents.latents(range(600))
         assert float(plain(network, None)) == pytest.approx(1 + float(data.square().mean()), rel=0.1)
 
 
@@ -96,8 +96,13 @@ def test_latents_without_a_training_image_are_refused(tmp_path):
 def test_a_step_that_is_not_finite_is_saved_and_gives_the_same_loss_again(latents_folder, tmp_path):
     loss, network = objective(latents_folder, prior=False)
     spoilt = loss._images(1)[3]
-    sound = loss.latents.latent
-    loss.latents.latent = lambda image: sound(image) * (float("inf") if image == spoilt else 1)
+    sound = loss.latents.latents
+
+    def read(images):
+        found = sound(images)
+        return torch.where(torch.tensor([image == spoilt for image in images])[:, None, None, None], torch.inf, found)
+
+    loss.latents.latents = read
     config = TRAINING.model_copy(update={"weight_decay": 0.0})
     with pytest.raises(DataError, match="not-finite-step-00000001"):
         train(network, loss, config, tmp_path / "log", tmp_path / "ck", "pretrain", batch=loss.batch)
@@ -111,12 +116,12 @@ def test_a_step_that_is_not_finite_is_saved_and_gives_the_same_loss_again(latent
     with torch.no_grad():
         assert not torch.isfinite(loss(fresh, saved["step"]))
         # Without the spoilt image, from the tensors of the file.
-        data = torch.stack([sound(image) for image in loss._images(1)])
+        data = sound(loss._images(1))
         x = interpolate(data, saved["batch"]["noise"], saved["batch"]["times"])
         numbers = {row["text"]: i for i, row in enumerate(loss.latents.texts)}
         tokens, mask = loss.latents.batch_tokens([numbers[text] for text in saved["batch"]["captions"]])
         text, pooled = loss.conditioning(tokens, mask)
         predicted, _ = velocity(fresh, None, x, saved["batch"]["times"], text, mask, pooled)
-        loss.latents.latent = sound
+        loss.latents.latents = sound
         expected = loss(fresh, saved["step"])
         torch.testing.assert_close((predicted - data + saved["batch"]["noise"]).square().mean(), expected)

@@ -10,17 +10,17 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from retinalogos.errors import DataError
-from retinalogos.training import checkpoints
+from retinalogos.errors import DataError, UsageError
+from retinalogos.training import checkpoints, device
 from retinalogos.training.configuration import TrainingConfig
-from retinalogos.training.device import compute_dtype
+from retinalogos.training.device import compute_dtype, reason_not_to_compile
 from retinalogos.training.loop import WHOLE, Gradients, schedule, train
 
 CONFIG = TrainingConfig(
     steps=40, batch_size=4, pieces=2, learning_rate=0.05, warmup_steps=4, weight_decay=0.01, beta2=0.99,
     gradient_clip=1.0, ema_decay=0.9, snapshot_every=0, sharded=False,
-    checkpoint_activations=False, precision="float32", checkpoint_every=10, log_every=5,
-    validate_every=10, sample_every=20,
+    checkpoint_activations=False, compile_blocks=False, precision="float32", checkpoint_every=10,
+    log_every=5, validate_every=10, sample_every=20,
 )  # fmt: skip
 
 
@@ -164,6 +164,58 @@ def test_a_gradient_that_is_not_finite_stops_the_run_and_its_step_can_be_replaye
     assert torch.isfinite(broken(model, 13, WHOLE))
     again = torch.load(failing()[0], weights_only=True)
     assert all(torch.equal(again["model"][name], value) for name, value in saved["model"].items())
+
+
+class Block(nn.Module):
+    """As those of networks: with a forward of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+
+    def forward(self, x):
+        return self.linear(x).tanh()
+
+
+class Blocks(nn.Module):
+    """Two blocks in a list, as networks have them."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.blocks = nn.ModuleList(Block() for _ in range(2))
+        self.out = nn.Linear(3, 1)
+
+    def forward(self, x):
+        for block in self.blocks:
+            x = block(x)
+        return self.out(x)
+
+
+@pytest.mark.skipif(reason_not_to_compile() is not None, reason="torch.compile does not run here")
+@pytest.mark.parametrize("checkpoint_activations", [False, True])
+def test_compiled_blocks_learn_what_plain_ones_do(tmp_path, checkpoint_activations):
+    config = CONFIG.model_copy(update={"checkpoint_activations": checkpoint_activations})
+    plain = train(Blocks(), loss, config, tmp_path / "a", tmp_path / "a-ck", "test")
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    config = config.model_copy(update={"compile_blocks": True})
+    compiled = train(Blocks(), loss, config, tmp_path / "b", tmp_path / "b-ck", "test")
+    assert torch._dynamo.utils.counters["frames"]["ok"] > 0, "something was compiled"
+    torch.testing.assert_close(weights(compiled), weights(plain), rtol=1e-4, atol=1e-5)
+    assert compiled.state_dict().keys() == plain.state_dict().keys()
+    assert not any("forward" in vars(block) for block in compiled.blocks), "they are as they were"
+
+
+def test_where_nothing_compiles_that_is_said(tmp_path, monkeypatch):
+    def refuse(_):
+        raise RuntimeError("no C++ compiler\nand more")
+
+    monkeypatch.setattr(device.torch, "compile", refuse)
+    assert reason_not_to_compile() == "no C++ compiler"
+    config = CONFIG.model_copy(update={"compile_blocks": True})
+    with pytest.raises(UsageError, match=r"pretrain\.compile_blocks.*no C\+\+ compiler"):
+        train(Blocks(), loss, config, tmp_path / "log", tmp_path / "ck", "pretrain")
 
 
 def test_schedule_warms_up_and_ends_at_zero():
