@@ -8,13 +8,13 @@ Of a folder in which `make run` has ended (--run): each way draws the prompts of
 none left out, and is judged as its step `assess` does, all by one judge. The first line is the real-to-real floor:
 training eyes against test eyes. Fréchet distances are to the test eyes, in the features of that judge: they compare
 within one run of this command and with nothing else. The generator's own settings hold where none is given; --guidance
-is varied at its own steps, --steps and --solvers (each with each) at its own guidance. On photographs the grade is what
+is varied at its own steps, --steps and --solvers (each with each) at its own guidance. The last column counts how often
+the network was evaluated for a picture; guidance takes two of each. On photographs the grade is what
 the judge sees (weighted kappa), on the phantom the rank correlation of the measured lesion load.
 """
 
 import argparse
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,12 +66,13 @@ def prompts(cohort: Cohort, most: int) -> list[dict[str, Any]]:
 
 
 def draw(way: Way, rows: list[dict[str, Any]], folder: Path) -> tuple[Cohort, list[np.ndarray], float]:
-    """The cohort that this way draws, its first pictures, and the seconds of a picture."""
+    """The cohort that this way draws, its first pictures, and how often the network was evaluated for each."""
     pipeline = TextToFundusPipeline.from_pretrained(way.generator)
     if way.solver:
         pipeline.register_to_config(solver=way.solver)
     first: list[np.ndarray] = []
-    began = time.perf_counter()
+    evaluated: list[int] = []
+    pipeline.backbone.register_forward_pre_hook(lambda _, inputs: evaluated.append(len(inputs[0])))
     with CohortWriter(folder, way.name) as writer:
         for start in track(range(0, len(rows), BATCH), way.name, unit="batch"):
             batch = rows[start : start + BATCH]
@@ -80,10 +81,12 @@ def draw(way: Way, rows: list[dict[str, Any]], folder: Path) -> tuple[Cohort, li
             for row, image in zip(batch, images, strict=True):
                 picture = {"bytes": encode_png(image), "path": f"{row['image_id']}.png"}
                 writer.add({**row, "image": picture, "width": image.shape[1], "height": image.shape[0]})
-    return Cohort(folder), first, (time.perf_counter() - began) / len(rows)
+    return Cohort(folder), first, sum(evaluated) / len(rows)
 
 
-def line(name: str, distance: Estimate, floor: float, seen: dict[str, Any], load: Estimate | None, cost: str) -> str:
+def line(
+    name: str, distance: Estimate, floor: float, seen: dict[str, Any], load: Estimate | None, evaluations: str
+) -> str:
     """A row of the table."""
 
     def shown(estimate: Estimate | None) -> str:
@@ -120,14 +123,14 @@ def compare(options: argparse.Namespace) -> Iterator[str]:
 
     train, test = look(real, "train"), look(real, "test")
     grade = "lesion load" if measure else "grade"
-    yield f"| | FID to test eyes | times the floor | side | {grade} | glaucoma | s a picture |"
+    yield f"| | FID to test eyes | times the floor | side | {grade} | glaucoma | evaluations |"
     yield "|---|---|---|---|---|---|---|"
     floor: Estimate | None = None
     images, labels = [], []
     rows = prompts(Cohort(root / "data" / "synthetic"), options.images)
     for way in ways(options):
         with tempfile.TemporaryDirectory() as home:
-            drawn, first, cost = draw(way, rows, Path(home))
+            drawn, first, evaluations = draw(way, rows, Path(home))
             seen = look(drawn, None)
         distances = assessment.realism(test, seen, train, settings)["frechet"]
         if floor is None:
@@ -135,7 +138,7 @@ def compare(options: argparse.Namespace) -> Iterator[str]:
             eyes = assessment.judged(test, train.asked.codes, settings)
             yield line("real test eyes", floor, floor.value, eyes, lesions(test), "")
         told = assessment.judged(seen, None, settings)
-        yield line(way.name, distances["synthetic"], floor.value, told, lesions(seen), f"{cost:.2f}")
+        yield line(way.name, distances["synthetic"], floor.value, told, lesions(seen), f"{evaluations:g}")
         images += first
         labels += [way.name] * len(first)
     if options.sheet:

@@ -131,6 +131,7 @@ def test_quality_judges_every_way_beside_the_floor(tmp_path, capsys):
     curves = ["guidance 1", "guidance 6", "2 steps euler", "3 steps euler", "2 steps heun", "3 steps heun"]
     assert names == ["real test eyes", str(generator), *curves]
     assert cells[2][2] == "1.0", "the floor is once the floor"
+    assert [row[6] for row in cells[2:7]] == ["", "4", "2", "4", "4"], "guidance evaluates twice"
     distances = [float(row[1].split()[0]) for row in cells[2:]]
     assert min(distances[1:]) > distances[0], "noise is farther from eyes than eyes are"
     assert len(set(distances)) > 4, "settings matter"
