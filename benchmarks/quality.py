@@ -84,9 +84,7 @@ def draw(way: Way, rows: list[dict[str, Any]], folder: Path) -> tuple[Cohort, li
     return Cohort(folder), first, sum(evaluated) / len(rows)
 
 
-def line(
-    name: str, distance: Estimate, floor: float, seen: dict[str, Any], load: Estimate | None, evaluations: str
-) -> str:
+def line(name: str, distance: Estimate, floor: float, seen: dict[str, Any], load: Estimate | None, cost: str) -> str:
     """A row of the table."""
 
     def shown(estimate: Estimate | None) -> str:
