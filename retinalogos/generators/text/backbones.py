@@ -47,6 +47,9 @@ def build_backbone(
         if name == "next_dit":
             return _start_at_zero(NextDiT(**shared, learn_sigma=False, **config))
         if name == "unet":
+            narrowest, head_dim = min(config["block_out_channels"]), config["attention_head_dim"]
+            if narrowest < head_dim:
+                raise ValueError(f"heads of {head_dim} channels do not fit into a level of {narrowest}")
             # The pooled caption joins the time embedding, as it does in Next-DiT.
             pooled = {"class_embed_type": "projection", "projection_class_embeddings_input_dim": text_dim}
             return _start_at_zero(UNet2DConditionModel(**shared, out_channels=predicted, **pooled, **config))

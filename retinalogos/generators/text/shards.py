@@ -161,7 +161,8 @@ class BucketShards:
 
         # Ten attempts with growing pauses: a store that is busy for a minute does not end a training of days.
         retries: Any = {"mode": "standard", "max_attempts": 10}
-        return boto3.client("s3", config=Config(retries=retries, max_pool_connections=_AT_ONCE))
+        # A session of its own: the one that boto3 shares keeps the credentials it was first asked with.
+        return boto3.Session().client("s3", config=Config(retries=retries, max_pool_connections=_AT_ONCE))
 
     @cached_property
     def _threads(self) -> ThreadPoolExecutor:

@@ -57,6 +57,8 @@ def test_errors_name_what_is_wrong(tmp_path):
         build_backbone("next_dit", 4, 12, 8, {"hidden_sizes": 4})
     with pytest.raises(UsageError, match="do not add up to a head's 8 channels"):
         build_backbone("lumina2", 4, 12, 8, TINY["lumina2"] | {"axes_dim_rope": [4, 4, 4]})
+    with pytest.raises(UsageError, match="heads of 64 channels do not fit into a level of 32"):
+        build_backbone("unet", 4, 12, 8, TINY["unet"] | {"attention_head_dim": 64})
     with pytest.raises(UsageError, match="nowhere"):
         load_backbone(tmp_path / "nowhere")
 
