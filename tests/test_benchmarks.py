@@ -4,14 +4,16 @@ import argparse
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from allocation import MEBIBYTE, allocate
 from PIL import Image
 from tiny_generator import save_tiny_generator
 
-from benchmarks import autoencoder, loader, next_dit, paired, pretrain, quality, sampling
+from benchmarks import autoencoder, learning, loader, next_dit, paired, pretrain, quality, sampling
 from benchmarks.paired import Memory, Seconds
 from components import ROOT
+from retinalogos.generators.text.latents import LatentWriter
 
 
 @pytest.fixture
@@ -136,3 +138,27 @@ def test_quality_judges_every_way_beside_the_floor(tmp_path, capsys):
     assert min(distances[1:]) > distances[0], "noise is farther from eyes than eyes are"
     assert len(set(distances)) > 4, "settings matter"
     assert Image.open(sheet).height > Image.open(sheet).width / 2
+
+
+def test_learning_starts_at_the_priors_own_error_and_compares_every_candidate(tmp_path, capsys):
+    draw = torch.Generator().manual_seed(0)
+    meta = {"empty_text": 0, "channels": 4, "latent_size": 8, "text_dim": 12}
+    with LatentWriter(tmp_path, meta) as writer:
+        for i in range(80):
+            number = writer.add_text(str(i), torch.randn(3, 12, generator=draw))
+            latents = torch.randn(4, 8, 8, generator=draw)
+            split = "validation" if i % 8 == 0 else "train"
+            writer.add_image(str(i), split, ("left", "right")[i % 2], latents, [number], [number])
+    small = ["backbone.unet.block_out_channels=[16,16,16]", "backbone.unet.attention_head_dim=16", "batch_size=4"]
+    small += ["backbone.unet.norm_num_groups=4", "backbone.next_dit.hidden_size=32", "backbone.next_dit.num_layers=1"]
+    wanted = ["as params.yaml", "next_dit", "no prior", "uniform times"]
+    learning.main(["--latents", str(tmp_path), "--minutes", "0.01", "--candidates", *wanted, "--set", *small])
+    heading, *lines = capsys.readouterr().out.splitlines()
+    assert heading.split()[0] == "images"
+    assert [" ".join(line.split()[:-7]) for line in lines] == [name for name in wanted for _ in range(5)]
+    images = [int(line.split()[-7].replace(",", "")) for line in lines]
+    assert images[0] == 0
+    assert images[4] > 0
+    begin = [float(value) for value in lines[0].split()[-6:]]
+    assert begin == pytest.approx([1] * 6, abs=0.35), "an untrained network is the prior"
+    assert float(lines[10].split()[-1]) > 1.2, "without a prior an untrained network knows nothing"
