@@ -9,12 +9,13 @@ import hashlib
 import io
 import ipaddress
 import json
+import math
 import os
 import random
 import socket
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -40,8 +41,13 @@ _MISCONFIGURED = {401, 403, 404, 405}
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
 # Questions that fail one after another before the server is taken to be gone for good.
 _GIVE_UP_AFTER = 100
+# Connections of one client: it goes through all of them for each request, so many small ones are faster than one large.
+_CONNECTIONS = 32
 # Characters of a server's complaint, or of an unusable answer, that are kept.
 _COMPLAINT, _REMINDER = 200, 2000
+
+
+Slots = asyncio.LifoQueue[httpx2.AsyncClient]
 
 
 class _Failed(Exception):
@@ -104,45 +110,58 @@ class ServerEngine(ModelEngine):
         Raises:
             UsageError: the server refuses every question (key, model, address), or does not answer any more.
         """
-        slots = asyncio.Semaphore(self.concurrency)
-        with _running_loop() as loop, self._client(loop) as client:
+        with _running_loop() as loop, self._slots(loop) as slots:
             window: deque[Future[Reply]] = deque()
             for question in questions:
-                window.append(asyncio.run_coroutine_threadsafe(self._reply(client, slots, question), loop))
+                window.append(asyncio.run_coroutine_threadsafe(self._reply(slots, question), loop))
                 if len(window) == 2 * self.concurrency:
                     yield window.popleft().result()
             while window:
                 yield window.popleft().result()
 
     @contextmanager
-    def _client(self, loop: asyncio.AbstractEventLoop) -> Iterator[httpx2.AsyncClient]:
-        client = httpx2.AsyncClient(
-            headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
-            timeout=None,  # each request is timed as a whole, see _send
-            limits=httpx2.Limits(max_connections=self.concurrency, max_keepalive_connections=self.concurrency),
-            follow_redirects=False,  # a redirect could lead out of the own network
-            trust_env=self._allow_remote,  # and so could a proxy
-        )
+    def _slots(self, loop: asyncio.AbstractEventLoop) -> Iterator[Slots]:
+        """A client for each question that may be at the server at a time; those last given back are the first taken."""
+        encryption = httpx2.create_ssl_context()  # reads the certificates once for all clients
+        clients = [
+            httpx2.AsyncClient(
+                headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
+                timeout=None,  # each request is timed as a whole, see _send
+                limits=httpx2.Limits(max_connections=None, max_keepalive_connections=None),  # the slots are the bound
+                follow_redirects=False,  # a redirect could lead out of the own network
+                trust_env=self._allow_remote,  # and so could a proxy
+                verify=encryption,
+            )
+            for _ in range(math.ceil(self.concurrency / _CONNECTIONS))
+        ]
+        slots = Slots()
+        for index in range(self.concurrency):
+            slots.put_nowait(clients[index % len(clients)])
         try:
-            yield client
+            yield slots
         finally:
-            asyncio.run_coroutine_threadsafe(_close(client), loop).result()
+            asyncio.run_coroutine_threadsafe(_close(clients), loop).result()
 
-    async def _reply(self, client: httpx2.AsyncClient, slots: asyncio.Semaphore, question: Question) -> Reply:
-        async with slots:
+    async def _reply(self, slots: Slots, question: Question) -> Reply:
+        client = await slots.get()
+        try:
+            return await self._ask(client, question)
+        except (DataError, _Failed) as error:
+            return Reply(None, str(error))
+        finally:
+            slots.put_nowait(client)
+
+    async def _ask(self, client: httpx2.AsyncClient, question: Question) -> Reply:
+        asked = self.prompt.messages(question.request.record, self._picture(question))
+        messages, problem = asked, ""
+        for attempt in range(self.attempts):
+            said = await self._complete(client, messages, question.seed_of(attempt))
             try:
-                asked = self.prompt.messages(question.request.record, self._picture(question))
-                messages, problem = asked, ""
-                for attempt in range(self.attempts):
-                    said = await self._complete(client, messages, question.seed_of(attempt))
-                    try:
-                        return Reply(read_answer(said))
-                    except DataError as error:
-                        problem = str(error)
-                        messages = self.prompt.ask_again(asked, said[:_REMINDER], problem)
-                return Reply(None, f"no usable answer in {self.attempts} attempts: {problem}")
-            except (DataError, _Failed) as error:
-                return Reply(None, str(error))
+                return Reply(read_answer(said))
+            except DataError as error:
+                problem = str(error)
+                messages = self.prompt.ask_again(asked, said[:_REMINDER], problem)
+        return Reply(None, f"no usable answer in {self.attempts} attempts: {problem}")
 
     def _picture(self, question: Question) -> Message | None:
         if not self.look or question.request.image is None:
@@ -296,10 +315,11 @@ def _running_loop() -> Iterator[asyncio.AbstractEventLoop]:
         loop.close()
 
 
-async def _close(client: httpx2.AsyncClient) -> None:
+async def _close(clients: Sequence[httpx2.AsyncClient]) -> None:
     """Ends the requests under way and the connections."""
     others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
     for task in others:
         task.cancel()
     await asyncio.gather(*others, return_exceptions=True)
-    await client.aclose()
+    for client in clients:
+        await client.aclose()
