@@ -6,7 +6,7 @@ captions of any length and granularity are made of one answer. The prose keeps t
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Annotated, Any, Literal
 
@@ -21,6 +21,8 @@ from retinalogos.errors import DataError
 
 # Longest texts, in characters: several times a sentence of 20 words; what is longer is a loop.
 _LONGEST, _LONGEST_PHRASE = 600, 200
+# An answer has an object for each lesion, 30 at most, and four brackets besides.
+_MOST_BRACKETS = 40
 # What models write in a field that has nothing to say.
 _NOTHING = {"", "unknown", "none", "n/a", "na", "not stated", "not specified", "not available", "not mentioned", "null"}
 _EYES = {"od": "right", "os": "left", "right eye": "right", "left eye": "left"}
@@ -144,6 +146,9 @@ def _parsed(candidate: str) -> Any:
         # Reads one object and leaves what follows; line breaks within strings are let pass.
         return json.JSONDecoder(strict=False).raw_decode(candidate)[0]
     except ValueError:
+        # A loop of brackets takes the reader of YAML seconds.
+        if candidate.count("{") + candidate.count("[") > _MOST_BRACKETS:
+            raise
         # YAML takes no tab for a space.
         return yaml.safe_load(candidate.replace("\t", " "))
 
@@ -248,7 +253,9 @@ def _sentence(text: str) -> str:
     return whole if whole[-1] in ".!?" else f"{whole}."
 
 
-def _series(phrases: list[str]) -> str:
-    if any(" and " in phrase or "," in phrase for phrase in phrases):
-        return "; ".join(phrases)
-    return " and ".join([", ".join(phrases[:-1]), phrases[-1]] if len(phrases) > 1 else phrases)
+def _series(phrases: Sequence[str]) -> str:
+    """The phrases in one, what is ruled out last, so that its "no" reaches over nothing else."""
+    ordered = sorted(phrases, key=lambda phrase: phrase.lower().startswith(("no ", "without ")))
+    if any(" and " in phrase or "," in phrase for phrase in ordered):
+        return "; ".join(ordered)
+    return " and ".join([", ".join(ordered[:-1]), ordered[-1]] if len(ordered) > 1 else ordered)

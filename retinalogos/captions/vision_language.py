@@ -158,7 +158,8 @@ class TransformersEngine(ModelEngine):
         inputs = self._processor.apply_chat_template(
             conversations, add_generation_prompt=True, tokenize=True, **options
         )
-        inputs = inputs.to(self._device, dtype=self._model.dtype)
+        # Pictures come in float32; a tokenizer alone gives no floats, and takes no dtype.
+        inputs = inputs.to(self._device, self._model.dtype) if self._parts else inputs.to(self._device)
         sampling = [SeededSampling(seeds, self.temperature)] if self.temperature > 0 else []
         tokens_bt = self._model.generate(
             **inputs,

@@ -16,13 +16,14 @@ from transformers import (
     CLIPImageProcessor,
     CLIPVisionConfig,
     LlamaConfig,
+    LlamaForCausalLM,
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
     PreTrainedTokenizerFast,
 )
 
-from retinalogos.captions.prompts import load_prompt
+from retinalogos.captions.prompts import Prompt, load_prompt
 
 TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>"
@@ -32,6 +33,7 @@ TEMPLATE = (
 )
 _SPECIAL = ["<|pad|>", "<|end|>", "<image>", "<|system|>", "<|user|>", "<|assistant|>"]
 _SIZE, _PATCH = 16, 8
+_WIDTH = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
 DARK, BRIGHT = 0, 255
 
 
@@ -66,15 +68,7 @@ def write_model(folder: Path) -> None:
     """Writes model, processor and chat template, as a hub repository has them."""
     torch.manual_seed(0)
     prompt = load_prompt("record-1")
-    texts = [message["content"] for message in prompt.messages(RECORD)] + [json.dumps(a) for a in SEEN.values()]
-    bare = Tokenizer(BPE())
-    bare.pre_tokenizer, bare.decoder = ByteLevel(add_prefix_space=False), ByteLevelDecoder()
-    trainer = BpeTrainer(vocab_size=900, special_tokens=_SPECIAL, initial_alphabet=ByteLevel.alphabet())
-    bare.train_from_iterator(texts, trainer)
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=bare, pad_token="<|pad|>", eos_token="<|end|>", extra_special_tokens={"image_token": "<image>"}
-    )
-    tokenizer.add_special_tokens({"additional_special_tokens": _SPECIAL[3:]})
+    tokenizer = _tokenizer(prompt)
     side = {"height": _SIZE, "width": _SIZE}
     processor = LlavaProcessor(
         CLIPImageProcessor(size=side, crop_size=side),
@@ -84,12 +78,11 @@ def write_model(folder: Path) -> None:
         num_additional_image_tokens=1,
         chat_template=TEMPLATE,
     )
-    width = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
     model = LlavaForConditionalGeneration(
         LlavaConfig(
-            vision_config=CLIPVisionConfig(**width, image_size=_SIZE, patch_size=_PATCH, projection_dim=64),
+            vision_config=CLIPVisionConfig(**_WIDTH, image_size=_SIZE, patch_size=_PATCH, projection_dim=64),
             text_config=LlamaConfig(
-                **width, vocab_size=len(tokenizer), max_position_embeddings=4096, eos_token_id=1, pad_token_id=0
+                **_WIDTH, vocab_size=len(tokenizer), max_position_embeddings=4096, eos_token_id=1, pad_token_id=0
             ),
             image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
         )
@@ -99,7 +92,34 @@ def write_model(folder: Path) -> None:
     processor.save_pretrained(folder)
 
 
-def _teach(model: Any, processor: Any, prompt: Any) -> None:
+def write_language_model(folder: Path) -> None:
+    """Writes an untaught language model that takes no pictures, with its tokenizer and chat template."""
+    torch.manual_seed(0)
+    tokenizer = _tokenizer(load_prompt("record-1"))
+    tokenizer.chat_template = (
+        "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}<|assistant|>"
+    )
+    LlamaForCausalLM(LlamaConfig(**_WIDTH, vocab_size=len(tokenizer), eos_token_id=1, pad_token_id=0)).save_pretrained(
+        folder
+    )
+    tokenizer.save_pretrained(folder)
+
+
+def _tokenizer(prompt: Prompt) -> PreTrainedTokenizerFast:
+    texts = [message["content"] for message in prompt.messages(RECORD)] + [json.dumps(a) for a in SEEN.values()]
+    bare = Tokenizer(BPE())
+    # Not split into words, so that the long prompt is a few long tokens and the model learns in seconds.
+    bare.pre_tokenizer, bare.decoder = ByteLevel(add_prefix_space=False, use_regex=False), ByteLevelDecoder()
+    trainer = BpeTrainer(vocab_size=1500, special_tokens=_SPECIAL, initial_alphabet=ByteLevel.alphabet())
+    bare.train_from_iterator(texts, trainer)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=bare, pad_token="<|pad|>", eos_token="<|end|>", extra_special_tokens={"image_token": "<image>"}
+    )
+    tokenizer.add_special_tokens({"additional_special_tokens": _SPECIAL[3:]})
+    return tokenizer
+
+
+def _teach(model: Any, processor: Any, prompt: Prompt) -> None:
     conversations = []
     for shade, said in SEEN.items():
         system, user = prompt.messages(RECORD, {"type": "image", "image": Image.open(io.BytesIO(picture(shade)))})
@@ -118,7 +138,7 @@ def _teach(model: Any, processor: Any, prompt: Any) -> None:
         labels_bt[row, : first + 1] = -100
     labels_bt[inputs["attention_mask"] == 0] = -100
     optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3)
-    for _ in range(80):
+    for _ in range(60):
         loss = model(**inputs, labels=labels_bt).loss
         optimizer.zero_grad()
         loss.backward()
