@@ -27,7 +27,7 @@ class Question:
 
     def seed_of(self, attempt: int) -> int:
         """Another seed for each time the question is asked, from 0; below 2**31, which every server takes."""
-        return _seed(self.seed, attempt)
+        return seed_of(self.seed, attempt)
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class ModelEngine(ABC):
                 images.append((wanted, asked))
                 for wording in asked:
                     request = first[wording]
-                    yield Question(request, _seed(request.seed, request.image_id, wording))
+                    yield Question(request, seed_of(request.seed, request.image_id, wording))
 
         replies: list[Reply] = []
         for reply in self.replies(questions()):
@@ -124,6 +124,6 @@ class ModelEngine(ABC):
         )
 
 
-def _seed(*parts: object) -> int:
+def seed_of(*parts: object) -> int:
     """A seed below 2**31 that is a function of ``parts``."""
     return int.from_bytes(blake2b("/".join(map(str, parts)).encode(), digest_size=4).digest(), "big") >> 1
