@@ -136,7 +136,8 @@ def _candidates(text: str) -> Iterator[str]:
     start, end = text.find("{"), text.rfind("}")
     if start >= 0:
         # The last brace may belong to chatter after the object, or be that of an inner object where the end is missing.
-        yield text[start : end + 1]
+        if end > start:
+            yield text[start : end + 1]
         yield text[start:].rstrip().removesuffix("```") + "}"
 
 

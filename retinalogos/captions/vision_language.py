@@ -1,11 +1,14 @@
 """Captions by a vision-language model on this machine, or by a language model from the records alone."""
 
 import io
+import re
 from collections.abc import Iterator, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
 from PIL import Image, UnidentifiedImageError
 from transformers import (
     AutoConfig,
@@ -59,7 +62,7 @@ class TransformersEngine(ModelEngine):
         precision: auto, float32 or bfloat16.
 
     Raises:
-        UsageError: there is no such model, or it cannot be shown pictures and is to look.
+        UsageError: there is no such model, it cannot be shown pictures and is to look, or it does not take the prompt.
     """
 
     name = "transformers"
@@ -78,7 +81,9 @@ class TransformersEngine(ModelEngine):
         max_tokens: int,
         precision: str,
     ):
-        super().__init__(model, prompt, budget, look=look, temperature=temperature, attempts=attempts)
+        # Where a folder lies on this machine is nobody else's business.
+        kept = Path(model).name if Path(model).is_dir() else f"{model}@{revision}" if revision else model
+        super().__init__(kept, prompt, budget, look=look, temperature=temperature, attempts=attempts)
         self.batch_size, self.max_tokens = batch_size, max_tokens
         self._device = device()
         try:
@@ -92,7 +97,7 @@ class TransformersEngine(ModelEngine):
             self._processor: Any = reader.from_pretrained(model, revision=revision, padding_side="left")
             dtype = compute_dtype(precision, self._device)
             loaded: Any = kind.from_pretrained(model, revision=revision, dtype=dtype)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, ImportError) as error:
             if isinstance(error, UsageError):
                 raise
             reason = str(error).splitlines()[0]
@@ -102,10 +107,22 @@ class TransformersEngine(ModelEngine):
         self._tokenizer: Any = getattr(self._processor, "tokenizer", self._processor)
         if self._tokenizer.pad_token is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
+        # A report must not end the question, nor hold a place for a picture. (`sanitize_control_tokens` of transformers
+        # 5.23 does this too, and fails with the processors of Idefics3 and SmolVLM.)
+        control = [token.content for token in self._tokenizer.added_tokens_decoder.values() if token.special]
+        self._control = re.compile("|".join(map(re.escape, sorted(control, key=len, reverse=True))) or "(?!)")
         if (self._processor.chat_template or self._tokenizer.chat_template) is None:
             raise UsageError(
                 f"caption.transformers.model {model} has no chat template; give a model tuned to instructions"
             )
+        try:
+            example = [self._told(message) for message in prompt.messages({})]
+            self._processor.apply_chat_template(example, add_generation_prompt=True, tokenize=False)
+        except TemplateError as error:
+            raise UsageError(
+                f"caption.transformers.model {model}: its chat template refuses the prompt ({error}); where it takes "
+                'no system message, give a prompt file with the words in `user` and `system: ""`'
+            ) from error
 
     def replies(self, questions: Iterator[Question]) -> Iterator[Reply]:
         """The replies in order, batch by batch; within a batch those with an unusable answer are asked again."""
@@ -148,15 +165,15 @@ class TransformersEngine(ModelEngine):
     @torch.inference_mode()
     def _generate(self, conversations: list[list[Message]], seeds: list[int]) -> list[str]:
         """What the model says to each conversation."""
-        # Words of a record that look like the model's control tokens are taken for words.
-        options: dict[str, Any] = {"return_dict": True, "return_tensors": "pt", "sanitize_control_tokens": True}
+        options: dict[str, Any] = {"add_generation_prompt": True, "tokenize": True, "return_dict": True}
         if self._parts:
-            conversations = [[_in_parts(message) for message in conversation] for conversation in conversations]
             options["processor_kwargs"] = {"padding": True}
         else:
             options["padding"] = True
         inputs = self._processor.apply_chat_template(
-            conversations, add_generation_prompt=True, tokenize=True, **options
+            [[self._told(message) for message in conversation] for conversation in conversations],
+            return_tensors="pt",
+            **options,
         )
         # Pictures come in float32; a tokenizer alone gives no floats, and takes no dtype.
         inputs = inputs.to(self._device, self._model.dtype) if self._parts else inputs.to(self._device)
@@ -173,8 +190,11 @@ class TransformersEngine(ModelEngine):
         )
         return answers
 
-
-def _in_parts(message: Message) -> Message:
-    """The content as a list of parts: chat templates of vision-language models go through them."""
-    content = message["content"]
-    return {**message, "content": [{"type": "text", "text": content}] if isinstance(content, str) else content}
+    def _told(self, message: Message) -> Message:
+        """The message as this model's chat template takes it, without words that would be its control tokens."""
+        content = message["content"]
+        if isinstance(content, str):
+            plain = self._control.sub(" ", content)
+            return {**message, "content": [{"type": "text", "text": plain}] if self._parts else plain}
+        parts = [{**part, "text": self._control.sub(" ", part["text"])} if "text" in part else part for part in content]
+        return {**message, "content": parts}

@@ -31,7 +31,7 @@ class Prompt(BaseModel):
 
     Attributes:
         version: of the wording, kept with every caption.
-        system: who the model is to be.
+        system: who the model is to be; "" for a model whose chat template takes no such message.
         user: the question, with ``$task``, ``$record`` and ``$schema``.
         with_image, text_only: the task, where the model is given the picture and where it is not.
         again: what is said to an answer that cannot be used, with ``$problem``.
@@ -75,7 +75,8 @@ class Prompt(BaseModel):
             schema=json.dumps(answer_schema(), separators=(",", ":")),
         )
         question: Any = text if image is None else [dict(image), {"type": "text", "text": text}]
-        return [{"role": "system", "content": self.system}, {"role": "user", "content": question}]
+        system = [{"role": "system", "content": self.system}] if self.system else []
+        return [*system, {"role": "user", "content": question}]
 
     def ask_again(self, messages: list[Message], answer: str, problem: str) -> list[Message]:
         """The conversation after an answer that could not be used."""
