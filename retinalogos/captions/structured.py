@@ -38,7 +38,8 @@ def _text(value: Any) -> Any:
         value = str(value)
     if not isinstance(value, str):
         return value
-    plain = " ".join(value.replace("*", " ").replace("#", " ").split())
+    # Mark-up, and quotes that a damaged answer leaves behind.
+    plain = " ".join(re.sub(r'[*#"]', " ", value).split())
     return "" if plain.lower().strip(" .") in _NOTHING else plain
 
 

@@ -39,6 +39,7 @@ def prose(answer, budget, granularity="fine", **changes):
         PRETTY.replace('"good",', '"good", # the picture is sharp').replace("  ", "\t"),
         TEXT.replace("appears healthy", "appears\nhealthy"),
         TEXT.removesuffix("}"),
+        PRETTY.replace('"The macula', "The macula"),
         f"```json\n{PRETTY.removesuffix('}')}",
     ],
 )
