@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from components.step import Metrics, Params, Paths, Port, Step
-from retinalogos.captions.engine import CaptionRequest, TemplateEngine
+from retinalogos.captions.engine import CaptionEngine, CaptionRequest, TemplateEngine
 from retinalogos.captions.statistics import CaptionStatistics
 from retinalogos.captions.table import CaptionWriter
 from retinalogos.captions.template import GRANULARITIES, MAX_WORDINGS, Granularity
@@ -38,24 +39,67 @@ class Wordings(BaseModel):
         return self.coarse if granularity == "coarse" else self.fine
 
 
+class TransformersParams(BaseModel):
+    """Settings of the engine ``transformers``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = Field(
+        description="hub name or folder; any image-text-to-text model, or a language model for text only"
+    )
+    revision: str | None = Field(description="of the hub name; null: the newest")
+    batch_size: int = Field(ge=1, description="eyes at a time")
+    precision: Literal["auto", "float32", "bfloat16"]
+
+
+class ServerParams(BaseModel):
+    """Settings of the engine ``server``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # Where the server stands changes nothing in the captions.
+    endpoint: str = Field(exclude=True, description="address of an OpenAI-compatible server, up to /v1")
+    model: str = Field(description="as the server names it")
+    concurrency: int = Field(ge=1, le=10_000, description="questions at the server at a time")
+    timeout_s: float = Field(gt=0, description="seconds that one request may take")
+    retries: int = Field(ge=0, description="times a request is sent again after a failure")
+    max_wait_s: float = Field(ge=0, description="seconds a question may wait because the server told it to")
+    allow_remote: bool = Field(description="whether records may leave the own network")
+    key_variable: str = Field(description="environment variable that holds the key; unset: none is sent")
+    constrain: bool = Field(description="ask the server to keep to the JSON schema while it writes")
+
+
 class CaptionParams(Params):
     """Parameters of ``caption``."""
 
     seed: int
-    engine: Literal["template"]
+    engine: Literal["template", "transformers", "server"]
+    prompt: str = Field(description="name of a prompt in retinalogos/captions/prompts, or a YAML file")
+    look: bool = Field(description="engines with a model: show it the picture; false: captions from the record alone")
+    temperature: float = Field(ge=0, le=2, description="of the model's sampling; 0: its likeliest answer")
+    attempts: int = Field(ge=1, description="times a model is asked until its answer can be used")
+    max_tokens: int = Field(ge=64, description="longest answer, tokens of the model")
+    transformers: TransformersParams
+    server: ServerParams
     text_encoder: str = Field(description="minilm, a folder or a hub name: whose tokens are counted")
     token_budget: int = Field(ge=8, description="most tokens of a caption, special tokens included")
     wordings: Wordings
+
+    @property
+    def looks(self) -> bool:
+        """Whether the engine needs the pictures."""
+        return self.look and self.engine != "template"
 
 
 def run(params: CaptionParams, inputs: Paths, outputs: Paths) -> Metrics:
     """See the module."""
     require_passed(inputs["validation"])
     cohort = Cohort(inputs["cohort"])
-    engine = TemplateEngine(TokenBudget(params.text_encoder, params.token_budget))
+    engine = make_engine(params)
     total = len(cohort) * (params.wordings.coarse + params.wordings.fine)
     statistics = CaptionStatistics()
-    with CaptionWriter(outputs["captions"], params.token_budget, params.text_encoder) as writer:
+    of_model = params.engine != "template"
+    with CaptionWriter(outputs["captions"], params.token_budget, params.text_encoder, of_model) as writer:
         for result in track(engine.caption(_requests(cohort, params)), "caption", total, "caption"):
             if result.error is not None:
                 writer.drop(result.image_id, result.granularity, result.wording, "engine", result.error)
@@ -63,6 +107,29 @@ def run(params: CaptionParams, inputs: Paths, outputs: Paths) -> Metrics:
             writer.add(vars(result))
             statistics.add(result.granularity, result.text, result.tokens)
     return {"images": len(cohort), "dropped": writer.dropped, **statistics.metrics()}
+
+
+def make_engine(params: CaptionParams) -> CaptionEngine:
+    """The engine that the parameters ask for.
+
+    Raises:
+        UsageError: there is no such prompt, model or server, or the server is not local.
+    """
+    budget = TokenBudget(params.text_encoder, params.token_budget)
+    if params.engine == "template":
+        return TemplateEngine(budget)
+    # Needed by engines with a model alone, whose libraries take seconds to import.
+    from retinalogos.captions.prompts import load_prompt
+
+    asking: dict[str, Any] = params.model_dump(include={"look", "temperature", "attempts", "max_tokens"})
+    prompt = load_prompt(params.prompt)
+    if params.engine == "server":
+        from retinalogos.captions.server import ServerEngine
+
+        return ServerEngine(prompt=prompt, budget=budget, **asking, **dict(params.server))
+    from retinalogos.captions.vision_language import TransformersEngine
+
+    return TransformersEngine(prompt=prompt, budget=budget, **asking, **dict(params.transformers))
 
 
 def require_passed(validation: Path) -> None:
@@ -79,10 +146,16 @@ def require_passed(validation: Path) -> None:
 
 
 def _requests(cohort: Cohort, params: CaptionParams) -> Iterator[CaptionRequest]:
-    for record in cohort.rows(TABLE_COLUMNS):
+    for record in cohort.rows((*TABLE_COLUMNS, "image") if params.looks else TABLE_COLUMNS):
+        image = partial(_bytes_of, record.pop("image")) if params.looks else None
         for granularity in GRANULARITIES:
             for wording in range(params.wordings.of(granularity)):
-                yield CaptionRequest(record["image_id"], record, granularity, wording, params.seed)
+                yield CaptionRequest(record["image_id"], record, granularity, wording, params.seed, image)
+
+
+def _bytes_of(image: dict[str, Any]) -> bytes:
+    data: bytes = image["bytes"]
+    return data
 
 
 STEP = Step(

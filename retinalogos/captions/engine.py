@@ -38,6 +38,8 @@ class CaptionResult:
     Attributes:
         tokens: length of ``text`` for the text encoder, special tokens included.
         engine, prompt_version: what wrote it.
+        model: whose answer it is made of; "" where there is no model.
+        answer: what the model said, as JSON by the schema of :mod:`retinalogos.captions.structured`.
     """
 
     image_id: str
@@ -49,6 +51,8 @@ class CaptionResult:
     prompt_version: str
     seed: int
     error: str | None = None
+    model: str = ""
+    answer: str = ""
 
 
 class CaptionEngine(Protocol):

@@ -25,6 +25,11 @@ SCHEMA = pa.schema(
         pa.field("seed", pa.int64(), nullable=False),
     ]
 )
+# Columns that captions of an engine with a model have besides.
+MODEL_FIELDS = (
+    pa.field("model", pa.string(), nullable=False),  # name, with the revision where one was given
+    pa.field("answer", pa.string(), nullable=False),  # what the model said, JSON by the schema of captions.structured
+)
 DROPPED_COLUMNS = ("image_id", "wording", "granularity", "rule", "detail")
 # Captions held in memory before they are written; about 2 MB.
 _GROUP = 8192
@@ -40,21 +45,23 @@ class CaptionWriter:
         folder: made if it is not there.
         token_budget: that every caption keeps.
         text_encoder: whose tokens are counted: ``minilm`` or a hub name.
+        of_model: whether the captions carry the columns of MODEL_FIELDS too.
     """
 
-    def __init__(self, folder: Path, token_budget: int, text_encoder: str):
+    def __init__(self, folder: Path, token_budget: int, text_encoder: str, of_model: bool = False):
         self.folder = Path(folder)
+        self._schema = pa.schema([*SCHEMA, *MODEL_FIELDS]) if of_model else SCHEMA
         self._meta: dict[str, Any] = {"token_budget": token_budget, "text_encoder": text_encoder}
         self._rows: list[Mapping[str, Any]] = []
         self._counts: dict[str, int] = {}
-        self._engines: set[tuple[str, str]] = set()
+        self._engines: set[tuple[str, str, str]] = set()
         self._wordings: dict[str, int] = {}  # image → one bit per caption that it has, so that memory stays small
         self._tokens, self._longest, self.dropped = 0, 0, 0
         self._digest = hashlib.sha256()
 
     def __enter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._parquet = pq.ParquetWriter(self.folder / "captions.parquet", SCHEMA, compression="zstd")
+        self._parquet = pq.ParquetWriter(self.folder / "captions.parquet", self._schema, compression="zstd")
         self._csv: Any = None
         return self
 
@@ -70,8 +77,8 @@ class CaptionWriter:
         if had & bit:
             raise DataError(f"image {key[0]}: {key[1]} wording {key[2]} is captioned twice")
         self._wordings[row["image_id"]] = had | bit
-        self._rows.append({name: row[name] for name in SCHEMA.names})
-        self._engines.add((row["engine"], row["prompt_version"]))
+        self._rows.append({name: row[name] for name in self._schema.names})
+        self._engines.add((row["engine"], row["prompt_version"], row.get("model") or ""))
         self._counts[row["granularity"]] = self._counts.get(row["granularity"], 0) + 1
         self._tokens += row["tokens"]
         self._longest = max(self._longest, row["tokens"])
@@ -90,7 +97,7 @@ class CaptionWriter:
 
     def _flush(self) -> None:
         if self._rows:
-            self._parquet.write_table(pa.Table.from_pylist(self._rows, schema=SCHEMA))
+            self._parquet.write_table(pa.Table.from_pylist(self._rows, schema=self._schema))
             self._rows = []
 
     def __exit__(
@@ -108,7 +115,10 @@ class CaptionWriter:
             raise DataError(f"{self.folder}: no caption was written; dropped.csv has the reasons")
         meta = {
             **self._meta,
-            "engines": [{"engine": engine, "prompt_version": version} for engine, version in sorted(self._engines)],
+            "engines": [
+                {"engine": engine, "prompt_version": version, **({"model": model} if model else {})}
+                for engine, version, model in sorted(self._engines)
+            ],
             "captions": total,
             "granularities": dict(sorted(self._counts.items())),
             "images": len(self._wordings),

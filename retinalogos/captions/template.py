@@ -279,7 +279,19 @@ def write_captions(
         UsageError: there is no such granularity or wording, or the budget is too small for the opening sentence.
         DataError: a record holds a value outside the vocabulary.
     """
-    plans = [plan(record, granularity, wording, seed) for record, granularity, wording, seed in requests]
+    return fit([plan(record, granularity, wording, seed) for record, granularity, wording, seed in requests], budget)
+
+
+def fit(plans: Sequence[Sequence[Sentence]], budget: TokenBudget) -> list[Caption]:
+    """The captions that planned sentences give within a budget: whole sentences, chosen by their importance.
+
+    Args:
+        plans: sentences in reading order, the first of importance OPENING.
+        budget: of the text encoder.
+
+    Raises:
+        UsageError: the budget is too small for an opening sentence.
+    """
     lengths = budget.lengths(form for sentences in plans for sentence in sentences for form in sentence.forms)
     room = budget.budget - budget.special_tokens
     chosen = [_fit(sentences, lengths, room) for sentences in plans]
@@ -361,20 +373,45 @@ def plan(record: Mapping[str, Any], granularity: Granularity, wording: int, seed
 
 def _opening(eye: Description, choice: _Choice, salient: Sequence[str]) -> Sentence:
     """Modality, laterality and side of the disc, grade, glaucoma; in a coarse caption also the gravest findings."""
-    modality, structure = choice.opening()
     grade, glaucoma = _grade(eye, choice, rich=True), _glaucoma(eye, choice, rich=True)
     short_grade, short_glaucoma = _grade(eye, choice, rich=False), _glaucoma(eye, choice, rich=False)
     # Findings are left out only where something else is left to say of the eye.
     counts = [n for n in (3, 2, 1) if n <= len(salient)]
     if grade or glaucoma or not salient:
         counts.append(0)
-    forms = []
+    seen = []
     for n in counts:
         findings = _list([_in_list(code) for code in salient[:n]])
         brief = _list([_in_list(code, rich=False) for code in salient[:n]])
-        seen, short_seen = _joined(grade, findings, glaucoma), _joined(short_grade, brief, short_glaucoma)
-        forms.append(_rich_opening(eye, _MODALITIES[modality], structure, seen))
-        forms.append(_short_opening(eye, _SHORT_MODALITIES[modality], structure, short_seen))
+        seen.append((_joined(grade, findings, glaucoma), _joined(short_grade, brief, short_glaucoma)))
+    return _opening_of(eye, choice, seen)
+
+
+def opening(
+    eye: Description,
+    seen: Sequence[tuple[str, str]],
+    *,
+    identity: str,
+    granularity: Granularity,
+    wording: int,
+    seed: int,
+) -> Sentence:
+    """The sentence that stands first, for captions whose other words are not the template's.
+
+    Args:
+        eye: its laterality and the side of its disc are told.
+        seen: what the picture shows, each time in full and in short, the most telling first; "": nothing.
+        identity, granularity, wording, seed: pick one of the MAX_WORDINGS ways to put it, as for a template's caption.
+    """
+    return _opening_of(eye, _Choice(seed, identity, granularity, wording), seen)
+
+
+def _opening_of(eye: Description, choice: _Choice, seen: Sequence[tuple[str, str]]) -> Sentence:
+    modality, structure = choice.opening()
+    forms = []
+    for rich, short in seen:
+        forms.append(_rich_opening(eye, _MODALITIES[modality], structure, rich))
+        forms.append(_short_opening(eye, _SHORT_MODALITIES[modality], structure, short))
     return Sentence("opening", tuple(forms), OPENING)
 
 

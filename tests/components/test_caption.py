@@ -4,9 +4,13 @@ import json
 
 import pytest
 from captioned_cohort import defaults, write_cohort
+from model_server import Reaction, serve
 
 from components.caption.step import STEP
 from components.runner import check_params
+from retinalogos.captions.conversation import Question, seed_of
+from retinalogos.captions.engine import CaptionRequest
+from retinalogos.captions.prompts import load_prompt
 from retinalogos.captions.table import read_captions, read_captions_meta
 from retinalogos.cohort.shards import Cohort
 from retinalogos.errors import DataError, UsageError
@@ -101,8 +105,59 @@ def test_an_image_that_cannot_be_captioned_is_listed(passed, tmp_path):
         ({"wordings": {"coarse": 0, "fine": 0}}, "wordings"),
         ({"token_budget": 2}, "token_budget"),
         ({"engine": "x"}, "engine"),
+        ({"server": {"endpoint": "http://localhost/v1"}}, "server"),
+        ({"temperature": -1}, "temperature"),
     ],
 )
 def test_wrong_parameters_are_refused_by_name(changes, named):
     with pytest.raises(UsageError, match=named):
         check_params(STEP, defaults("caption") | changes)
+
+
+def server_settings(url, **changes):
+    return {"engine": "server", "server": defaults("caption")["server"] | {"endpoint": url} | changes}
+
+
+def test_captions_of_a_server_say_what_wrote_them(passed, tmp_path):
+    def unreadable(rows):
+        rows[5]["eye"] = "middle"
+
+    cohort = write_cohort(tmp_path / "cohort", unreadable, n=20)
+    broken = Cohort(cohort).table(["image_id"])["image_id"][7].as_py()
+
+    def behaviour(body, earlier):
+        return Reaction(text="no idea") if body["seed"] in seeds else Reaction()
+
+    params = check_params(STEP, defaults("caption") | server_settings("http://localhost/v1"))
+    question = Question(CaptionRequest(broken, {}, "coarse", 0, 0), seed_of(0, broken, 0))
+    seeds = {question.seed_of(attempt) for attempt in range(params.attempts)}
+    with serve(behaviour) as seen:
+        metrics, rows = run(cohort, passed, tmp_path / "captions", look=False, **server_settings(seen.url))
+    assert len(seen.sent) == 18 + params.attempts  # an eye is paid for once, a broken answer asked again
+    assert metrics["captions"] == len(rows) == 36
+    assert metrics["dropped"] == 4
+    model = params.server.model
+    assert {(row["engine"], row["model"], row["seed"]) for row in rows} == {("server", model, 0)}
+    assert all(json.loads(row["answer"])["laterality"] == "left" for row in rows)
+    version = load_prompt(params.prompt).identity
+    assert read_captions_meta(tmp_path / "captions")["engines"] == [
+        {"engine": "server", "prompt_version": version, "model": model}
+    ]
+    dropped = (tmp_path / "captions" / "dropped.csv").read_text()
+    assert "middle" in dropped
+    assert f"{broken},0,fine,engine,no usable answer in {params.attempts} attempts" in dropped
+
+
+def test_a_remote_server_is_refused_before_anything_is_sent(cohort, passed, tmp_path):
+    with pytest.raises(UsageError, match="allow_remote"):
+        run(cohort, passed, tmp_path / "captions", look=False, **server_settings("https://8.8.8.8/v1"))
+
+
+def test_where_the_server_stands_is_no_part_of_the_result():
+    params = check_params(STEP, defaults("caption"))
+    assert "endpoint" not in params.model_dump()["server"]
+
+
+def test_captions_of_a_template_have_no_columns_of_models(cohort, passed, tmp_path):
+    _, rows = run(cohort, passed, tmp_path / "captions")
+    assert "model" not in rows[0]
