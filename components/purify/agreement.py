@@ -1,6 +1,6 @@
 """The judges of image-text agreement: each gives a score to every caption of a training image."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -30,7 +30,10 @@ MIRRORED = "-mirrored"
 # Side of the pictures whose fine structure is measured: the least at which the lesions of early grades are seen.
 _SIDE = 128
 # Latents are averaged to so many places a side: enough to tell where disc and arcades lie.
-_PLACES = 4
+_PLACES = 8
+# Principal components of these that the image tower sees, and images that they are fitted to at most. Measured on 480
+# phantom eyes: with 32 to 128 a linear reader tells the side of 98 to 99 %.
+_COMPONENTS, _SAMPLE = 64, 2048
 # Pictures whose moments are measured together; their statistics depend on no batch.
 _AT_ONCE = 64
 
@@ -90,7 +93,10 @@ def by_contrastive_model(params: PurifyParams, rows: Rows, inputs: Paths) -> Sco
 
 
 def _picture_features(latents: Latents, numbers: list[int], cohort: Cohort) -> Tensor:
-    """Latents and moments of images, n×d float32; a mirror image has the moments of its picture."""
+    """Latents and moments of images, n×d float32; a mirror image has the moments of its picture.
+
+    Of the latents the leading principal components: with more the towers learn single pictures by heart.
+    """
     backbone = SmallBackbone((8,)).to(device())
     names: list[str] = []
 
@@ -102,15 +108,24 @@ def _picture_features(latents: Latents, numbers: list[int], cohort: Cohort) -> T
 
     fine = backbone.standardise_moments(normalised()).cpu()
     row_of = {name: row for row, name in enumerate(names)}
-    found = []
-    for start in range(0, len(numbers), _AT_ONCE):
-        part = numbers[start : start + _AT_ONCE]
-        coarse = latents.latents(part)
-        if coarse.shape[-1] > _PLACES:
-            coarse = F.adaptive_avg_pool2d(coarse, _PLACES)
-        own = [row_of[latents.images[number]["image_id"].removesuffix(MIRRORED)] for number in part]
-        found.append(torch.cat([coarse.flatten(1), fine[own]], 1))
-    return torch.cat(found)
+    own = [row_of[latents.images[number]["image_id"].removesuffix(MIRRORED)] for number in numbers]
+    sample = _coarse(latents, numbers[:: -(-len(numbers) // _SAMPLE)])
+    mean = sample.mean(0)
+    _, sizes, axes_dk = torch.linalg.svd(sample - mean, full_matrices=False)
+    # Only directions that the sample has; each in units of its own spread.
+    rank = min(_COMPONENTS, int((sizes > 1e-4 * sizes[0]).sum()))
+    axes_dk = (axes_dk[:rank] / sizes[:rank, None]).T * len(sample) ** 0.5
+    coarse = [
+        (_coarse(latents, numbers[start : start + _AT_ONCE]) - mean) @ axes_dk
+        for start in range(0, len(numbers), _AT_ONCE)
+    ]
+    return torch.cat([torch.cat(coarse), fine[own]], 1)
+
+
+def _coarse(latents: Latents, numbers: Sequence[int]) -> Tensor:
+    """Latents of images at no more than a few places a side, n×d float32."""
+    found = latents.latents(numbers)
+    return (F.adaptive_avg_pool2d(found, _PLACES) if found.shape[-1] > _PLACES else found).flatten(1)
 
 
 def _batched(items: Iterable[tuple[str, np.ndarray]], size: int) -> Iterator[list[tuple[str, np.ndarray]]]:

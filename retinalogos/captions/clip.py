@@ -43,16 +43,18 @@ class ClipModel:
 
         try:
             model = AutoModel.from_pretrained(name, dtype=torch.float32).eval().requires_grad_(False).to(device)
+            if not all(hasattr(model, part) for part in ("get_image_features", "get_text_features", "logit_scale")):
+                raise UsageError(
+                    f"clip_model {name!r} is a {type(model).__name__}: it does not map pictures and texts to one "
+                    "space; give a CLIP-type model"
+                )
             processor = AutoProcessor.from_pretrained(name)
+        except UsageError:
+            raise
         except (OSError, ValueError) as error:
             raise UsageError(
                 f"clip_model {name!r}: no such folder and not to be had from the hub ({str(error).splitlines()[0]})"
             ) from error
-        if not all(hasattr(model, part) for part in ("get_image_features", "get_text_features", "logit_scale")):
-            raise UsageError(
-                f"clip_model {name!r} is a {type(model).__name__}: it does not map pictures and texts to one space; "
-                "give a CLIP-type model"
-            )
         return cls(model, processor, int(model.config.text_config.max_position_embeddings))
 
     @property
