@@ -130,9 +130,10 @@ def judge(name: str, folder: Path, captions: Path, wrong: set[int], options: arg
     inputs = {"cohort": folder / "cohort", "captions": captions, "latents": captions, "generator": captions}
     if name in ("contrastive", "generator"):
         inputs["latents"] = captions.with_name("latents")
-        encoded = {port: folder / port for port in ("cohort", "autoencoder")} | {"captions": captions}
+        # Most captions are those of the right set: their features are known.
+        known = {"cohort": folder / "cohort", "autoencoder": folder / "autoencoder", "known": folder / "latents"}
         if not inputs["latents"].exists():
-            run_step("encode", encoded, {"latents": inputs["latents"]})
+            run_step("encode", known | {"captions": captions}, {"latents": inputs["latents"]})
     if name == "generator":
         inputs["generator"] = captions.with_name("generator")
         trained = {"latents": inputs["latents"], "autoencoder": folder / "autoencoder"}
@@ -173,6 +174,8 @@ def prepare(folder: Path, options: argparse.Namespace) -> None:
     run_step("caption", inputs, {"captions": folder / "captions"})
     if {"contrastive", "generator"} & set(options.filters):
         run_step("autoencode", inputs, {"autoencoder": folder / "autoencoder"}, judged=1)
+        encoded = {port: folder / port for port in ("cohort", "captions", "autoencoder")}
+        run_step("encode", encoded, {"latents": folder / "latents"})
 
 
 def compare(folder: Path, options: argparse.Namespace) -> Iterator[str]:

@@ -140,7 +140,7 @@ def test_quality_judges_every_way_beside_the_floor(tmp_path, capsys):
 
 
 def test_purification_plants_what_it_says_and_the_rules_find_it(capsys):
-    purification.main("--limit 24 --size 32 --filters text --share 0.2".split())
+    purification.main(["--limit", "24", "--size", "32", "--filters", "text", "--share", "0.2"])
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
     assert [row[0] for row in cells] == list(purification.KINDS)
