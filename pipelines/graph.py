@@ -91,7 +91,7 @@ MAIN_LINE: tuple[Stage, ...] = (
             "latents": Source("encode", "latents"),
             "generator": Source("pretrain", "generator"),
         },
-        {"curated": "data/curated_captions"},
+        {"curated": "data/curated_captions", "page": "metrics/purification"},
     ),
     Stage(
         "encode_curated",

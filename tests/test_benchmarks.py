@@ -10,9 +10,10 @@ from allocation import MEBIBYTE, allocate
 from PIL import Image
 from tiny_generator import save_tiny_generator
 
-from benchmarks import autoencoder, learning, loader, next_dit, paired, pretrain, quality, sampling
+from benchmarks import autoencoder, learning, loader, next_dit, paired, pretrain, purification, quality, sampling
 from benchmarks.paired import Memory, Seconds
 from components import ROOT
+from retinalogos.errors import UsageError
 from retinalogos.generators.text.latents import LatentWriter
 
 
@@ -162,3 +163,17 @@ def test_learning_starts_at_the_priors_own_error_and_compares_every_candidate(tm
     begin = [float(value) for value in lines[0].split()[-6:]]
     assert begin == pytest.approx([1] * 6, abs=0.35), "an untrained network is the prior"
     assert float(lines[10].split()[-1]) > 1.2, "without a prior an untrained network knows nothing"
+
+
+def test_purification_plants_what_it_says_and_the_rules_find_it(capsys):
+    purification.main(["--limit", "24", "--size", "32", "--filters", "text", "--share", "0.2"])
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+    assert [row[0] for row in cells] == list(purification.KINDS)
+    assert all(row[2:4] == ["48", "10"] for row in cells)
+    assert all(float(row[5]) >= 0.8 and float(row[6]) >= 0.9 for row in cells)
+
+
+def test_purification_refuses_more_errors_than_can_be_planted():
+    with pytest.raises(UsageError, match="lower --share"):
+        purification.plant("laterality", [{"image_id": "a"}], {"a": {"eye": None, "findings": []}}, None, 1.0, 0)

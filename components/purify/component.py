@@ -14,11 +14,12 @@ def purify(
     latents: dsl.Input[dsl.Dataset],
     generator: dsl.Input[dsl.Model],
     curated: dsl.Output[dsl.Dataset],
+    page: dsl.Output[dsl.HTML],
     metrics: dsl.Output[dsl.Metrics],
 ) -> None:
-    """Stage 2: drop captions that break a rule or do not agree with their image."""
+    """Stage 2: drop captions that break a rule, do not agree with their image, or are of a poor one."""
     from components.runner import run_component
 
     inputs = {"cohort": cohort, "captions": captions, "latents": latents, "generator": generator}
-    outputs = {"curated": curated, "metrics": metrics}
+    outputs = {"curated": curated, "page": page, "metrics": metrics}
     run_component("purify", stage, params, inputs, outputs)

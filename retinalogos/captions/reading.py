@@ -160,6 +160,12 @@ _NORMAL = re.compile(
 )
 _REGION = re.compile(r"\b(?:macula\w*|fove\w+|dis[ck]|nerve head|vessels?|arter\w+|veins?|periphery)\b")
 
+# The verb or preposition between the ratio and its number: "ratio of about 0.8", "ratio is near 0.8".
+_CUP_RATIO = re.compile(
+    r"\bcup[- ](?:to[- ])?dis[ck] ratio\b(?: (?:is|of|being|appears|measures|about|near|around|approximately|roughly))*"
+    r"[:=]? ?(?P<ratio>[01]?\.\d+|1\.0)(?!\d*%)",
+)
+
 _SENTENCE_END = re.compile(r"[.;:!?](?=\s|$)")
 _NEGATION = re.compile(r"\b(?:no|not|without|absence of|free of|neither|nor|lacks?|lacking|rather than)\b")
 # A negation reaches to the end of the clause, or to where the sentence turns to what is there.
@@ -182,6 +188,7 @@ class Statements:
         grades: ICDR grades stated (0 for "no diabetic retinopathy").
         unstaged_retinopathy: diabetic retinopathy is stated without its stage.
         glaucoma: no, suspect, glaucoma.
+        cup_ratios: cup-to-disc ratios stated.
         present: findings stated.
         absent: findings ruled out; ``ANY`` where all are.
     """
@@ -191,6 +198,7 @@ class Statements:
     grades: frozenset[int]
     unstaged_retinopathy: bool
     glaucoma: frozenset[str]
+    cup_ratios: frozenset[float]
     present: frozenset[Mention]
     absent: frozenset[Mention]
 
@@ -261,6 +269,7 @@ def read_statements(text: str) -> Statements:
         frozenset(grades),
         unstaged,
         frozenset(glaucoma),
+        frozenset(float(match["ratio"]) for match in _CUP_RATIO.finditer(text)),
         frozenset(present),
         frozenset(absent),
     )

@@ -17,6 +17,8 @@ MIN_WORDS = 5
 # English reports carry function words that other languages have not; the tersest template wording has 1 in 10 words
 # (measured on 600 phantom eyes and 135 made-up records at budgets of 40 to 256 tokens).
 MIN_FUNCTION_WORDS = 1 / 16
+# A ratio is told to one decimal: half of that, and a little for the float32 of the record.
+CUP_TOLERANCE = 0.051
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,14 @@ def _glaucoma(caption: Reading) -> str | None:
     return None
 
 
+def _cup(caption: Reading) -> str | None:
+    ratio, stated = caption.eye.vcdr, caption.states.cup_ratios
+    if ratio is None:
+        return f"states a cup-to-disc ratio of {_listed(stated)}, the record has none" if stated else None
+    wrong = frozenset(value for value in stated if abs(value - ratio) > CUP_TOLERANCE)
+    return f"states a cup-to-disc ratio of {_listed(wrong)}, the record says {ratio:.2f}" if wrong else None
+
+
 def _unsupported(caption: Reading) -> str | None:
     supported = caption.eye.supports()
     wrong = [codes for codes in caption.states.present if not supported.intersection(codes)]
@@ -132,11 +142,6 @@ def _definitive(caption: Reading) -> str | None:
 _FUNCTION_WORD = re.compile(
     r"\b(?:the|of|at|with(?:out)?|and|or|but|not|is|are|be|was|were|to|for|from|by|as|this|that|there|its?|which|shows?"
     r"|showing|seen|appears?|near|about|overall)\b",
-    re.I,
-)
-_WORD = re.compile(
-    r"\b(?:an?|the|of|on|in|at|with(?:out)?|and|or|but|not?|is|are|be|was|were|to|for|from|by|as|this|that|there|its?"
-    r"|which|shows?|showing|seen|appears?|near|about|overall)\b",
     re.I,
 )
 _WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
@@ -229,7 +234,7 @@ def _identifier(caption: Reading) -> str | None:
     return f"holds {' and '.join(kinds)}" if kinds else None
 
 
-def _listed(values: frozenset[str] | frozenset[int]) -> str:
+def _listed(values: frozenset[str] | frozenset[int] | frozenset[float]) -> str:
     return ", ".join(str(value) for value in sorted(values))
 
 
@@ -248,6 +253,7 @@ RULES: dict[str, Rule] = {
         Rule("laterality", "teaches the generator the wrong eye: left and right are mirror images", _laterality),
         Rule("grade", "teaches the generator the wrong severity", _grade),
         Rule("glaucoma", "teaches the generator the wrong disc", _glaucoma),
+        Rule("cup", "teaches the generator the wrong cup", _cup),
         Rule("unsupported_finding", "a finding that no record supports is a hallucination", _unsupported),
         Rule("denied_finding", "rules out what the record has found", _denied),
         Rule("definitive", "a picture suggests and never proves: readers hedge, and so must captions", _definitive),

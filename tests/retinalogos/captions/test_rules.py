@@ -35,6 +35,8 @@ FAULTS = [
     ("glaucoma", GOOD.replace("no sign of", "signs of"), RECORD),
     ("glaucoma", GOOD, RECORD | {"glaucoma": "suspect"}),
     ("glaucoma", GOOD, RECORD | {"glaucoma": None}),
+    ("cup", GOOD + " The cup-to-disc ratio is about 0.8.", RECORD | {"vcdr": 0.4}),
+    ("cup", GOOD + " Vertical cup-to-disc ratio of about 0.4.", RECORD),
     ("unsupported_finding", GOOD + " Drusen are seen at the macula.", RECORD),
     ("unsupported_finding", GOOD + " New vessels appear at the disc.", RECORD | {"findings": None}),
     ("unsupported_finding", "Fundus photograph of the left eye with drusen.", {"eye": "left"}),

@@ -1,0 +1,53 @@
+"""What a filter is to the page and to the metrics."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Filter:
+    """A filter and what it found.
+
+    Attributes:
+        name: as in metrics and in the column ``dropped_by``.
+        title, means: for a reader of the page.
+        score: the column that is shown as its score.
+        on: whether it was applied.
+        judge: what gave the score, where there is a choice.
+        limit: which scores stay, in words.
+        columns: column of ``scores.parquet`` → number of a caption → value.
+        drops: number of a caption → rule and detail.
+    """
+
+    name: str
+    title: str
+    means: str
+    score: str
+    on: bool = True
+    judge: str = ""
+    limit: str = ""
+    columns: Mapping[str, Mapping[int, Any]] = field(default_factory=dict)
+    drops: Mapping[int, tuple[str, str]] = field(default_factory=dict)
+
+
+TEXT = Filter(
+    "text",
+    "Text",
+    "A caption is read back and held against the record of its eye (side, grade, glaucoma, findings, cup); repetition, "
+    "length, forbidden claims and identifiers are looked for. The score is the number of broken rules.",
+    "broken_rules",
+)
+AGREEMENT = Filter(
+    "agreement",
+    "Picture and text",
+    "A model says how well a caption goes with its picture. Only training images are judged; the share that agrees "
+    "least is dropped, whatever its score.",
+    "agreement",
+)
+IMAGE = Filter(
+    "image",
+    "Picture",
+    "Captions of poor pictures and of near duplicates of another picture. The score is the quality of the picture.",
+    "quality",
+)

@@ -1,0 +1,136 @@
+"""The step purify: each filter by itself, what it writes of every caption, and its page."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from tiny_clip import save_tiny_clip
+
+from components import ROOT
+from components.runner import content_hash, load_step
+from retinalogos.captions.table import CaptionWriter
+from retinalogos.cohort.shards import Cohort, CohortWriter
+from retinalogos.errors import UsageError
+from retinalogos.generators.text.latents import mirrored_words
+
+DEFAULTS = yaml.safe_load((ROOT / "params.yaml").read_text())
+NAME = "The eye of Anna Schmidt."
+
+
+def run(stage: str, inputs: dict[str, Path], home: Path, **settings: Any) -> dict[str, Any]:
+    step = load_step(stage)
+    home.mkdir(parents=True, exist_ok=True)
+    params = step.params.model_validate(DEFAULTS[stage] | settings)
+    return dict(step.run(params, inputs, {port: home / port for port in step.outputs}))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A small cohort with two poor pictures and a copy, and captions of which one mirrors its eye and one names it."""
+    folder = tmp_path_factory.mktemp("purify")
+    verdict = folder / "verdict"
+    verdict.mkdir()
+    (verdict / "verdict.json").write_text(json.dumps({"passed": True}))
+    run("ingest", {}, folder / "drawn", n=30, size=32, workers=1)
+    with CohortWriter(folder / "cohort", "phantom") as writer:
+        rows = list(Cohort(folder / "drawn" / "cohort").rows())
+        for number, row in enumerate(rows):
+            writer.add(
+                row
+                | {
+                    "quality": 0.1 if number < 2 else 0.9,
+                    "duplicate_group": rows[2]["image_id"] if number in (2, 3) else None,
+                }
+            )
+    inputs = {"cohort": folder / "cohort", "validation": verdict}
+    run("caption", inputs, folder / "right")
+    with CaptionWriter(folder / "captions", 64, "minilm") as writer:
+        for number, row in enumerate(pq.read_table(folder / "right" / "captions" / "captions.parquet").to_pylist()):
+            if number == 20:
+                row |= {"text": mirrored_words(row["text"])}
+            writer.add(row | ({"text": f"{row['text']} {NAME}"} if number == 30 else {}))
+    run("autoencode", inputs, folder, judged=1, components=8)
+    inputs = {"cohort": folder / "cohort", "captions": folder / "captions", "autoencoder": folder / "autoencoder"}
+    run("encode", inputs, folder, size=16)
+    names = {"cohort": "cohort", "captions": "captions", "latents": "latents", "generator": "cohort"}
+    return {port: folder / name for port, name in names.items()}
+
+
+OFF = {"text": False, "agreement": "none", "image": False}
+
+
+def scores(home: Path) -> list[dict[str, Any]]:
+    return pq.read_table(home / "curated" / "scores.parquet").to_pylist()
+
+
+def test_with_every_filter_off_all_captions_stay(data, tmp_path):
+    metrics = run("purify", data, tmp_path, **OFF)
+    assert (metrics["dropped"], metrics["kept"]) == (0, 60)
+    columns = ("broken_rules", "agreement", "quality", "copy_of", "dropped_by")
+    assert all(row[name] is None for row in scores(tmp_path) for name in columns)
+    assert (tmp_path / "page" / "index.html").read_text().count("This filter was off.") == 3
+    assert not (tmp_path / "curated" / "dropped.csv").exists()
+
+
+def test_text_alone_drops_what_contradicts_the_record(data, tmp_path):
+    metrics = run("purify", data, tmp_path, **OFF | {"text": True})
+    broken = [number for number, row in enumerate(scores(tmp_path)) if row["broken_rules"]]
+    assert broken == [20, 30]
+    assert {row["dropped_by"] for row in scores(tmp_path) if row["broken_rules"]} == {"text"}
+    assert (metrics["dropped"], metrics["found_by_text"], metrics["found_by_image"]) == (2, 2, 0)
+    assert (metrics["dropped_laterality"], metrics["dropped_identifier"]) == (1, 1)
+
+
+def test_image_alone_drops_poor_pictures_and_copies_but_not_the_first_of_them(data, tmp_path):
+    metrics = run("purify", data, tmp_path, **OFF | {"image": True})
+    rows = Cohort(data["cohort"]).table(("image_id",)).to_pydict()["image_id"]
+    gone = {row["image_id"] for row in scores(tmp_path) if row["dropped_by"] == "image"}
+    assert gone == {rows[0], rows[1], rows[3]}
+    assert (metrics["dropped_quality"], metrics["dropped_duplicate"]) == (4, 2)
+    assert {row["copy_of"] for row in scores(tmp_path) if row["image_id"] == rows[3]} == {rows[2]}
+
+
+@pytest.mark.parametrize("judge", ["contrastive", "clip"])
+def test_agreement_alone_drops_its_share_of_training_captions(data, tmp_path, judge):
+    settings = OFF | {"agreement": judge, "agreement_quantile": 0.2}
+    if judge == "clip":
+        settings["clip_model"] = str(save_tiny_clip(tmp_path / "clip"))
+    else:
+        settings["contrastive"] = DEFAULTS["purify"]["contrastive"] | {"steps": 3, "folds": 2}
+    run("purify", data, tmp_path, **settings)
+    table = Cohort(data["cohort"]).table(("image_id", "split")).to_pydict()
+    train = {name for name, split in zip(table["image_id"], table["split"], strict=True) if split == "train"}
+    rows = scores(tmp_path)
+    assert {row["image_id"] for row in rows if row["agreement"] is not None} == train
+    judged = sorted((row["agreement"], row["dropped_by"]) for row in rows if row["agreement"] is not None)
+    least = round(0.2 * len(judged))
+    assert {name for _, name in judged[:least]} == {"agreement"}
+    assert {name for _, name in judged[least:]} == {None}
+    with (tmp_path / "curated" / "dropped.csv").open() as file:
+        assert {row["rule"] for row in csv.DictReader(file)} == {"agreement"}
+    again = tmp_path / "again"
+    run("purify", data, again, **settings)
+    assert content_hash(again / "curated") == content_hash(tmp_path / "curated")
+    assert content_hash(again / "page") == content_hash(tmp_path / "page")
+
+
+def test_clip_needs_a_name(data, tmp_path):
+    with pytest.raises(UsageError, match=r"purify\.clip_model is empty"):
+        run("purify", data, tmp_path, **OFF | {"agreement": "clip"})
+
+
+def test_the_page_shows_pictures_and_identifies_nobody(data, tmp_path):
+    run("purify", data, tmp_path, text=True, image=True, agreement="none", examples=4)
+    html = (tmp_path / "page" / "index.html").read_text()
+    assert html.count('<img src="data:image/jpeg;base64,') >= 12
+    assert "no patient was photographed" in html
+    assert "says left eye" in html or "says right eye" in html
+    assert "Anna" not in html
+    table = Cohort(data["cohort"]).table(("image_id", "patient_id")).to_pydict()
+    assert not [name for column in table.values() for name in column if name in html]
+    assert str(tmp_path) not in html
+    assert "http" not in html.replace("http-equiv", "")
