@@ -3,11 +3,13 @@
 import csv
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -28,6 +30,8 @@ SCHEMA = pa.schema(
 DROPPED_COLUMNS = ("image_id", "wording", "granularity", "rule", "detail")
 # Captions held in memory before they are written; about 2 MB.
 _GROUP = 8192
+# Of a caption's 64-bit key: four for the wording (16 at most), one for the granularity; the rest are its image's hash.
+_KEY_BITS = 5
 
 
 class CaptionWriter:
@@ -40,15 +44,21 @@ class CaptionWriter:
         folder: made if it is not there.
         token_budget: that every caption keeps.
         text_encoder: whose tokens are counted: ``minilm`` or a hub name.
+        may_be_empty: a folder without any caption is no error.
     """
 
-    def __init__(self, folder: Path, token_budget: int, text_encoder: str):
+    def __init__(self, folder: Path, token_budget: int, text_encoder: str, may_be_empty: bool = False):
         self.folder = Path(folder)
         self._meta: dict[str, Any] = {"token_budget": token_budget, "text_encoder": text_encoder}
+        self._may_be_empty = may_be_empty
         self._rows: list[Mapping[str, Any]] = []
+        self._tables: list[pa.Table] = []
+        self._pending = 0
         self._counts: dict[str, int] = {}
         self._engines: set[tuple[str, str]] = set()
-        self._wordings: dict[str, int] = {}  # image → one bit per caption that it has, so that memory stays small
+        self._keys = np.empty(
+            0, np.uint64
+        )  # of all captions, sorted: eight bytes a caption, so that memory stays small
         self._tokens, self._longest, self.dropped = 0, 0, 0
         self._digest = hashlib.sha256()
 
@@ -62,22 +72,55 @@ class CaptionWriter:
         """Adds one caption: the columns of SCHEMA.
 
         Raises:
-            DataError: this wording of the image was written before.
+            DataError: a wording of an image was written before; told with a group of captions, or at the end.
         """
-        key = (row["image_id"], row["granularity"], row["wording"])
-        bit = 1 << (2 * row["wording"] + (row["granularity"] == "fine"))
-        had = self._wordings.get(row["image_id"], 0)
-        if had & bit:
-            raise DataError(f"image {key[0]}: {key[1]} wording {key[2]} is captioned twice")
-        self._wordings[row["image_id"]] = had | bit
         self._rows.append({name: row[name] for name in SCHEMA.names})
-        self._engines.add((row["engine"], row["prompt_version"]))
-        self._counts[row["granularity"]] = self._counts.get(row["granularity"], 0) + 1
-        self._tokens += row["tokens"]
-        self._longest = max(self._longest, row["tokens"])
-        self._digest.update(json.dumps([*key, row["text"]]).encode())
         if len(self._rows) == _GROUP:
-            self._flush()
+            self._pack()
+
+    def add_table(self, table: pa.Table) -> None:
+        """Adds captions as a table of SCHEMA; raises as :meth:`add`."""
+        self._pack()
+        self._append(table)
+
+    def _pack(self) -> None:
+        if self._rows:
+            rows, self._rows = self._rows, []
+            self._append(pa.Table.from_pylist(rows, schema=SCHEMA))
+
+    def _append(self, table: pa.Table) -> None:
+        self._count(table)
+        self._tables.append(table)
+        self._pending += table.num_rows
+        while self._pending >= _GROUP:
+            self._flush(_GROUP)
+
+    def _count(self, table: pa.Table) -> None:
+        """Keeps account of a table: hash, counts, and that no caption comes twice."""
+        columns = [table[name].to_pylist() for name in ("image_id", "granularity", "wording", "text")]
+        keys = np.empty(table.num_rows, np.uint64)
+        encode, image, image_key = json.JSONEncoder().encode, None, 0
+        for place, row in enumerate(zip(*columns, strict=True)):
+            self._digest.update(encode(row).encode())
+            if row[0] != image:
+                image = row[0]
+                image_key = int.from_bytes(hashlib.blake2b(image.encode(), digest_size=8).digest(), "big")
+            keys[place] = image_key >> _KEY_BITS << _KEY_BITS | row[2] << 1 | (row[1] == "fine")
+        known, times = np.unique(np.concatenate([self._keys, keys]), return_counts=True)
+        if len(known) != len(self._keys) + len(keys):
+            place = int(np.flatnonzero(np.isin(keys, known[times > 1]))[0])
+            image_id, granularity, wording, _ = (column[place] for column in columns)
+            raise DataError(f"image {image_id}: {granularity} wording {wording} is captioned twice")
+        self._keys = known
+        for name, count in Counter(columns[1]).items():
+            self._counts[name] = self._counts.get(name, 0) + count
+        for pair in (
+            table.select(["engine", "prompt_version"]).group_by(["engine", "prompt_version"]).aggregate([]).to_pylist()
+        ):
+            self._engines.add((pair["engine"], pair["prompt_version"]))
+        tokens = table["tokens"].to_numpy()
+        self._tokens += int(tokens.sum())
+        self._longest = max([self._longest, *tokens.max(initial=0, keepdims=True).tolist()])
 
     def drop(self, image_id: str, granularity: str, wording: int, rule: str, detail: str) -> None:
         """Records a caption that is not in the table, and why."""
@@ -88,32 +131,38 @@ class CaptionWriter:
         self._csv.writerow((image_id, wording, granularity, rule, detail))
         self.dropped += 1
 
-    def _flush(self) -> None:
-        if self._rows:
-            self._parquet.write_table(pa.Table.from_pylist(self._rows, schema=SCHEMA))
-            self._rows = []
+    def _flush(self, rows: int) -> None:
+        """Writes ``rows`` captions as a row group: all of the same size, however they came."""
+        whole = pa.concat_tables(self._tables)
+        self._parquet.write_table(whole.slice(0, rows).combine_chunks())
+        self._tables = [whole.slice(rows)]
+        self._pending -= rows
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
-            self._flush()
-        self._parquet.close()
+        try:
+            if kind is None:
+                self._pack()
+                if self._pending:
+                    self._flush(self._pending)
+        finally:
+            self._parquet.close()
         if self._csv is not None:
             self._file.close()
         if kind is not None:
             return
         total = sum(self._counts.values())
-        if total == 0:
+        if total == 0 and not self._may_be_empty:
             raise DataError(f"{self.folder}: no caption was written; dropped.csv has the reasons")
         meta = {
             **self._meta,
             "engines": [{"engine": engine, "prompt_version": version} for engine, version in sorted(self._engines)],
             "captions": total,
             "granularities": dict(sorted(self._counts.items())),
-            "images": len(self._wordings),
+            "images": len(np.unique(self._keys >> np.uint64(_KEY_BITS))),
             "dropped": self.dropped,
-            "mean_tokens": round(self._tokens / total, 3),
+            "mean_tokens": round(self._tokens / max(total, 1), 3),
             "max_tokens": self._longest,
             "content_sha256": self._digest.hexdigest(),
         }
@@ -142,3 +191,23 @@ def read_captions(folder: Path | str, columns: Sequence[str] | None = None) -> p
     """
     read_captions_meta(folder)
     return pq.read_table(Path(folder) / "captions.parquet", columns=None if columns is None else list(columns))
+
+
+def read_tables(folder: Path | str) -> Iterator[pa.Table]:
+    """The captions in the order written, a row group in memory at a time.
+
+    Raises:
+        UsageError: the folder is no finished captions folder.
+    """
+    read_captions_meta(folder)
+    file = pq.ParquetFile(Path(folder) / "captions.parquet")
+    for group in range(file.num_row_groups):
+        yield file.read_row_group(group).cast(SCHEMA)
+
+
+def read_dropped(folder: Path | str) -> Iterator[dict[str, str]]:
+    """The rows of ``dropped.csv``, by DROPPED_COLUMNS; none where nothing was dropped."""
+    path = Path(folder) / "dropped.csv"
+    if path.exists():
+        with path.open(newline="", encoding="utf-8") as file:
+            yield from csv.DictReader(file)
