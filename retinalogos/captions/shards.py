@@ -47,6 +47,8 @@ RECORD_COLUMNS = (
     "source",
     "truth",
 )
+# Row groups read at once, without their pictures: about a thousand rows.
+_GROUPS = 16
 # Free text of the source.
 _TEXTS = ("report", "labels")
 
@@ -83,14 +85,21 @@ def work_key(cohort: Cohort, settings: Mapping[str, Any]) -> str:
 def requests_of(
     shard: Path, wordings: Mapping[str, int], seed: int, columns: Sequence[str] = RECORD_COLUMNS
 ) -> Iterator[CaptionRequest]:
-    """The captions to be written of a shard; one row group in memory at a time, its pictures only where asked for.
+    """The captions to be written of a shard; a few row groups in memory at a time, pictures only where asked for.
 
     Free text is de-identified here once more, whatever the cohort was ingested with.
     """
     file = pq.ParquetFile(shard)
-    for group in range(file.num_row_groups):
-        pictures = _Pictures(shard, group)
-        for row, record in enumerate(file.read_row_group(group, columns=list(columns)).to_pylist()):
+    for first in range(0, file.num_row_groups, _GROUPS):
+        groups = range(first, min(first + _GROUPS, file.num_row_groups))
+        places = (
+            (pictures, row)
+            for group in groups
+            for pictures in [_Pictures(shard, group)]
+            for row in range(file.metadata.row_group(group).num_rows)
+        )
+        records = file.read_row_groups(list(groups), columns=list(columns)).to_pylist()
+        for record, (pictures, row) in zip(records, places, strict=True):
             for name in _TEXTS:
                 if record.get(name):
                     record[name] = deidentify_text(record[name])

@@ -5,6 +5,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -27,6 +28,7 @@ SCHEMA = pa.schema(
         pa.field("seed", pa.int64(), nullable=False),
     ]
 )
+_values = itemgetter(*SCHEMA.names)
 DROPPED_COLUMNS = ("image_id", "wording", "granularity", "rule", "detail")
 # Captions held in memory before they are written; about 2 MB.
 _GROUP = 8192
@@ -51,7 +53,7 @@ class CaptionWriter:
         self.folder = Path(folder)
         self._meta: dict[str, Any] = {"token_budget": token_budget, "text_encoder": text_encoder}
         self._may_be_empty = may_be_empty
-        self._rows: list[Mapping[str, Any]] = []
+        self._rows: list[tuple[Any, ...]] = []
         self._tables: list[pa.Table] = []
         self._pending = 0
         self._counts: dict[str, int] = {}
@@ -74,7 +76,7 @@ class CaptionWriter:
         Raises:
             DataError: a wording of an image was written before; told with a group of captions, or at the end.
         """
-        self._rows.append({name: row[name] for name in SCHEMA.names})
+        self._rows.append(_values(row))
         if len(self._rows) == _GROUP:
             self._pack()
 
@@ -86,7 +88,10 @@ class CaptionWriter:
     def _pack(self) -> None:
         if self._rows:
             rows, self._rows = self._rows, []
-            self._append(pa.Table.from_pylist(rows, schema=SCHEMA))
+            columns = [
+                pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), SCHEMA, strict=True)
+            ]
+            self._append(pa.Table.from_arrays(columns, schema=SCHEMA))
 
     def _append(self, table: pa.Table) -> None:
         self._count(table)

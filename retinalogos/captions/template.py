@@ -8,6 +8,7 @@ first; the token budget decides which sentences stand and in which form, and non
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, Literal
 
@@ -283,12 +284,12 @@ def write_captions(
         DataError: a record holds a value outside the vocabulary.
     """
     plans = []
-    seen: tuple[Any, _Facts | None] = (None, None)
+    before, facts = None, None
     for record, granularity, wording, seed in requests:
         _check(granularity, wording)
-        if seen[1] is None or record is not seen[0]:  # the wordings of an image come one after another
-            seen = (record, _Facts(record))
-        plans.append(seen[1].sentences(granularity, wording, seed))
+        if facts is None or record is not before:  # the wordings of an image come one after another
+            before, facts = record, _Facts(record)
+        plans.append(facts.sentences(granularity, wording, seed))
     lengths = budget.lengths(form for sentences in plans for sentence in sentences for form in sentence.forms)
     room = budget.budget - budget.special_tokens
     chosen = [_fit(sentences, lengths, room) for sentences in plans]
@@ -436,8 +437,7 @@ def _opening(eye: Description, choice: _Choice, salient: Sequence[str]) -> Sente
         counts.append(0)
     forms = []
     for n in counts:
-        findings = _list([_in_list(code) for code in salient[:n]])
-        brief = _list([_in_list(code, rich=False) for code in salient[:n]])
+        findings, brief = _listed(tuple(salient[:n]), True), _listed(tuple(salient[:n]), False)
         seen, short_seen = _joined(grade, findings, glaucoma), _joined(short_grade, brief, short_glaucoma)
         forms.append(_rich_opening(eye, _MODALITIES[modality], structure, seen))
         forms.append(_short_opening(eye, _SHORT_MODALITIES[modality], structure, short_seen))
@@ -551,6 +551,11 @@ def _in_list(code: str, rich: bool = True) -> str:
     phrase = _phrase(code, rich)
     hedged = code not in _DISEASES or code in _NEED_NO_HEDGE or "suggestive" in phrase
     return phrase if hedged else f"probable {phrase}"
+
+
+@lru_cache(maxsize=10_000)
+def _listed(codes: tuple[str, ...], rich: bool) -> str:
+    return _list([_in_list(code, rich) for code in codes])
 
 
 def _amount(eye: Description, code: str) -> str:
