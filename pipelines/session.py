@@ -33,8 +33,9 @@ class Session:
         settings: Sequence[str] = (),
     ):
         self.folder = Path(folder)
-        # Checkpoints too: two sessions must not go on from each other's.
+        # Checkpoints and captions in work too: two sessions must not go on from each other's.
         own = [f"{stage}.checkpoints={self.folder / 'checkpoints'}" for stage in ("pretrain", "finetune")]
+        own.append(f"caption.work={self.folder / 'captions_in_work'}")
         settings = (*own, *settings)
         self.params: dict[str, Any] = compose(Choices(preset=preset, cohort=cohort, data=data, settings=settings))
         validate(self.params)

@@ -1,23 +1,25 @@
 """Captions of every eye of a cohort: several wordings, coarse and fine, within the text encoder's budget."""
 
 import json
-from collections.abc import Iterator
+import os
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from components.step import Metrics, Params, Paths, Port, Step
-from retinalogos.captions.engine import CaptionEngine, CaptionRequest, TemplateEngine
-from retinalogos.captions.statistics import CaptionStatistics
-from retinalogos.captions.table import CaptionWriter
-from retinalogos.captions.template import GRANULARITIES, MAX_WORDINGS, Granularity
+from retinalogos.captions.engine import CaptionEngine, TemplateEngine
+from retinalogos.captions.shards import Captioning, caption_shards, merge, remove_parts, work_key
+from retinalogos.captions.table import read_captions_meta
+from retinalogos.captions.template import MAX_WORDINGS, PROMPT_VERSION
 from retinalogos.captions.tokens import TokenBudget
-from retinalogos.cohort.schema import TABLE_COLUMNS
 from retinalogos.cohort.shards import Cohort
 from retinalogos.errors import DataError
-from retinalogos.progress import track
+
+# Settings of the engines that change nothing in an answer: it may be taken up with others where it was cut off.
+_REACHED = ("batch_size", "concurrency", "timeout_s", "retries", "max_wait_s", "allow_remote", "key_variable")
 
 
 class Wordings(BaseModel):
@@ -33,10 +35,6 @@ class Wordings(BaseModel):
         if self.coarse + self.fine == 0:
             raise ValueError("at least one of coarse and fine must be 1 or more")
         return self
-
-    def of(self, granularity: Granularity) -> int:
-        """Number of wordings of one granularity."""
-        return self.coarse if granularity == "coarse" else self.fine
 
 
 class TransformersParams(BaseModel):
@@ -84,29 +82,61 @@ class CaptionParams(Params):
     text_encoder: str = Field(description="minilm, a folder or a hub name: whose tokens are counted")
     token_budget: int = Field(ge=8, description="most tokens of a caption, special tokens included")
     wordings: Wordings
-
-    @property
-    def looks(self) -> bool:
-        """Whether the engine needs the pictures."""
-        return self.look and self.engine != "template"
+    shard: int | None = Field(ge=0, description="of the cohort, to caption it alone; null: all shards")
+    jobs: int = Field(
+        ge=0, exclude=True, description="shards side by side; 0: as many as cores, one where a model is loaded"
+    )
+    work: str = Field(exclude=True, description="folder for finished captions, kept so that a killed step goes on")
 
 
 def run(params: CaptionParams, inputs: Paths, outputs: Paths) -> Metrics:
     """See the module."""
     require_passed(inputs["validation"])
     cohort = Cohort(inputs["cohort"])
-    engine = make_engine(params)
-    total = len(cohort) * (params.wordings.coarse + params.wordings.fine)
-    statistics = CaptionStatistics()
-    of_model = params.engine != "template"
-    with CaptionWriter(outputs["captions"], params.token_budget, params.text_encoder, of_model) as writer:
-        for result in track(engine.caption(_requests(cohort, params)), "caption", total, "caption"):
-            if result.error is not None:
-                writer.drop(result.image_id, result.granularity, result.wording, "engine", result.error)
-                continue
-            writer.add(vars(result))
-            statistics.add(result.granularity, result.text, result.tokens)
-    return {"images": len(cohort), "dropped": writer.dropped, **statistics.metrics()}
+    job = captioning(params, inputs["cohort"])
+    work = Path(params.work) / work_key(cohort, decisive(params))
+    numbers = range(len(cohort.shards)) if params.shard is None else [params.shard]
+    jobs = params.jobs or (1 if job.of_model else len(os.sched_getaffinity(0)))
+    parts = caption_shards(job, work, numbers, jobs)
+    statistics = merge(
+        parts, outputs["captions"], params.token_budget, params.text_encoder, may_be_empty=params.shard is not None
+    )
+    remove_parts(cohort, work, numbers)
+    images = sum(pq.read_metadata(cohort.shards[number]).num_rows for number in numbers)
+    return {"images": images, "dropped": read_captions_meta(outputs["captions"])["dropped"], **statistics.metrics()}
+
+
+def captioning(params: CaptionParams, cohort: Path) -> Captioning:
+    """What the parameters ask for."""
+    return Captioning(
+        cohort,
+        partial(make_engine, params),
+        params.wordings.model_dump(),
+        params.seed,
+        params.token_budget,
+        params.text_encoder,
+        of_model=params.engine != "template",
+    )
+
+
+def decisive(params: CaptionParams) -> dict[str, Any]:
+    """All that decides on the texts: what an earlier run wrote with the same is taken from it.
+
+    The parameters, without those of engines that are not asked and those of how a model is reached and fed; and the
+    versions of the template, of whose openings and order every caption is made, and of the prompt.
+
+    Raises:
+        UsageError: there is no such prompt.
+    """
+    versions = [PROMPT_VERSION]
+    if params.engine != "template":
+        from retinalogos.captions.prompts import load_prompt
+
+        versions.append(load_prompt(params.prompt).identity)
+    others = {"transformers", "server"} - {params.engine}
+    found = params.model_dump(exclude={"shard", "prompt", *others})
+    asked = {name: value for name, value in found.get(params.engine, {}).items() if name not in _REACHED}
+    return {**found, params.engine: asked, "versions": versions}
 
 
 def make_engine(params: CaptionParams) -> CaptionEngine:
@@ -143,19 +173,6 @@ def require_passed(validation: Path) -> None:
         raise DataError(f"{validation} holds no verdict.json; run `validate`")
     if json.loads(verdict.read_text(encoding="utf-8")).get("passed") is not True:
         raise DataError(f"{verdict}: the data did not pass validation; see data_docs/index.html beside it")
-
-
-def _requests(cohort: Cohort, params: CaptionParams) -> Iterator[CaptionRequest]:
-    for record in cohort.rows((*TABLE_COLUMNS, "image") if params.looks else TABLE_COLUMNS):
-        image = partial(_bytes_of, record.pop("image")) if params.looks else None
-        for granularity in GRANULARITIES:
-            for wording in range(params.wordings.of(granularity)):
-                yield CaptionRequest(record["image_id"], record, granularity, wording, params.seed, image)
-
-
-def _bytes_of(image: dict[str, Any]) -> bytes:
-    data: bytes = image["bytes"]
-    return data
 
 
 STEP = Step(

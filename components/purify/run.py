@@ -13,7 +13,7 @@ from components.purify.filters import AGREEMENT, IMAGE, TEXT, Filter
 from components.purify.step import PurifyParams
 from components.step import Metrics, Paths
 from retinalogos.captions.rules import check_all
-from retinalogos.captions.table import CaptionWriter, read_captions, read_captions_meta
+from retinalogos.captions.table import CaptionWriter, of_model, read_captions, read_captions_meta
 from retinalogos.captions.tokens import TokenBudget
 from retinalogos.cohort.schema import TABLE_COLUMNS
 from retinalogos.cohort.shards import Cohort
@@ -53,7 +53,9 @@ def run(params: PurifyParams, inputs: Paths, outputs: Paths) -> Metrics:
         for number, reason in one.drops.items():
             if number not in dropped:
                 dropped[number], by[number] = reason, one.name
-    with CaptionWriter(outputs["curated"], meta["token_budget"], meta["text_encoder"]) as writer:
+    with CaptionWriter(
+        outputs["curated"], meta["token_budget"], meta["text_encoder"], of_model(inputs["captions"])
+    ) as writer:
         for number, row in enumerate(rows):
             if number in dropped:
                 writer.drop(row["image_id"], row["granularity"], row["wording"], *dropped[number])

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import groupby
@@ -15,15 +15,20 @@ from retinalogos.captions.tokens import TokenBudget
 
 @dataclass(frozen=True)
 class Question:
-    """One question to a model; every caption of this wording of the image, coarse and fine, is made of its answer.
+    """One question to a model about an image.
 
     Attributes:
-        request: the first of the captions.
-        seed: of the sampling; a function of the request alone.
+        requests: the captions that are made of its answer, coarse and fine; one at least.
+        seed: of the sampling; a function of the requests alone.
     """
 
-    request: CaptionRequest
+    requests: tuple[CaptionRequest, ...]
     seed: int
+
+    @property
+    def request(self) -> CaptionRequest:
+        """The first of the captions; all are of one record and picture."""
+        return self.requests[0]
 
     def seed_of(self, attempt: int) -> int:
         """Another seed for each time the question is asked, from 0; below 2**31, which every server takes."""
@@ -51,9 +56,14 @@ class ModelEngine(ABC):
         look: whether the model is shown the picture.
         temperature: of the sampling; 0: the likeliest answer.
         attempts: times a question is asked until an answer can be used.
+
+    Attributes:
+        finished: called with each caption as soon as it is made, before its turn in the stream; from another thread
+            where the engine has one.
     """
 
     name: str
+    finished: Callable[[CaptionResult], None] | None = None
 
     def __init__(
         self, model: str, prompt: Prompt, budget: TokenBudget, *, look: bool, temperature: float, attempts: int
@@ -63,35 +73,47 @@ class ModelEngine(ABC):
         self.prompt_version = prompt.identity
 
     @abstractmethod
-    def replies(self, questions: Iterator[Question]) -> Iterator[Reply]:
-        """The reply to each question, in their order; questions are drawn as far as the engine works ahead."""
+    def answered(self, questions: Iterator[Question]) -> Iterator[list[CaptionResult]]:
+        """The captions of each question, by :meth:`written` as soon as its answer is there, in the order of the
+        questions; these are drawn as far as the engine works ahead.
+        """
 
     def caption(self, requests: Iterable[CaptionRequest]) -> Iterator[CaptionResult]:
         """One result for every request, in their order; an eye without a usable answer gives errors.
 
         The requests of an image are to follow each other.
         """
-        images: deque[tuple[list[CaptionRequest], list[int]]] = deque()
+        images: deque[tuple[list[CaptionRequest], int]] = deque()  # under way, with the number of their questions
 
         def questions() -> Iterator[Question]:
             for _, group in groupby(requests, key=lambda request: request.image_id):
                 wanted = list(group)
-                first = {self._asked(request): request for request in reversed(wanted)}
-                asked = sorted(first)
-                images.append((wanted, asked))
-                for wording in asked:
-                    request = first[wording]
-                    yield Question(request, seed_of(request.seed, request.image_id, wording))
+                asked: dict[int, list[CaptionRequest]] = {}
+                for request in wanted:
+                    asked.setdefault(self._asked(request), []).append(request)
+                images.append((wanted, len(asked)))
+                for wording, of_one in sorted(asked.items()):
+                    seed = seed_of(of_one[0].seed, of_one[0].image_id, wording)
+                    yield Question(tuple(of_one), seed)
 
-        replies: list[Reply] = []
-        for reply in self.replies(questions()):
-            replies.append(reply)
-            wanted, asked = images[0]
-            if len(replies) == len(asked):
-                of = dict(zip(asked, replies, strict=True))
-                yield from (self._result(request, of[self._asked(request)]) for request in wanted)
+        found: dict[tuple[str, int], CaptionResult] = {}
+        answers = 0
+        for results in self.answered(questions()):
+            found.update({(result.granularity, result.wording): result for result in results})
+            answers += 1
+            wanted, number = images[0]
+            if answers == number:
+                yield from (found[request.granularity, request.wording] for request in wanted)
                 images.popleft()
-                replies = []
+                found, answers = {}, 0
+
+    def written(self, question: Question, reply: Reply) -> list[CaptionResult]:
+        """The captions that the answer to a question gives; ``finished`` is told of each."""
+        results = [self._result(request, reply) for request in question.requests]
+        if self.finished is not None:
+            for result in results:
+                self.finished(result)
+        return results
 
     def _asked(self, request: CaptionRequest) -> int:
         return request.wording if self.temperature > 0 else 0

@@ -76,6 +76,19 @@ class TemplateEngine:
 
     name = "template"
     prompt_version = PROMPT_VERSION
+    # Of a record: all that it reads.
+    columns = (
+        "image_id",
+        "eye",
+        "dr_grade",
+        "dme",
+        "glaucoma",
+        "vcdr",
+        "findings",
+        "quality",
+        "source",
+        "truth",
+    )
 
     def __init__(self, budget: TokenBudget, batch: int = 512):
         self.budget, self.batch = budget, batch

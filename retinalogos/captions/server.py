@@ -27,6 +27,7 @@ import httpx2
 from PIL import Image, UnidentifiedImageError
 
 from retinalogos.captions.conversation import ModelEngine, Question, Reply
+from retinalogos.captions.engine import CaptionResult
 from retinalogos.captions.prompts import Message, Prompt
 from retinalogos.captions.structured import answer_schema, read_answer
 from retinalogos.captions.tokens import TokenBudget
@@ -103,17 +104,17 @@ class ServerEngine(ModelEngine):
         self._allow_remote, self._key = allow_remote, os.environ.get(key_variable, "")
         self._open_at, self._failed_in_a_row = 0.0, 0
 
-    def replies(self, questions: Iterator[Question]) -> Iterator[Reply]:
-        """The replies in order; twice as many questions are drawn ahead as are asked at a time, so that a slow answer
+    def answered(self, questions: Iterator[Question]) -> Iterator[list[CaptionResult]]:
+        """The captions in order; twice as many questions are drawn ahead as are asked at a time, so that a slow answer
         does not hold up the others.
 
         Raises:
             UsageError: the server refuses every question (key, model, address), or does not answer any more.
         """
         with _running_loop() as loop, self._slots(loop) as slots:
-            window: deque[Future[Reply]] = deque()
+            window: deque[Future[list[CaptionResult]]] = deque()
             for question in questions:
-                window.append(asyncio.run_coroutine_threadsafe(self._reply(slots, question), loop))
+                window.append(asyncio.run_coroutine_threadsafe(self._captions(slots, question), loop))
                 if len(window) == 2 * self.concurrency:
                     yield window.popleft().result()
             while window:
@@ -142,14 +143,16 @@ class ServerEngine(ModelEngine):
         finally:
             asyncio.run_coroutine_threadsafe(_close(clients), loop).result()
 
-    async def _reply(self, slots: Slots, question: Question) -> Reply:
+    async def _captions(self, slots: Slots, question: Question) -> list[CaptionResult]:
         client = await slots.get()
         try:
-            return await self._ask(client, question)
+            reply = await self._ask(client, question)
         except (DataError, _Failed) as error:
-            return Reply(None, str(error))
+            reply = Reply(None, str(error))
         finally:
             slots.put_nowait(client)
+        # Here and not where the stream is read, so that no answer waits there for an earlier one to be kept.
+        return self.written(question, reply)
 
     async def _ask(self, client: httpx2.AsyncClient, question: Question) -> Reply:
         asked = self.prompt.messages(question.request.record, self._picture(question))

@@ -6,8 +6,9 @@ vessels, macula, lesions, what is absent, conclusion, background tone. Each sent
 first; the token budget decides which sentences stand and in which form, and none is ever cut.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, Literal
 
@@ -238,23 +239,26 @@ class _Choice:
     """
 
     def __init__(self, seed: int, identity: str, granularity: str, wording: int):
-        self._all = f"{seed}/{identity}/{granularity}"
-        self._one = f"{self._all}/{wording}"
+        self._all = blake2b(f"{seed}/{identity}/{granularity}".encode(), digest_size=8)
+        self._one = self._all.copy()
+        self._one.update(f"/{wording}/".encode())
         self._wording = wording
+
+    def pick(self, topic: bytes, options: int) -> int:
+        """A number from 0 to ``options`` - 1."""
+        one = self._one.copy()
+        one.update(topic)
+        return int.from_bytes(one.digest(), "big") % options
 
     def of(self, topic: str, options: Sequence[str]) -> str:
         """One of ``options``."""
-        return options[_hash(f"{self._one}/{topic}") % len(options)]
+        return options[self.pick(topic.encode(), len(options))]
 
     def opening(self) -> tuple[int, int]:
         """(modality, structure): different for every wording below MAX_WORDINGS."""
-        index = (_hash(self._all) + self._wording) % MAX_WORDINGS
+        index = (int.from_bytes(self._all.digest(), "big") + self._wording) % MAX_WORDINGS
         # The structure changes with each wording, the modality after all structures were used.
         return index // _OPENINGS, index % _OPENINGS
-
-
-def _hash(key: str) -> int:
-    return int.from_bytes(blake2b(key.encode(), digest_size=8).digest(), "big")
 
 
 def write_caption(
@@ -279,7 +283,14 @@ def write_captions(
         UsageError: there is no such granularity or wording, or the budget is too small for the opening sentence.
         DataError: a record holds a value outside the vocabulary.
     """
-    return fit([plan(record, granularity, wording, seed) for record, granularity, wording, seed in requests], budget)
+    plans = []
+    before, facts = None, None
+    for record, granularity, wording, seed in requests:
+        _check(granularity, wording)
+        if facts is None or record is not before:  # the wordings of an image come one after another
+            before, facts = record, _Facts(record)
+        plans.append(facts.sentences(granularity, wording, seed))
+    return fit(plans, budget)
 
 
 def fit(plans: Sequence[Sequence[Sentence]], budget: TokenBudget) -> list[Caption]:
@@ -296,7 +307,10 @@ def fit(plans: Sequence[Sequence[Sentence]], budget: TokenBudget) -> list[Captio
     room = budget.budget - budget.special_tokens
     chosen = [_fit(sentences, lengths, room) for sentences in plans]
     texts = [" ".join(forms.values()) for forms in chosen]
-    tokens = budget.count_all(texts)
+    if budget.additive:
+        tokens = [budget.special_tokens + sum(map(lengths.__getitem__, forms.values())) for forms in chosen]
+    else:
+        tokens = budget.count_all(texts)
     for index, sentences in enumerate(plans):
         # The parts' lengths add up for word-piece tokenizers; others may cut the whole differently.
         left = room
@@ -347,28 +361,82 @@ def plan(record: Mapping[str, Any], granularity: Granularity, wording: int, seed
         UsageError: there is no such granularity or wording.
         DataError: the record holds a value outside the vocabulary.
     """
+    _check(granularity, wording)
+    return _Facts(record).sentences(granularity, wording, seed)
+
+
+def _check(granularity: str, wording: int) -> None:
     if granularity not in GRANULARITIES:
         raise UsageError(f"granularity {granularity!r}: known are {', '.join(GRANULARITIES)}")
     if not 0 <= wording < MAX_WORDINGS:
         raise UsageError(f"wording {wording}: there are {MAX_WORDINGS}, counted from 0")
-    eye = describe(record)
-    choice = _Choice(seed, str(record.get("image_id") or ""), granularity, wording)
-    if granularity == "coarse":
-        return [_opening(eye, choice, _salient(eye))]
-    topics = (
-        _opening(eye, choice, ()),
-        _quality(eye, choice),
-        _disc(eye, choice),
-        _cup(eye, choice),
-        _vessels(eye, choice),
-        _macula(eye, choice),
-        _lesions(eye, choice),
-        _diseases(eye, choice),
-        _absent(eye, choice),
-        _conclusion(eye, choice),
-        _background(eye, choice),
-    )
-    return [sentence for sentence in topics if sentence is not None]
+
+
+_Topic = Callable[[Description, _Choice], Sentence | None]
+
+# (topic, what the record says of it, how its words were picked) → its sentence: some thousands recur.
+_SENTENCES: dict[tuple[Any, ...], Sentence | None] = {}
+_MOST_SENTENCES = 100_000  # about 100 MB
+
+_OF_DISC, _OF_VESSELS, _OF_MACULA = frozenset(_DISC), frozenset(_VESSELS), frozenset(_MACULA)
+_OF_DISEASES, _OF_LOOKED_FOR = frozenset(_DISEASES), frozenset(_LOOKED_FOR)
+_ELSEWHERE = frozenset(_PLACED - set(_LESIONS))
+
+
+class _Facts:
+    """What a record says of each topic, as far as the topic's sentence depends on it: equal facts, equal sentences."""
+
+    def __init__(self, record: Mapping[str, Any]):
+        self._identity = str(record.get("image_id") or "")
+        self._eye = eye = describe(record)
+        self._salient = tuple(_salient(eye)[:3])
+        self._opening = (eye.eye, eye.disc_side, eye.grade, eye.glaucoma)
+        told = frozenset(_told(eye))
+        drusen = _amount(eye, "drusen") if "drusen" in told else None
+        amounts = tuple([_amount(eye, code) for code in _AMOUNTS if code in told and code != "drusen"])
+        plain = eye.findings == ()
+        looked_for = eye.supports() & _OF_LOOKED_FOR if eye.complete else None
+        ratio = None if eye.vcdr is None else f"{eye.vcdr:.1f}"
+        # Topics in reading order: by name and number of what their words are picked from, and by what they depend on.
+        self._fine: tuple[tuple[_Topic, tuple[tuple[bytes, int], ...], tuple[Any, ...]], ...] = (
+            (_quality, ((b"quality", 3),), (eye.quality, eye.artefacts)),
+            (_disc, ((b"disc", 6),), (told & _OF_DISC, eye.complete)),
+            (_cup, ((b"cup", 3),), (ratio, eye.cup)),
+            (_vessels, ((b"vessels", 3),), (told & _OF_VESSELS, eye.tortuous, eye.narrow_arterioles, eye.complete)),
+            (_macula, ((b"macula", 2),), (told & _OF_MACULA, eye.dme, eye.macula_side, eye.complete, drusen)),
+            (
+                _lesions,
+                ((b"lesions", 3), (b"lesions brief", 3)),
+                (told - _ELSEWHERE, amounts, eye.haemorrhage_quadrants == 4),
+            ),
+            (_diseases, ((b"diseases", 3),), (told & _OF_DISEASES,)),
+            (_absent, ((b"absent", 2),), (plain, eye.grade, eye.glaucoma, eye.dme, looked_for)),
+            (_conclusion, ((b"conclusion", 2),), (plain, eye.grade, eye.glaucoma)),
+            (_background, ((b"background", 2),), (eye.tone, eye.tessellation, "tessellated_fundus" in told)),
+        )
+
+    def sentences(self, granularity: Granularity, wording: int, seed: int) -> list[Sentence]:
+        """The sentences in reading order."""
+        choice = _Choice(seed, self._identity, granularity, wording)
+        salient = self._salient if granularity == "coarse" else ()
+        picked = (*choice.opening(), choice.pick(b"hedge", 4), choice.pick(b"glaucoma", 2))
+        opening = _recalled((_opening, self._opening, salient, picked), lambda: _opening(self._eye, choice, salient))
+        told = [opening]
+        if granularity == "fine":
+            for topic, picks, facts in self._fine:
+                key = (topic, facts, *[choice.pick(*pick) for pick in picks])
+                told.append(_recalled(key, lambda topic=topic: topic(self._eye, choice)))  # type: ignore[misc]
+        return [sentence for sentence in told if sentence is not None]
+
+
+def _recalled(key: tuple[Any, ...], write: Callable[[], Sentence | None]) -> Sentence | None:
+    try:
+        return _SENTENCES[key]
+    except KeyError:
+        if len(_SENTENCES) >= _MOST_SENTENCES:
+            _SENTENCES.clear()
+        sentence = _SENTENCES[key] = write()
+        return sentence
 
 
 def _opening(eye: Description, choice: _Choice, salient: Sequence[str]) -> Sentence:
@@ -381,8 +449,7 @@ def _opening(eye: Description, choice: _Choice, salient: Sequence[str]) -> Sente
         counts.append(0)
     seen = []
     for n in counts:
-        findings = _list([_in_list(code) for code in salient[:n]])
-        brief = _list([_in_list(code, rich=False) for code in salient[:n]])
+        findings, brief = _listed(tuple(salient[:n]), True), _listed(tuple(salient[:n]), False)
         seen.append((_joined(grade, findings, glaucoma), _joined(short_grade, brief, short_glaucoma)))
     return _opening_of(eye, choice, seen)
 
@@ -522,6 +589,11 @@ def _in_list(code: str, rich: bool = True) -> str:
     phrase = _phrase(code, rich)
     hedged = code not in _DISEASES or code in _NEED_NO_HEDGE or "suggestive" in phrase
     return phrase if hedged else f"probable {phrase}"
+
+
+@lru_cache(maxsize=10_000)
+def _listed(codes: tuple[str, ...], rich: bool) -> str:
+    return _list([_in_list(code, rich) for code in codes])
 
 
 def _amount(eye: Description, code: str) -> str:

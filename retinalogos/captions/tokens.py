@@ -71,7 +71,10 @@ class TokenBudget:
             ) from error
         self.source, self.budget = tokenizer_source, budget
         self._lengths: dict[str, int] = {}
+        self._words: dict[str, int] = {}
         self.special_tokens = self.count("")
+        # MiniLM's tokenizer cuts at spaces first (BERT's pre-tokenizer): lengths of words and sentences add up.
+        self.additive = tokenizer_source == "minilm"
         if budget <= self.special_tokens:
             raise UsageError(f"a token budget of {budget} holds no words: special tokens take {self.special_tokens}")
 
@@ -92,9 +95,17 @@ class TokenBudget:
         if len(self._lengths) + len(new) > _REMEMBERED:
             self._lengths.clear()
             new = sorted(wanted)
-        for sentence, count in zip(new, self.count_all(new), strict=True):
+        for sentence, count in zip(new, self._added(new) if self.additive else self.count_all(new), strict=True):
             self._lengths[sentence] = count - self.special_tokens
         return self._lengths
+
+    def _added(self, sentences: Sequence[str]) -> list[int]:
+        """Numbers of tokens, special ones included, as the sum of the words': words recur more than sentences."""
+        split = [sentence.split(" ") for sentence in sentences]
+        new = list({word for words in split for word in words} - self._words.keys())
+        for word, count in zip(new, self.count_all(new), strict=True):
+            self._words[word] = count - self.special_tokens
+        return [self.special_tokens + sum(map(self._words.__getitem__, words)) for words in split]
 
     def fits(self, text: str) -> bool:
         """Whether the text encoder can read the whole of ``text``."""

@@ -22,6 +22,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
 from retinalogos.captions.conversation import ModelEngine, Question, Reply
+from retinalogos.captions.engine import CaptionResult
 from retinalogos.captions.prompts import Message, Prompt
 from retinalogos.captions.structured import read_answer
 from retinalogos.captions.tokens import TokenBudget
@@ -124,10 +125,10 @@ class TransformersEngine(ModelEngine):
                 'no system message, give a prompt file with the words in `user` and `system: ""`'
             ) from error
 
-    def replies(self, questions: Iterator[Question]) -> Iterator[Reply]:
-        """The replies in order, batch by batch; within a batch those with an unusable answer are asked again."""
+    def answered(self, questions: Iterator[Question]) -> Iterator[list[CaptionResult]]:
+        """The captions in order, batch by batch; within a batch those with an unusable answer are asked again."""
         while batch := list(islice(questions, self.batch_size)):
-            yield from self._replies(batch)
+            yield from [self.written(*pair) for pair in zip(batch, self._replies(batch), strict=True)]
 
     def _replies(self, batch: list[Question]) -> list[Reply]:
         replies = [Reply(None)] * len(batch)

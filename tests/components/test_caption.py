@@ -2,17 +2,20 @@
 
 import json
 
+import numpy as np
 import pytest
 from captioned_cohort import defaults, write_cohort
 from model_server import Reaction, serve
 
-from components.caption.step import STEP
+from components import ROOT
+from components.caption.step import STEP, decisive
 from components.runner import check_params
+from retinalogos.captions import shards
 from retinalogos.captions.conversation import Question, seed_of
 from retinalogos.captions.engine import CaptionRequest
 from retinalogos.captions.prompts import load_prompt
 from retinalogos.captions.table import read_captions, read_captions_meta
-from retinalogos.cohort.shards import Cohort
+from retinalogos.cohort.shards import Cohort, encode_png
 from retinalogos.errors import DataError, UsageError
 
 
@@ -29,7 +32,7 @@ def passed(tmp_path_factory):
 
 
 def run(cohort, validation, out, **changes):
-    params = check_params(STEP, defaults("caption") | changes)
+    params = check_params(STEP, defaults("caption") | {"work": str(out.with_name("work"))} | changes)
     metrics = STEP.run(params, {"cohort": cohort, "validation": validation}, {"captions": out})
     return metrics, read_captions(out).to_pylist()
 
@@ -129,7 +132,7 @@ def test_captions_of_a_server_say_what_wrote_them(passed, tmp_path):
         return Reaction(text="no idea") if body["seed"] in seeds else Reaction()
 
     params = check_params(STEP, defaults("caption") | server_settings("http://localhost/v1"))
-    question = Question(CaptionRequest(broken, {}, "coarse", 0, 0), seed_of(0, broken, 0))
+    question = Question((CaptionRequest(broken, {}, "coarse", 0, 0),), seed_of(0, broken, 0))
     seeds = {question.seed_of(attempt) for attempt in range(params.attempts)}
     with serve(behaviour) as seen:
         metrics, rows = run(cohort, passed, tmp_path / "captions", look=False, **server_settings(seen.url))
@@ -161,3 +164,53 @@ def test_where_the_server_stands_is_no_part_of_the_result():
 def test_captions_of_a_template_have_no_columns_of_models(cohort, passed, tmp_path):
     _, rows = run(cohort, passed, tmp_path / "captions")
     assert "model" not in rows[0]
+
+
+def test_a_step_that_was_cut_off_asks_a_server_for_the_rest_alone(cohort, passed, tmp_path):
+    """The second time with other limits, which change no answer."""
+    answered = iter(range(10))
+
+    def cut(body, earlier):
+        return Reaction() if next(answered, None) is not None else Reaction(status=401, text="no")
+
+    changes = {"look": False, "work": str(tmp_path / "work")}
+    with serve(cut) as seen, pytest.raises(UsageError, match="401"):
+        run(cohort, passed, tmp_path / "cut", **changes, **server_settings(seen.url, concurrency=1))
+    assert len(list((tmp_path / "work").glob("*/*.jsonl"))) == 1
+    with serve(lambda body, earlier: Reaction()) as rest:
+        run(cohort, passed, tmp_path / "rest", **changes, **server_settings(rest.url, timeout_s=60))
+        assert len(rest.bodies) == 40 - 10
+        run(cohort, passed, tmp_path / "whole", **changes, **server_settings(rest.url))
+    for file in (tmp_path / "whole").iterdir():
+        assert file.read_bytes() == (tmp_path / "rest" / file.name).read_bytes()
+    assert not list((tmp_path / "work").iterdir())
+
+
+def decided(**changes):
+    return decisive(check_params(STEP, defaults("caption") | changes))
+
+
+def test_finished_captions_are_taken_where_all_that_decides_on_them_is_the_same(tmp_path):
+    server = server_settings("http://localhost/v1")
+    limits = {"concurrency": 2, "timeout_s": 1, "retries": 0, "max_wait_s": 0, "allow_remote": True}
+    elsewhere = server_settings("https://example.org/v1", key_variable="KEY", **limits)
+    assert decided(**elsewhere, jobs=2, shard=1, work="x") == decided(**server)
+    words = (ROOT / "retinalogos/captions/prompts/record-1.yaml").read_text()
+    for name, text in (("same", words), ("edited", words.replace("the", "this"))):
+        (tmp_path / f"{name}.yaml").write_text(text)
+    assert decided(**server, prompt=str(tmp_path / "same.yaml")) == decided(**server)
+    others = ({"seed": 1}, {"look": False}, {"temperature": 0.5}, {"prompt": str(tmp_path / "edited.yaml")})
+    for changes in (*others, server_settings("", model="x"), server_settings("", constrain=False)):
+        assert decided(**server | changes) != decided(**server)
+    local = defaults("caption")["transformers"]
+    assert decided(engine="transformers", transformers=local | {"batch_size": 1}) == decided(engine="transformers")
+    assert decided(engine="transformers", transformers=local | {"revision": "1"}) != decided(engine="transformers")
+
+
+@pytest.mark.parametrize(("look", "read"), [(True, 40), (False, 0)])
+def test_pictures_are_read_for_a_model_that_looks_alone(look, read, cohort, passed, tmp_path, monkeypatch):
+    rows, png = [], encode_png(np.zeros((8, 8, 3), np.uint8))  # those of this cohort are none
+    monkeypatch.setattr(shards._Pictures, "encoded", lambda pictures, row: rows.append(row) or png)
+    with serve(lambda body, earlier: Reaction()) as seen:
+        run(cohort, passed, tmp_path / "captions", look=look, **server_settings(seen.url))
+    assert len(rows) == read

@@ -134,3 +134,12 @@ def test_the_page_shows_pictures_and_identifies_nobody(data, tmp_path):
     assert not [name for column in table.values() for name in column if name in html]
     assert str(tmp_path) not in html
     assert "http" not in html.replace("http-equiv", "")
+
+
+def test_what_a_model_said_stays_with_its_captions(data, tmp_path):
+    with CaptionWriter(tmp_path / "captions", 64, "minilm", of_model=True) as writer:
+        for row in pq.read_table(data["captions"] / "captions.parquet").to_pylist():
+            writer.add(row | {"model": "one", "answer": "{}"})
+    run("purify", data | {"captions": tmp_path / "captions"}, tmp_path, **OFF)
+    kept = pq.read_table(tmp_path / "curated" / "captions.parquet").to_pylist()
+    assert {(row["model"], row["answer"]) for row in kept} == {("one", "{}")}

@@ -2,6 +2,7 @@
 
 import json
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -101,10 +102,9 @@ def test_the_same_captions_are_the_same_bytes(tmp_path, budget):
 
 def test_a_wording_is_written_once(tmp_path, budget):
     row = vars(results(budget)[0])
-    with CaptionWriter(tmp_path / "c", 64, "minilm") as writer:
-        writer.add(row)
-        with pytest.raises(DataError, match="captioned twice"):
-            writer.add(row)
+    writer = CaptionWriter(tmp_path / "c", 64, "minilm")
+    with pytest.raises(DataError, match="captioned twice"), writer:
+        writer.add_table(pa.Table.from_pylist([row, row], schema=SCHEMA))
 
 
 def test_an_unfinished_folder_is_refused(tmp_path, budget):

@@ -69,6 +69,28 @@ FAULTS = (
 )
 
 
+def test_captions_are_handed_over_before_an_earlier_one_is_there(budget):
+    others, kept = threading.Event(), []
+
+    def behaviour(body, earlier):
+        if number(body) == 0:
+            others.wait(4)
+        return GOOD
+
+    def keep(result):
+        kept.append((result.image_id, result.granularity))
+        if len(kept) == 14:
+            others.set()
+
+    with serve(behaviour) as seen:
+        asking = engine(seen.url, budget)
+        asking.finished = keep
+        results = list(asking.caption(requests(8)))
+    assert others.is_set()
+    assert kept[14:] == [(r.image_id, r.granularity) for r in requests(1)]
+    assert sorted(kept) == [(r.image_id, r.granularity) for r in results]
+
+
 def test_every_fault_is_survived_and_the_order_kept(budget):
     def behaviour(body, earlier):
         return FAULTS[(number(body) + earlier) % len(FAULTS)] if earlier < 2 else GOOD

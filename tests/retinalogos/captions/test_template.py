@@ -8,6 +8,7 @@ from caption_records import records
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from retinalogos.captions import template
 from retinalogos.captions.description import describe
 from retinalogos.captions.reading import read_statements, sentences
 from retinalogos.captions.rules import check
@@ -236,3 +237,18 @@ def test_wrong_granularity_and_wording_are_refused(budget):
         write_caption(SEVERE, granularity="medium", wording=0, seed=0, budget=budget)
     with pytest.raises(UsageError, match="wording"):
         write_caption(SEVERE, granularity="fine", wording=MAX_WORDINGS, seed=0, budget=budget)
+
+
+@QUICK
+@given(record=records(), granularity=st.sampled_from(GRANULARITIES), wording=st.integers(0, MAX_WORDINGS - 1))
+def test_remembered_sentences_are_those_written_anew(record, granularity, wording):
+    remembered = plan(record, granularity, wording, seed=3)
+    template._SENTENCES.clear()
+    assert plan(record, granularity, wording, seed=3) == remembered
+
+
+@QUICK
+@given(record=records(), granularity=st.sampled_from(GRANULARITIES))
+def test_lengths_that_add_up_are_those_of_the_whole(record, granularity, budget):
+    caption = write_caption(record, granularity=granularity, wording=1, seed=2, budget=budget)
+    assert caption.tokens == budget.count(caption.text)
