@@ -53,7 +53,8 @@ def run(params: PurifyParams, inputs: Paths, outputs: Paths) -> Metrics:
         for number, reason in one.drops.items():
             if number not in dropped:
                 dropped[number], by[number] = reason, one.name
-    with CaptionWriter(outputs["curated"], meta["token_budget"], meta["text_encoder"]) as writer:
+    of_model = bool(rows) and "model" in rows[0]
+    with CaptionWriter(outputs["curated"], meta["token_budget"], meta["text_encoder"], of_model) as writer:
         for number, row in enumerate(rows):
             if number in dropped:
                 writer.drop(row["image_id"], row["granularity"], row["wording"], *dropped[number])
