@@ -275,7 +275,10 @@ def captions(
                 "name": words(name),
                 "count": len(members),
                 "detail": first[name]["detail"],
-                "text": text.get(
+                # What may name a person is not shown again.
+                "text": ""
+                if name == "identifier"
+                else text.get(
                     (first[name]["image_id"], first[name]["granularity"], int(first[name]["wording"])), {"text": ""}
                 )["text"],
             }
