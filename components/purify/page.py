@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from components.html import environment
 from components.purify.filters import Filter
 from retinalogos.captions.rules import identifiers
 from retinalogos.cohort.schema import ICDR_GRADES
@@ -59,34 +59,33 @@ def render(
             "reason": ": ".join(one.drops[number]) if number in one.drops else "",
         }
 
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("page.html.j2").render(
-        notice=_notice(cohort),
-        software=software(),
-        cohort=cohort.meta["name"],
-        size=_SIDE,
-        captions=len(rows),
-        kept=len(rows) - len(dropped_by),
-        filters=[
-            {
-                "filter": one,
-                "judged": len(one.columns.get(one.score, {})),
-                "found": len(one.drops),
-                "alone": sum(name == one.name for name in dropped_by.values()),
-                "rules": sorted(Counter(rule for rule, _ in one.drops.values()).items(), key=lambda i: (-i[1], i[0])),
-                "histogram": _histogram(list(one.columns.get(one.score, {}).values())),
-                "examples": {
-                    kind: [shown(number, one) for number in numbers] for kind, numbers in chosen[one.name].items()
-                },
-            }
-            for one in filters
-        ],
+    return (
+        environment(Path(__file__).parent)
+        .get_template("page.html.j2")
+        .render(
+            notice=_notice(cohort),
+            software=software(),
+            cohort=cohort.meta["name"],
+            size=_SIDE,
+            captions=len(rows),
+            kept=len(rows) - len(dropped_by),
+            filters=[
+                {
+                    "filter": one,
+                    "judged": len(one.columns.get(one.score, {})),
+                    "found": len(one.drops),
+                    "alone": sum(name == one.name for name in dropped_by.values()),
+                    "rules": sorted(
+                        Counter(rule for rule, _ in one.drops.values()).items(), key=lambda i: (-i[1], i[0])
+                    ),
+                    "histogram": _histogram(list(one.columns.get(one.score, {}).values())),
+                    "examples": {
+                        kind: [shown(number, one) for number in numbers] for kind, numbers in chosen[one.name].items()
+                    },
+                }
+                for one in filters
+            ],
+        )
     )
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
+from components.html import environment
 from components.report import charts
 from components.report.figures import Figure, Results, Verdict, every, number
 from components.report.layout import Filled, Line, words
@@ -38,16 +38,10 @@ Picture = dict[str, str]
 
 def render(context: Mapping[str, Any]) -> str:
     """The page as HTML; a name that the template asks for and the context lacks is an error."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["number"] = number
+    templates = environment(Path(__file__).parent)
+    templates.filters["number"] = number
     page = {"sections": SECTIONS, "notice": NOTICE, "software": software(), **context}
-    return environment.get_template("template.html.j2").render(page)
+    return templates.get_template("template.html.j2").render(page)
 
 
 def jpeg_uri(image: np.ndarray, size: int | None = None, quality: int = 85) -> str:

@@ -131,19 +131,7 @@ class ModelEngine(ABC):
                 budget=self.budget,
             )
             text, tokens = caption.text, caption.tokens
-        return CaptionResult(
-            request.image_id,
-            request.granularity,
-            request.wording,
-            text,
-            tokens,
-            self.name,
-            self.prompt_version,
-            request.seed,
-            reply.error,
-            self.model,
-            said,
-        )
+        return request.result(self, text, tokens, reply.error, self.model, said)
 
 
 def seed_of(*parts: object) -> int:

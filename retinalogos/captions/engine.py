@@ -30,6 +30,19 @@ class CaptionRequest:
     seed: int
     image: Callable[[], bytes] | None = None
 
+    def result(
+        self,
+        engine: "CaptionEngine",
+        text: str,
+        tokens: int,
+        error: str | None = None,
+        model: str = "",
+        answer: str = "",
+    ) -> "CaptionResult":
+        """What this engine wrote for it; see :class:`CaptionResult`."""
+        of_request = (self.image_id, self.granularity, self.wording, text, tokens)
+        return CaptionResult(*of_request, engine.name, engine.prompt_version, self.seed, error, model, answer)
+
 
 @dataclass(frozen=True)
 class CaptionResult:
@@ -114,14 +127,4 @@ class TemplateEngine:
             return [self._result(request, "", 0, str(error))]
 
     def _result(self, request: CaptionRequest, text: str, tokens: int, error: str | None = None) -> CaptionResult:
-        return CaptionResult(
-            request.image_id,
-            request.granularity,
-            request.wording,
-            text,
-            tokens,
-            self.name,
-            self.prompt_version,
-            request.seed,
-            error,
-        )
+        return request.result(self, text, tokens, error)
