@@ -13,7 +13,9 @@ import os
 import resource
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 from retinalogos.captions.engine import CaptionEngine, TemplateEngine
@@ -54,7 +56,10 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     records = FULL if options.full else options.records
     with tempfile.TemporaryDirectory() as scratch:
-        folder = write_cohort(Path(scratch) / "cohort", records, options.distinct, options.shards)
+        folder = Path(scratch) / "cohort"
+        # In a process of its own: its memory is not that of captioning.
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as apart:
+            apart.submit(write_cohort, folder, records, options.distinct, options.shards).result()
         cohort = Cohort(folder)
         job = Captioning(folder, partial(engine, options.budget), WORDINGS, 0, options.budget, "minilm", of_model=False)
         start = time.process_time()

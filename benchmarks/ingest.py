@@ -108,7 +108,7 @@ def main() -> None:
     """Runs the comparison on ODIR-5K and on enlarged files."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder with odir5k, hrf and idrid_seg")
-    parser.add_argument("--files", type=int, default=1000, help="ODIR-5K files")
+    parser.add_argument("--files", type=int, default=5000, help="ODIR-5K files at most")
     parser.add_argument("--width", type=int, default=3504, help="width of the enlarged files; 3504 is HRF's own")
     parser.add_argument("--sizes", type=int, nargs="+", default=[128, 256])
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))

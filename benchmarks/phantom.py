@@ -35,7 +35,8 @@ def judge(eyes: int, seed: int, size: int) -> None:
         seen = np.array([f["disc_side"] is not None for f in found])
         side = np.mean([f["disc_side"] == t["disc_side"] for f, t in zip(found, truth, strict=True)])
         value = {key: np.array([f[key] for f in found]) for key in found[0] if key != "disc_side"}
-        target = {key: np.array([t[key] for t in truth]) for key in ("disc_x", "disc_y", "vcdr")}
+        known = ("disc_x", "disc_y", "fovea_x", "fovea_y", "vcdr")
+        target = {key: np.array([t[key] for t in truth]) for key in known}
         off = np.hypot(value["disc_x"] - target["disc_x"], value["disc_y"] - target["disc_y"])[seen]
         error = np.abs(value["vcdr"] - target["vcdr"])[seen]
         r = np.corrcoef(value["vcdr"][seen], target["vcdr"][seen])[0, 1]
@@ -44,6 +45,13 @@ def judge(eyes: int, seed: int, size: int) -> None:
             f"  disc found {seen.mean():.3f}, side right {side:.3f}, off by {np.median(off):.4f} of the side (median)"
         )
         print(f"  vcdr: mean absolute error {error.mean():.3f}, correlation {r:.3f}")
+        away = np.hypot(value["fovea_x"] - target["fovea_x"], value["fovea_y"] - target["fovea_y"])[seen]
+        seen_distance, distance = (
+            np.hypot(of["fovea_x"] - of["disc_x"], of["fovea_y"] - of["disc_y"])[seen] for of in (value, target)
+        )
+        r = np.corrcoef(seen_distance, distance)[0, 1]
+        print(f"  fovea off by {np.median(away):.4f} of the side (median)")
+        print(f"  its distance: mean absolute error {np.abs(seen_distance - distance).mean():.4f}, correlation {r:.3f}")
         for kind, column in (("dark", 0), ("bright", 1)):
             load = value[f"{kind}_load"]
             rank = spearmanr(load[seen], loads[seen, column])[0]

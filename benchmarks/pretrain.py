@@ -68,7 +68,9 @@ def prepare(folder: Path, options: argparse.Namespace) -> None:
     verdict = folder / "verdict"
     verdict.mkdir()
     (verdict / "verdict.json").write_text(json.dumps({"passed": True, "errors": [], "warnings": []}))
-    run_step("caption", {"cohort": cohort, "validation": verdict}, {"captions": captions})
+    run_step(
+        "caption", {"cohort": cohort, "validation": verdict}, {"captions": captions, "page": folder / "captions-page"}
+    )
     if options.autoencoder == "patch":
         inputs = {"cohort": cohort, "validation": verdict}
         run_step("autoencode", inputs, {"autoencoder": autoencoder}, components=CHANNELS, judged=1)

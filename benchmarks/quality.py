@@ -114,7 +114,7 @@ def compare(options: argparse.Namespace) -> Iterator[str]:
     measure = measure_phantoms if set(real.meta["sources"]) == {PHANTOM} else None
 
     def look(cohort: Cohort, split: str | None) -> Observed:
-        return observe(cohort, split, params.size, space, params.descriptor_side, judge, measure)
+        return observe(cohort, split, params.size, [space], params.descriptor_side, judge, measure)
 
     def lesions(observed: Observed) -> Estimate | None:
         return assessment.measured(observed, settings)["lesion_load"] if measure else None

@@ -1,4 +1,4 @@
-"""Command line of the steps: ``python -m components list | schema STEP | run STEP …``."""
+"""Command line of the steps: ``python -m components list | schema STEP | run STEP … | compare REPORT REPORT …``."""
 
 import argparse
 import gc
@@ -7,13 +7,14 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import yaml
 
 from components import ROOT
 from components.runner import load_step, run_step, summaries
 from components.step import METRICS
+from retinalogos.arguments import Parser
 from retinalogos.errors import DataError, UsageError
 
 EXAMPLES = textwrap.dedent(
@@ -23,20 +24,15 @@ EXAMPLES = textwrap.dedent(
       python -m components schema caption
       python -m components run ingest --out cohort=data/cohort --set reader=phantom
       python -m components run caption --in cohort=data/cohort --in validation=metrics/validation \\
-          --out captions=data/captions --set wordings.fine=2
+          --out captions=data/captions --out page=metrics/captions --set wordings.fine=2
       python -m components run encode --stage encode_curated --in cohort=data/cohort \\
           --in captions=data/curated_captions --in autoencoder=models/autoencoder --out latents=data/curated_latents
+
+      python -m components compare before=old/reports now=reports --out comparison.html
 
     exit code: 0 done, 1 the step failed, 2 wrong use (the reason stands in one line)
     """
 )
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, without the usage before it."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -46,14 +42,13 @@ def _pair(text: str) -> tuple[str, str]:
     return name, value
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m components",
         description="Runs one step of the workflow, or tells what steps there are.",
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
+    commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="the steps, a line each: name and what it does")
     schema = commands.add_parser("schema", help="parameters (JSON schema), inputs and outputs of a step, as JSON")
     schema.add_argument("step", help="name of the step, see `list`")
@@ -62,7 +57,6 @@ def _parser() -> argparse.ArgumentParser:
         help="run a step",
         description="Runs a step. Its parameters are its section of params.yaml, then what --set says.",
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     run.add_argument("step", help="name of the step, see `list`")
     run.add_argument(
@@ -88,6 +82,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--params", type=Path, default=ROOT / "params.yaml", help="parameter file (default: params.yaml)")
     run.add_argument("--stage", help="section of the parameter file and name of the run (default: the step's name)")
+    compare = commands.add_parser("compare", help="a page with several runs beside each other, from their reports")
+    compare.add_argument("reports", metavar="REPORT", nargs="+", help="folder that `report` wrote, or NAME=FOLDER")
+    compare.add_argument("--out", type=Path, required=True, metavar="HTML", help="page to write")
     return parser
 
 
@@ -145,8 +142,8 @@ def _schema(name: str) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit code."""
-    options = _parser().parse_args(arguments)
     try:
+        options = _parser().parse_args(arguments)
         if options.command == "list":
             steps = summaries()
             width = max(map(len, steps), default=0)
@@ -154,6 +151,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(f"{name:<{width}}  {summary}")
         elif options.command == "schema":
             print(json.dumps(_schema(options.step), indent=2))
+        elif options.command == "compare":
+            from components.report import compare
+
+            named = [(text.partition("=") if "=" in text else (text, "=", text)) for text in options.reports]
+            html = compare.render([compare.read_run(name, Path(folder)) for name, _, folder in named])
+            options.out.parent.mkdir(parents=True, exist_ok=True)
+            options.out.write_text(html, encoding="utf-8")
+            print(options.out)
         else:
             step = load_step(options.step)
             values = section(options.params, options.stage or step.name)

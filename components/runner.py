@@ -29,10 +29,9 @@ from pydantic_core import ErrorDetails
 import components
 from components import ROOT, tracking
 from components.step import METRICS, AnyStep, Params
-from retinalogos import __version__
+from retinalogos import __version__, lineage
 from retinalogos.errors import DataError, UsageError
 
-MANIFEST = "manifest.json"
 NULL = "null"
 
 
@@ -136,6 +135,15 @@ def from_kubeflow(value: Any) -> Any:
     if isinstance(value, list):
         return [from_kubeflow(item) for item in value]
     return None if value == NULL else value
+
+
+def to_kubeflow(value: Any) -> Any:
+    """Parameters as Kubeflow Pipelines can carry them; :func:`from_kubeflow` takes them back."""
+    if isinstance(value, Mapping):
+        return {key: to_kubeflow(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_kubeflow(item) for item in value]
+    return NULL if value is None else value
 
 
 def _check_ports(step: AnyStep, inputs: Mapping[str, Path], outputs: Mapping[str, Path]) -> None:
@@ -248,7 +256,8 @@ def run_step(
         inputs: a path for every input port; optional ones may be absent.
         outputs: a path for every output port; ``metrics`` defaults to ``metrics/<stage>.json``.
         stage: name in the graph, where it is not the step's own (a step may stand there twice).
-        scalars_tracked_by_caller: parameters and metrics are put into MLflow by someone else (Kubeflow Pipelines).
+        scalars_tracked_by_caller: parameters and metrics that are numbers are put into MLflow by someone else (Kubeflow
+            Pipelines).
 
     Raises:
         UsageError: parameters or ports are wrong, or an input does not exist.
@@ -280,17 +289,20 @@ def run_step(
                 "version": __version__,
                 "params": values,
                 "inputs": hashes,
+                "stages": lineage.before(given, hashes),
                 "metrics": metrics,
             }
             for path in ports.values():
                 if path.is_dir():
-                    (path / MANIFEST).write_text(_json(manifest), encoding="utf-8")
+                    (path / lineage.MANIFEST).write_text(_json(manifest), encoding="utf-8")
             partial[METRICS].write_text(_json(metrics), encoding="utf-8")
         seconds = time.monotonic() - began
         # Linux counts kibibytes; children are the worker processes of the step.
         peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+        # Words become tags, which Kubeflow does not set.
+        untracked = {name: value for name, value in metrics.items() if isinstance(value, str)}
         run.log_outcome(
-            {} if scalars_tracked_by_caller else metrics,
+            untracked if scalars_tracked_by_caller else metrics,
             {"system/seconds": seconds, "system/peak_memory_mib": peak / 1024},
             [path for port, path in wanted.items() if port != METRICS],
         )
@@ -299,12 +311,12 @@ def run_step(
 
 
 def run_component(
-    step: str, stage: str, params: Mapping[str, Any], inputs: Mapping[str, Any], outputs: Mapping[str, Any]
+    step: AnyStep | str, stage: str, params: Mapping[str, Any], inputs: Mapping[str, Any], outputs: Mapping[str, Any]
 ) -> None:
     """Runs a step on Kubeflow's artifacts: the body of every Kubeflow component.
 
     Args:
-        step: name of the step.
+        step: the step or its name.
         stage: its name in the graph.
         params: the step's parameters; the word ``null`` for null, integers as floats.
         inputs: artifact by port; ``None`` where an optional one is not connected.

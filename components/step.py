@@ -34,7 +34,7 @@ class Port:
     """An input or output of a step: what it is, and which artifact type Kubeflow shows it as."""
 
     description: str
-    artifact: Literal["Dataset", "Model", "Artifact", "Metrics", "HTML"] = "Artifact"
+    artifact: Literal["Dataset", "Model", "Artifact", "Metrics"] = "Artifact"
     optional: bool = False  # inputs only: the step runs without it and the path is absent from `inputs`
 
 

@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,14 +92,19 @@ def _parent(mlflow: Any) -> str | None:
     return PARENT_FILE.read_text()
 
 
-def _code_tags() -> dict[str, str]:
-    """The commit of the code: of the working copy, or as the image was told when it was built."""
-    commit = os.environ.get("RETINALOGOS_COMMIT")
-    if commit is None:
+def commit() -> str | None:
+    """The commit of the code: of the working copy, or as the image was told when it was built; None if not known."""
+    told = os.environ.get("RETINALOGOS_COMMIT")
+    if told is None:
         with contextlib.suppress(OSError, subprocess.CalledProcessError):
-            commit = _git("rev-parse", "HEAD")
-            commit += " with changes" if _git("status", "--porcelain", "--untracked-files=no") else ""
-    return {"mlflow.source.git.commit": commit} if commit else {}
+            told = _git("rev-parse", "HEAD")
+            told += " with changes" if _git("status", "--porcelain", "--untracked-files=no") else ""
+    return told
+
+
+def _code_tags() -> dict[str, str]:
+    told = commit()
+    return {"mlflow.source.git.commit": told} if told else {}
 
 
 def _git(*arguments: str) -> str:
@@ -138,11 +143,11 @@ class StageRun:
             self._mlflow.set_tags(words)
             for output in outputs:
                 if (output / "log.jsonl").is_file():
-                    self._log_curve(output / "log.jsonl")
+                    self._log_curve(output / "log.jsonl", known=run.data.metrics)
         except self._mlflow.MlflowException as error:
             print(f"{self._name}: MLflow did not take the metrics: {error}", file=sys.stderr)
 
-    def _log_curve(self, path: Path) -> None:
+    def _log_curve(self, path: Path, known: Collection[str]) -> None:
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
@@ -150,7 +155,8 @@ class StageRun:
             Metric(f"curve/{key}", float(value), now, int(row["step"]))
             for row in map(json.loads, path.read_text().splitlines())
             for key, value in row.items()
-            if key != "step" and isinstance(value, int | float)
+            # An adopted run has a curve already where Kubeflow tries the task again.
+            if key != "step" and isinstance(value, int | float) and f"curve/{key}" not in known
         ]
         client = self._mlflow.MlflowClient()
         for start in range(0, len(points), BATCH):

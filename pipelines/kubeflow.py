@@ -2,53 +2,168 @@
 
 import importlib
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Set
+from pathlib import Path
 from typing import Any
 
-from kfp import dsl
+from kfp import compiler, dsl
+from kfp.compiler.compiler_utils import KubernetesManifestOptions
 from kfp.dsl.base_component import BaseComponent
 
-from components.runner import NULL
-from pipelines.graph import Stage
+from components.runner import load_step, to_kubeflow
+from pipelines.graph import METRICS, Pipeline, Source, Stage
+from pipelines.params import Choices, compose, validate
+from pipelines.placement import Placement
+from pipelines.pools import PREFLIGHT
+from pipelines.preflight import asked
+from pipelines.workers import handed_over
+from pipelines.workflows import workflow_of
+from retinalogos.errors import UsageError
 
 
-def to_kubeflow(value: Any) -> Any:
-    """Parameters as Kubeflow Pipelines can carry them: the word ``null`` for null."""
-    if isinstance(value, Mapping):
-        return {key: to_kubeflow(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [to_kubeflow(item) for item in value]
-    return NULL if value is None else value
+def build(pipeline: Pipeline, choices: Choices, placement: Placement | None = None) -> BaseComponent:
+    """A pipeline with a task a stage, the pre-flight step first, and a dictionary parameter for each of them.
 
-
-def build(name: str, description: str, graph: Sequence[Stage], defaults: Mapping[str, Any]) -> BaseComponent:
-    """A pipeline with a task a stage and a dictionary parameter a stage.
+    What stages take from elsewhere is given by its address, a parameter of the name of the output. A stage that
+    captions is three tasks: the shards are dealt to pods, captioned side by side, and joined.
 
     Args:
-        name: name of the pipeline.
-        description: one line.
-        graph: the stages, in an order in which they can run.
-        defaults: parameters by stage.
+        pipeline: its stages.
+        choices: preset and settings: the defaults of the parameters.
+        placement: None to run it on this machine.
+
+    Raises:
+        UsageError: a preset, reader, folder, section or parameter does not exist, or a value does not fit.
     """
+    cluster = placement.cluster if placement else None
+    # The data of a pipeline that composes in its pods is theirs to see, and need not be here.
+    elsewhere = {"cohort": None, "data": None} if pipeline.composed else {}
+    asked_for = choices.model_copy(update={"workflow": pipeline.workflow, **elsewhere})
+    values = compose(asked_for)
+    pools: dict[str, Any] = {}
+    if placement:
+        placement = placement.with_workers(values)
+        pools = placement.handed_over(values)
+        values = compose(asked_for.over((*placement.cluster.settings(values), *handed_over(values, pools))))
+    validate(values, pipeline.workflow)
+    asked_of = placement.needs(pipeline.stages, values) if placement else {}
+    parameters: dict[str, tuple[type, Any]] = dict.fromkeys(pipeline.given, (str, inspect.Parameter.empty))
 
-    def pipeline(*sections: Any) -> None:
-        tasks: dict[str, Any] = {}
-        for stage, params in zip(graph, sections, strict=True):
-            component = getattr(importlib.import_module(f"components.{stage.step}.component"), stage.step)
-            inputs = {port: tasks[source.stage].outputs[source.output] for port, source in stage.inputs.items()}
-            tasks[stage.name] = component(stage=stage.name, params=params, **inputs).set_display_name(stage.name)
+    if pipeline.composed:
+        from pipelines.minimal import composed, words
 
-    pipeline.__name__ = name
-    pipeline.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        parameters |= {name: (type(value), value) for name, value in words(choices, values["seed"]).items()}
+
+        def body(given: dict[str, Any]) -> None:
+            task = composed(given, cluster, asked_of, pools)
+            if placement:
+                placement(task, PREFLIGHT)
+            # Which engine captions, such a run is told only when it starts.
+            _tasks(pipeline, task.outputs, placement)
+    else:
+        sections = {PREFLIGHT: asked(pipeline.stages, values, cluster, asked_of)}
+        sections |= {stage.name: values[stage.name] for stage in pipeline.stages}
+        parameters |= {name: (dict, to_kubeflow(section)) for name, section in sections.items()}
+
+        def body(given: dict[str, Any]) -> None:
+            _tasks(pipeline, given, placement, {stage.name for stage in pipeline.stages if _by_server(stage, values)})
+
+    return _pipeline(pipeline, body, parameters)
+
+
+def _pipeline(
+    pipeline: Pipeline, body: Callable[[dict[str, Any]], None], parameters: Mapping[str, tuple[type, Any]]
+) -> BaseComponent:
+    def function(*given: Any) -> None:
+        body(dict(zip(parameters, given, strict=True)))
+
+    function.__name__ = pipeline.name
+    function.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [
-            inspect.Parameter(
-                stage.name,
-                inspect.Parameter.POSITIONAL_OR_KEYWORD,
-                default=to_kubeflow(defaults[stage.name]),
-                annotation=dict,
-            )
-            for stage in graph
+            inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=kind)
+            for name, (kind, default) in parameters.items()
         ]
     )
-    built: BaseComponent = dsl.pipeline(name=name, description=description)(pipeline)
+    built: BaseComponent = dsl.pipeline(name=pipeline.name, description=pipeline.description)(function)
     return built
+
+
+def _component(step: str, name: str | None = None) -> Callable[..., dsl.PipelineTask]:
+    component: Callable[..., dsl.PipelineTask] = getattr(
+        importlib.import_module(f"components.{step}.component"), name or step
+    )
+    return component
+
+
+def _by_server(stage: Stage, values: Mapping[str, Any]) -> bool:
+    """Whether a stage captions by asking a server, so that it needs no torch."""
+    return stage.step == "caption" and values[stage.name]["engine"] == "server"
+
+
+def _tasks(
+    pipeline: Pipeline,
+    params: Mapping[str, Any],
+    placement: Placement | None,
+    clients: Set[str] = frozenset(),
+) -> None:
+    """The tasks of the stages, given channels of their parameters and of the addresses of what is not made here.
+
+    Args:
+        pipeline: the stages.
+        params: channel by stage.
+        placement: None to run them on this machine.
+        clients: stages that run in the image without torch.
+    """
+
+    def start(where: str, component: Callable[..., dsl.PipelineTask], title: str = "", **inputs: Any) -> Any:
+        task = component(**inputs).set_display_name(title or where)
+        if placement:
+            placement(task, where, "client" if where in clients else None)
+        return task
+
+    def captions(stage: Stage, inputs: Mapping[str, Any]) -> dsl.PipelineTask:
+        section = params[stage.name]
+        cohort = {"cohort": inputs["cohort"]}
+        dealt = start(stage.name, _component("caption", "deal_shards"), "shards", params=section, **cohort)
+        with dsl.ParallelFor(dealt.output, name="caption-shards") as share:
+            some = start(stage.name, _component("caption"), stage="caption_shards", params=share, **inputs)
+        parts = {"parts": dsl.Collected(some.outputs["captions"])}
+        return start(
+            stage.name, _component("caption", "join_captions"), stage=stage.name, params=section, **inputs, **parts
+        )
+
+    first = start(PREFLIGHT, _component(PREFLIGHT), stage=PREFLIGHT, params=params[PREFLIGHT])
+    first.set_caching_options(False)  # what it saw may have changed
+    made: dict[Source, Any] = {}
+    for name, source in pipeline.given.items():
+        kind = _artifact(pipeline, source)
+        made[source] = dsl.importer(artifact_uri=params[name], artifact_class=kind).after(first).output
+    for stage in pipeline.stages:
+        inputs = {port: made[source] for port, source in stage.inputs.items()}
+        if stage.step == "caption":
+            task = captions(stage, inputs)
+        else:
+            task = start(stage.name, _component(stage.step), stage=stage.name, params=params[stage.name], **inputs)
+        if not inputs:
+            task.after(first)
+        made |= {Source(stage.name, port): task.outputs[port] for port in (*stage.outputs, METRICS)}
+
+
+def _artifact(pipeline: Pipeline, source: Source) -> type[dsl.Artifact]:
+    (step,) = (stage.step for stage in workflow_of(pipeline.workflow).stages if stage.name == source.stage)
+    kind: type[dsl.Artifact] = getattr(dsl, load_step(step).outputs[source.output].artifact)
+    return kind
+
+
+def write(built: BaseComponent, path: Path, manifest: KubernetesManifestOptions | None = None) -> Path:
+    """Compiles a pipeline to a file: IR YAML, or with ``manifest`` objects for Kubeflow's Kubernetes-native API.
+
+    Raises:
+        UsageError: the file is not named as YAML.
+    """
+    if path.suffix not in (".yaml", ".yml"):
+        raise UsageError(f"{path} should end in .yaml")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    options: dict[str, Any] = {"kubernetes_manifest_options": manifest, "kubernetes_manifest_format": True}
+    compiler.Compiler().compile(built, str(path), **(options if manifest else {}))
+    return path

@@ -3,55 +3,53 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import yaml
-from kfp import compiler, local
+from kfp import local
 from kfp.dsl.base_component import BaseComponent
 
 from components import ROOT, tracking
 from components.runner import content_hash
-from pipelines.graph import METRICS, Stage
-from pipelines.kubeflow import to_kubeflow
+from pipelines.graph import METRICS, Pipeline
+from pipelines.kubeflow import write
 
 
-def tasks_by_stage(pipeline: BaseComponent, folder: Path) -> dict[str, str]:
+def tasks_by_stage(built: BaseComponent, path: Path) -> dict[str, str]:
     """Name of each stage's task in the compiled pipeline; the second use of a step is numbered by Kubeflow."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "pipeline.yaml"
-    compiler.Compiler().compile(pipeline, str(path))
-    specification = next(yaml.safe_load_all(path.read_text()))
-    return {
-        task["inputs"]["parameters"]["stage"]["runtimeValue"]["constant"]: name
+    specification = next(yaml.safe_load_all(write(built, path).read_text()))
+    stages = {
+        name: task.get("inputs", {}).get("parameters", {}).get("stage")
         for name, task in specification["root"]["dag"]["tasks"].items()
     }
+    return {stage["runtimeValue"]["constant"]: name for name, stage in stages.items() if stage}
 
 
 def run(
-    pipeline: BaseComponent, graph: tuple[Stage, ...], values: Mapping[str, Any], folder: Path
+    built: BaseComponent, pipeline: Pipeline, folder: Path, given: Mapping[str, str] | None = None
 ) -> dict[str, dict[str, Path]]:
-    """Runs the pipeline and returns where each stage's outputs lie, by stage and port.
+    """Runs a pipeline and returns where each stage's outputs lie, by stage and port.
 
     Args:
-        pipeline: built from ``graph``.
-        graph: its stages.
-        values: parameters by stage.
+        built: from ``pipeline``.
+        pipeline: its stages.
         folder: where the outputs go; a new subfolder a run.
+        given: path of what stages take from elsewhere, by name.
 
     Raises:
         RuntimeError: a task failed.
     """
-    names = tasks_by_stage(pipeline, folder)
+    names = tasks_by_stage(built, folder / "pipeline.yaml")
     parent = tracking.begin_workflow()
     if parent is not None:
         os.environ[tracking.PARENT_VARIABLE] = parent
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     before = set(folder.iterdir())
     local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(folder), raise_on_error=True)
-    pipeline(**{stage.name: to_kubeflow(values[stage.name]) for stage in graph})
+    built(**(given or {}))
     (made,) = set(folder.iterdir()) - before
     return {
-        stage.name: {port: made / names[stage.name] / port for port in (*stage.outputs, METRICS)} for stage in graph
+        stage.name: {port: made / names[stage.name] / port for port in (*stage.outputs, METRICS)}
+        for stage in pipeline.stages
     }
 
 

@@ -1,14 +1,14 @@
 """The parameters of a run: params.yaml, then a preset, then the cohort, then single settings.
 
 What was chosen is kept in ``run/choices.yaml``, so that a bare ``dvc repro`` repeats it; what comes of it is
-``run/params.yaml``, which the stages read.
+``run/params.yaml``, which the stages read. Workflows beside the main line have these files in folders of their own.
 """
 
 import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,11 @@ from pydantic import BaseModel, ConfigDict
 
 from components import ROOT
 from components.runner import check_params, load_step
-from pipelines.graph import MAIN_LINE
+from pipelines.graph import MAIN
+from pipelines.workflows import workflow_of
 from retinalogos.cohort.readers import READERS
 from retinalogos.errors import UsageError
 
-PRESETS = ROOT / "pipelines" / "presets"
-COMPOSED = "run/params.yaml"
 # Of these the contents count for the fingerprint of a data set, of all others (images) the name and the size.
 TABLES = (".csv", ".tsv", ".txt", ".json", ".yaml", ".yml", ".xlsx", ".xls")
 
@@ -39,27 +38,33 @@ class Choices(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    workflow: str = MAIN
     preset: str = "laptop"
     cohort: str | None = None
     data: str | None = None
     settings: tuple[str, ...] = ()
 
+    def over(self, settings: Iterable[str]) -> "Choices":
+        """The same, laid over settings that follow from elsewhere."""
+        return self.model_copy(update={"settings": (*settings, *self.settings)})
 
-def presets() -> list[str]:
-    """Names of the presets that are shipped."""
-    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+
+def presets(workflow: str = MAIN) -> list[str]:
+    """Names of the presets that are shipped for a workflow."""
+    return sorted(path.stem for path in (ROOT / workflow_of(workflow).presets).glob("*.yaml"))
 
 
 def compose(choices: Choices) -> dict[str, Any]:
     """The parameters of all stages: a section a stage, and the ``seed`` that they share.
 
     Raises:
-        UsageError: a preset, reader, folder, section or parameter does not exist, or a value does not fit.
+        UsageError: a workflow, preset, reader, folder, section or parameter does not exist, or a value does not fit.
     """
-    values = _read(ROOT / "params.yaml")
-    if choices.preset not in presets():
-        raise UsageError(f"no preset is called {choices.preset!r}; the presets are {', '.join(presets())}")
-    _overlay(values, _read(PRESETS / f"{choices.preset}.yaml"))
+    workflow, known = workflow_of(choices.workflow), presets(choices.workflow)
+    values = _read(ROOT / workflow.params)
+    if choices.preset not in known:
+        raise UsageError(f"no preset is called {choices.preset!r}; the presets are {', '.join(known)}")
+    _overlay(values, _read(ROOT / workflow.presets / f"{choices.preset}.yaml"))
     _overlay(values, _source(choices))
     settings: dict[str, Any] = {}
     for setting in choices.settings:
@@ -73,27 +78,33 @@ def compose(choices: Choices) -> dict[str, Any]:
             raise UsageError(f"{name} should be a section with a parameter a line, not {section!r}")
     ingest = values["ingest"]
     if ingest["mapping"] is not None and not Path(ingest["mapping"]).is_file():
-        raise UsageError(f"ingest.mapping: {ingest['mapping']} is not a file: give the YAML of the `table` reader")
+        raise UsageError(
+            f"ingest.mapping: {ingest['mapping']} is no file: give the YAML of the `table` reader, or a table of cubes"
+        )
     if ingest["reader"] == "table" and ingest["mapping"] is None:
         raise UsageError("cohort table needs the YAML that maps its columns: set ingest.mapping=FILE.yaml")
-    if ingest["source"] is not None:
+    if ingest["source"] is not None and ingest.get("repository") is None:
         ingest["source_fingerprint"] = fingerprint(Path(ingest["source"]), ingest["mapping"])
+    for entry in _external(values):
+        if not Path(entry["source"]).is_dir():
+            raise UsageError(f"external: {entry['source']} is not a folder: give that of the data set")
+        entry["source_fingerprint"] = fingerprint(Path(entry["source"]), entry.get("mapping"))
     return values
 
 
-def validate(values: Mapping[str, Any]) -> None:
-    """Checks every section against the parameters of its step.
+def validate(values: Mapping[str, Any], workflow: str = MAIN) -> None:
+    """Checks every section against the parameters of its step in a workflow.
 
     Raises:
         UsageError: a section is unknown or missing, a parameter is unknown, missing or out of range, or two do not fit.
     """
-    stages = {stage.name: stage for stage in MAIN_LINE}
+    stages = {stage.name: stage for stage in workflow_of(workflow).stages}
     unknown = sorted(values.keys() - stages.keys() - {"seed"})
     if unknown:
         raise UsageError(f"no stage is called {unknown[0]!r}; the stages are {', '.join(stages)}")
     for name, stage in stages.items():
         check_params(load_step(stage.step), values.get(name, {}), name)
-    for encoding in ("encode", "encode_curated"):
+    for encoding in [name for name in ("encode", "encode_curated") if name in values]:
         for name in ("text_encoder", "token_budget"):
             if values[encoding][name] != values["caption"][name]:
                 raise UsageError(
@@ -105,14 +116,18 @@ def validate(values: Mapping[str, Any]) -> None:
 def write(choices: Choices) -> Path:
     """Writes what was chosen and the parameters that come of it, each only if valid and changed."""
     values = compose(choices)
-    path = ROOT / COMPOSED
+    workflow = workflow_of(choices.workflow)
+    path = ROOT / workflow.composed
     text = yaml.dump(values, Dumper=_Plain, sort_keys=False, allow_unicode=True)
     # What stands there was valid when it was written; to check it again means to import every step.
     if not path.exists() or path.read_text(encoding="utf-8") != text:
-        validate(values)
-        path.parent.mkdir(exist_ok=True)
+        validate(values, workflow.name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)  # it may be a link into DVC's cache
         path.write_text(text, encoding="utf-8")
-    _choices_file().write_text(yaml.safe_dump(choices.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+    (ROOT / workflow.choices).write_text(
+        yaml.safe_dump(choices.model_dump(mode="json"), sort_keys=False), encoding="utf-8"
+    )
     return path
 
 
@@ -137,9 +152,10 @@ def check_idle() -> None:
                 )
 
 
-def last_choices() -> Choices:
-    """What the last run was asked for; the laptop preset on the phantom where there was none."""
-    return Choices.model_validate(_read(_choices_file())) if _choices_file().exists() else Choices()
+def last_choices(workflow: str = MAIN) -> Choices:
+    """What the last run of a workflow was asked for; the laptop preset on the phantom where there was none."""
+    path = ROOT / workflow_of(workflow).choices
+    return Choices.model_validate(_read(path)) if path.exists() else Choices(workflow=workflow)
 
 
 def fingerprint(source: Path, mapping: str | None = None) -> str:
@@ -155,10 +171,6 @@ def fingerprint(source: Path, mapping: str | None = None) -> str:
         if path.suffix.lower() in TABLES:
             digest.update(path.read_bytes())
     return digest.hexdigest()
-
-
-def _choices_file() -> Path:
-    return ROOT / "run" / "choices.yaml"
 
 
 def _source(choices: Choices) -> dict[str, Any]:
@@ -178,6 +190,13 @@ def _source(choices: Choices) -> dict[str, Any]:
     if not Path(choices.data).is_dir():
         raise UsageError(f"{choices.data} is not a folder: --data names the folder of the data set")
     return {"ingest": {"reader": choices.cohort, "source": choices.data, "n": None}}
+
+
+def _external(values: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The external data sets of all stages that are read from a folder; what is wrong with others the step says."""
+    lists = [section.get("external") for section in values.values() if isinstance(section, dict)]
+    entries = [entry for found in lists if isinstance(found, list) for entry in found]
+    return [entry for entry in entries if isinstance(entry, dict) and entry.get("source")]
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from components.runner import run_step
-from pipelines.graph import MAIN_LINE, METRICS, Stage
+from pipelines.graph import METRICS, Stage
+from pipelines.main_line import STAGES
 from pipelines.params import Choices, compose, validate
 from retinalogos.errors import UsageError
 
@@ -61,7 +62,7 @@ class Session:
 
 
 def _stage(name: str) -> Stage:
-    for stage in MAIN_LINE:
+    for stage in STAGES:
         if stage.name == name:
             return stage
-    raise UsageError(f"no stage is called {name!r}; the stages are {', '.join(stage.name for stage in MAIN_LINE)}")
+    raise UsageError(f"no stage is called {name!r}; the stages are {', '.join(stage.name for stage in STAGES)}")

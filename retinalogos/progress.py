@@ -1,7 +1,9 @@
 """Progress of long work: one line with the step, elapsed time, items per second and time left."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from threading import Lock
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -21,14 +23,39 @@ def track(items: Iterable[T], what: str, total: int | None = None, unit: str = "
         total: number of items, where ``len(items)`` is not known.
         unit: what one item is called.
     """
+    yield from _bar(items, what, total, unit)
+
+
+def _bar(items: Iterable[T] | None, what: str, total: int | None, unit: str) -> "tqdm[T]":
     terminal = sys.stderr.isatty()
-    bar = tqdm(
+    return tqdm(
         items,
         desc=what,
         total=total,
         unit=unit,
+        unit_scale=unit == "B",
         mininterval=0.5 if terminal else 10.0,
         dynamic_ncols=terminal,
         ascii=not terminal,
     )
-    yield from bar
+
+
+@contextmanager
+def transfer(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Shows how many bytes have passed, as :func:`track` shows items.
+
+    Args:
+        what: name of the work, shown first.
+        total: bytes in all.
+
+    Yields:
+        A function that is told how many more bytes have passed; any thread may call it.
+    """
+    lock = Lock()
+    with _bar(None, what, total, "B") as bar:
+
+        def passed(count: int) -> None:
+            with lock:
+                bar.update(count)
+
+        yield passed

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,6 +13,19 @@ from PIL.PngImagePlugin import PngInfo
 from retinalogos import __version__
 
 NOTICE = "Synthetic images: for research use only, not for diagnosis."
+_PHANTOM = "Phantom eyes: drawn by a program, no patient was photographed. For research use only, not for diagnosis."
+_REAL = "Real photographs of patients: keep this page where they are kept. For research use only, not for diagnosis."
+
+# Sources whose eyes are drawn.
+_DRAWN = ("phantom", "phantom_cubes")
+
+
+def page_notice(sources: Collection[str]) -> str:
+    """What a page must say that shows pictures of these sources of a cohort."""
+    kinds = {"phantom" if source in _DRAWN else source for source in sources}
+    if kinds == {"phantom"}:
+        return _PHANTOM
+    return NOTICE if kinds in ({"synthetic"}, {"phantom", "synthetic"}) else _REAL
 
 
 def software() -> str:
@@ -26,8 +39,8 @@ def write_png(file: Path | BinaryIO, image: np.ndarray, record: Mapping[str, str
     Args:
         file: path, or binary file, to write to.
         image: uint8, height × width × 3.
-        record: what to say beside ``synthetic``, ``notice`` and ``software``, which are always written;
-            values that are None are left out.
+        record: what to say beside ``synthetic``, ``notice`` and ``software``, or in their place; values that are
+            None are left out.
     """
     chunks = PngInfo()
     for key, value in {"synthetic": "true", "notice": NOTICE, "software": software(), **record}.items():

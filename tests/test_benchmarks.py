@@ -1,7 +1,9 @@
 """Benchmarks at toy size: that they run, and that both sides of a comparison do the same work."""
 
 import argparse
+import re
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -10,9 +12,21 @@ from allocation import MEBIBYTE, allocate
 from PIL import Image
 from tiny_generator import save_tiny_generator
 
-from benchmarks import autoencoder, learning, loader, next_dit, paired, pretrain, purification, quality, sampling
+from benchmarks import (
+    autoencoder,
+    copies,
+    learning,
+    loader,
+    next_dit,
+    paired,
+    pretrain,
+    purification,
+    quality,
+    sampling,
+)
 from benchmarks.paired import Memory, Seconds
 from components import ROOT
+from retinalogos.cohort.shards import Cohort, CohortWriter, encode_png
 from retinalogos.errors import UsageError
 from retinalogos.generators.text.latents import LatentWriter
 
@@ -66,32 +80,14 @@ def test_without_guidance_both_pipelines_draw_the_same_pictures():
     assert np.abs(ours - theirs).max() <= 1
 
 
-def test_autoencoder_says_what_is_not_compared(capsys, no_processes):
-    autoencoder.main(
-        [
-            "--size",
-            "32",
-            "--channels",
-            "8",
-            "--batch",
-            "1",
-            "--turns",
-            "1",
-            "--eyes",
-            "16",
-            "--judged",
-            "4",
-            "--widths",
-            "16",
-            "16",
-            "16",
-            "16",
-        ]
-    )
+def test_autoencoder_tells_what_each_side_keeps(capsys, no_processes):
+    toy = "--size 32 --channels 8 --batch 1 --turns 1 --eyes 16 --judged 4 --widths 16 16 16 16 --minutes 0.02"
+    autoencoder.main(toy.split())
     out = capsys.readouterr().out
     assert "AutoencoderKL 16-16-16-16" in out
-    assert "AutoencoderKL 4-4-4-4" in out
-    assert "is untrained here" in out
+    assert re.search(r"other eyes, ours: PSNR \d+\.\d dB, -?\d+ %", out)
+    assert re.search(r"AutoencoderKL 4-4-4-4: \d+ steps of 8 in 0.02 minutes", out)
+    assert re.search(r"AutoencoderKL 4-4-4-4: PSNR \d+\.\d dB, -?\d+ %", out)
 
 
 def test_loader_reads_folders_of_any_number_of_shards(capsys, no_processes):
@@ -165,13 +161,61 @@ def test_learning_starts_at_the_priors_own_error_and_compares_every_candidate(tm
     assert float(lines[10].split()[-1]) > 1.2, "without a prior an untrained network knows nothing"
 
 
-def test_purification_plants_what_it_says_and_the_rules_find_it(capsys):
-    purification.main(["--limit", "24", "--size", "32", "--filters", "text", "--share", "0.2"])
+def test_purification_plants_what_it_says_and_each_filter_is_judged_alone_and_with_the_others(capsys):
+    purification.main(["--limit", "24", "--size", "32", "--filters", "text", "image", "--share", "0.2"])
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
-    assert [row[0] for row in cells] == list(purification.KINDS)
-    assert all(row[2:4] == ["48", "10"] for row in cells)
-    assert all(float(row[5]) >= 0.8 and float(row[6]) >= 0.9 for row in cells)
+    table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:]]
+    cells = {(error, by): row for error, by, *row in table}
+    for kind in purification.KINDS:
+        judged, wrong, dropped, recall, precision, area = cells[kind, "text"]
+        assert (judged, wrong, area) == ("48", "10", "")
+        assert float(recall) >= 0.8
+        assert float(precision) >= 0.9
+        hits = round(float(recall) * 10)
+        by_image = int(cells[kind, "image"][2])
+        assert int(dropped) <= int(cells[kind, "all of them"][2]) <= int(dropped) + by_image
+        assert round(float(cells[kind, "all of them"][3]) * 10) >= hits
+    for kind, alterations in purification.PICTURE_KINDS.items():
+        each = [cells[f"{kind}: {step.__name__}", "image"] for step in alterations]
+        planted = sum(int(row[1]) for row in each)
+        assert cells[kind, "image"][1] == str(planted) == "10"
+        assert 0 < sum(int(row[2]) for row in each) <= planted
+
+
+def test_purification_alters_pictures_and_leaves_the_others(tmp_path):
+    pretrain.run_step("ingest", {}, {"cohort": tmp_path}, n=12, size=64, workers=1)
+    rows = list(Cohort(tmp_path).rows())
+    for kind, alterations in purification.PICTURE_KINDS.items():
+        records = list(purification.planted_pictures(kind, rows, 0.25, seed=1))
+        altered = [record for record in records if record.labels]
+        assert {record.labels["planted"] for record in altered} == {step.__name__ for step in alterations}
+        assert len(records) == (15 if kind == "copy" else 12)
+        untouched = [record.image for record in records if not record.labels]
+        assert set(untouched) <= {row["image"]["bytes"] for row in rows}
+        assert not {record.image for record in altered} & set(untouched)
+        if kind == "copy":
+            assert [record.patient for record in altered] == [None] * 3, "a copy is not known to be one"
+
+
+def test_planted_copies_are_found_and_honest_images_left_alone(tmp_path, capsys):
+    def pictures(seed, n):
+        coarse = np.random.default_rng(seed).uniform(40, 220, (n, 12, 12, 3)).astype(np.float32)
+        return [cv2.resize(c, (64, 64), interpolation=cv2.INTER_CUBIC).clip(0, 255).astype(np.uint8) for c in coarse]
+
+    with CohortWriter(tmp_path, "pictures") as writer:
+        for seed, (split, n) in enumerate({"train": 120, "validation": 100, "test": 100}.items()):
+            for number, image in enumerate(pictures(seed, n)):
+                name = f"{split}{number}"
+                row = {"image_id": name, "patient_id": name, "split": split, "source": "drawn", "sha256": name}
+                row |= {"image": {"bytes": encode_png(image), "path": ""}, "width": 64, "height": 64}
+                writer.add(row)
+    copies.main([str(tmp_path), "--mixtures", "18"])
+    out = capsys.readouterr().out
+    assert "18 mixtures of 100 honest images and 1 copies" in out
+    planted, found = re.search(r"\| all \| (\d+) \| (\d+)", out).groups()
+    assert int(found) / int(planted) >= 0.94, "one of 18 may be missed"
+    # 100 test images make a threshold that one unseen image in 100 crosses.
+    assert int(re.search(r"false alarms: (\d+) of 100", out).group(1)) <= 4
 
 
 def test_purification_refuses_more_errors_than_can_be_planted():

@@ -26,8 +26,7 @@ def imports(path: Path, lazy: bool = True) -> Iterator[str]:
 
 def forbidden(path: Path) -> set[str]:
     if path.parts[0] == "retinalogos":
-        never = {"kfp", "dvc", "great_expectations", "mlflow", "components", "pipelines"}
-        return never - {"mlflow"} if path == Path("retinalogos/cli.py") else never
+        return {"kfp", "dvc", "great_expectations", "mlflow", "components", "pipelines"}
     if path.parts[0] == "pipelines":
         return {"torch", "diffusers", "transformers", "mlflow", "great_expectations"}
     return {"pipelines", "dvc"} if path.name == "component.py" else {"pipelines", "dvc", "kfp"}

@@ -6,17 +6,24 @@ import pytest
 import yaml
 
 from components import ROOT
-from pipelines.graph import MAIN_LINE
 from pipelines.params import Choices, compose, presets, validate
+from pipelines.workflows import WORKFLOWS, Workflow
+
+SHIPPED = [(workflow, preset) for workflow in WORKFLOWS for preset in presets(workflow)]
 
 
-@pytest.mark.parametrize("preset", presets())
-def test_preset_is_valid(preset: str) -> None:
-    validate(compose(Choices(preset=preset)))
+@pytest.mark.parametrize(("workflow", "preset"), SHIPPED)
+def test_preset_is_valid(workflow: str, preset: str) -> None:
+    validate(compose(Choices(workflow=workflow, preset=preset)), workflow)
 
 
-@pytest.mark.parametrize("preset", presets())
-def test_preset_sets_nothing_to_what_it_is_already(preset: str) -> None:
+@pytest.mark.parametrize("workflow", WORKFLOWS)
+def test_every_workflow_has_a_preset_for_tests_and_one_to_begin_with(workflow: str) -> None:
+    assert {"smoke", "laptop"} <= set(presets(workflow))
+
+
+@pytest.mark.parametrize(("workflow", "preset"), SHIPPED)
+def test_preset_sets_nothing_to_what_it_is_already(workflow: str, preset: str) -> None:
     def repeated(values, changes, path=()):
         for name, change in changes.items():
             if isinstance(change, dict) and isinstance(values.get(name), dict):
@@ -24,19 +31,21 @@ def test_preset_sets_nothing_to_what_it_is_already(preset: str) -> None:
             elif name in values and values[name] == change:
                 yield ".".join((*path, name))
 
-    base = yaml.safe_load((ROOT / "params.yaml").read_text())
-    changes = yaml.safe_load((ROOT / "pipelines" / "presets" / f"{preset}.yaml").read_text()) or {}
+    base = yaml.safe_load((ROOT / WORKFLOWS[workflow].params).read_text())
+    changes = yaml.safe_load((ROOT / WORKFLOWS[workflow].presets / f"{preset}.yaml").read_text()) or {}
     assert list(repeated(base, changes)) == []
 
 
-def test_every_stage_has_its_section() -> None:
-    values = yaml.safe_load((ROOT / "params.yaml").read_text())
-    assert set(values) == {stage.name for stage in MAIN_LINE} | {"seed"}
+@pytest.mark.parametrize("workflow", WORKFLOWS.values(), ids=lambda workflow: workflow.name)
+def test_every_stage_has_its_section(workflow: Workflow) -> None:
+    values = yaml.safe_load((ROOT / workflow.params).read_text())
+    assert set(values) == {stage.name for stage in workflow.stages} | {"seed"}
 
 
-def test_every_value_of_params_yaml_has_its_source() -> None:
+@pytest.mark.parametrize("workflow", WORKFLOWS.values(), ids=lambda workflow: workflow.name)
+def test_every_value_of_params_yaml_has_its_source(workflow: Workflow) -> None:
     """Each parameter of a section is explained on its line, or by the lines below it where it holds a group."""
-    lines = (ROOT / "params.yaml").read_text().splitlines()
+    lines = (ROOT / workflow.params).read_text().splitlines()
     bare = [line for line in lines if re.match(r"  [a-z_]+: [^&*]", line) and "#" not in line]
     assert [line for line in bare if not line.startswith("  seed: ")] == []
 

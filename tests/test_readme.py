@@ -10,9 +10,10 @@ import pytest
 
 import components.__main__
 import pipelines.__main__
+from components import cli
 from components.runner import load_step, step_names
+from pipelines.graph import MAIN
 from pipelines.params import Choices, compose, validate
-from retinalogos import cli
 from retinalogos.errors import UsageError
 
 ROOT = Path(__file__).parent.parent
@@ -20,7 +21,7 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted
 PARSERS = {
     "python -m components": components.__main__._parser,
     "python -m pipelines": pipelines.__main__._parser,
-    "retinalogos": cli._parser,
+    "retinalogos": cli.parser,
 }
 
 
@@ -35,6 +36,8 @@ def commands(path: Path) -> Iterator[str]:
             yield command
 
 
+# Variables of make that choose parameters; those of data sets that are not here cannot be tried.
+SETTINGS = {"WORKFLOW", "PRESET", "COHORT", "SET"}
 FOUND = sorted(
     {(document.relative_to(ROOT).as_posix(), command) for document in DOCUMENTS for command in commands(document)}
 )
@@ -49,13 +52,22 @@ def test_the_readme_has_commands_of_each_kind() -> None:
 @pytest.mark.parametrize(("document", "command"), [pair for pair in FOUND if pair[1].startswith("make ")])
 def test_make_targets_variables_and_settings_exist(document: str, command: str) -> None:
     makefile = (ROOT / "Makefile").read_text()
-    targets = set(re.findall(r"^([a-z]+):.*##", makefile, re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):.*##", makefile, re.MULTILINE))
     variables = set(re.findall(r"^([A-Z]+) *\?=", makefile, re.MULTILINE))
-    for word in shlex.split(command)[1:]:
-        name, equals, value = word.partition("=")
+    words = [word.partition("=") for word in shlex.split(command)[1:]]
+    for name, equals, _ in words:
         assert name in (variables if equals else targets), f"{document}: {command}"
-        if name == "SET":
-            validate(compose(Choices(settings=tuple(value.split()))))
+    values = {name: value for name, equals, value in words if equals}
+    if SETTINGS & values.keys() and Path(values.get("DATA", ROOT)).is_dir():
+        workflow = values.get("WORKFLOW", MAIN)
+        choices = Choices(
+            workflow=workflow,
+            preset=values.get("PRESET", "laptop"),
+            cohort=values.get("COHORT"),
+            data=values.get("DATA"),
+            settings=tuple(shlex.split(values.get("SET", ""))),
+        )
+        validate(compose(choices), workflow)
 
 
 @pytest.mark.parametrize(("document", "command"), [pair for pair in FOUND if not pair[1].startswith("make ")])

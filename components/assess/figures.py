@@ -1,4 +1,4 @@
-"""Pictures of the assessment. The same numbers give the same bytes: no dates and no program versions in the PNGs."""
+"""Figures of the assessment."""
 
 from pathlib import Path
 from typing import Any
@@ -7,18 +7,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from retinalogos.figures import REAL, SYNTHETIC, save
 from retinalogos.metrics.assessment import Pair
 from retinalogos.metrics.intervals import Estimate
 from retinalogos.metrics.observation import TASKS, Observed
 
-REAL, SYNTHETIC, THRESHOLD = "#4c6a92", "#d1772f", "#333333"
-DPI = 100
-
-
-def save(figure: Figure, path: Path) -> str:
-    """Writes a figure and returns its file name."""
-    figure.savefig(path, dpi=DPI, metadata={"Software": None})
-    return path.name
+THRESHOLD = "#333333"
 
 
 def _image(axes: Axes, image: np.ndarray | None, title: str = "") -> None:
@@ -66,6 +60,21 @@ def class_grid(path: Path, groups: list[tuple[str, list[np.ndarray], list[np.nda
     return save(figure, path)
 
 
+def counterfactuals(path: Path, rows: list[tuple[str, np.ndarray]], columns: int) -> str:
+    """A column per eye (at most ``columns``), a row per version: as asked, one attribute changed, another seed."""
+    shown = [(name, images[:columns]) for name, images in rows]
+    count = len(shown[0][1])
+    figure = Figure(figsize=(1.3 * count + 0.5, 1.3 * len(shown) + 0.1), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(np.concatenate([np.concatenate(list(images), axis=1) for _, images in shown]), interpolation="none")
+    side = shown[0][1].shape[1]
+    axes.set_yticks([(row + 0.5) * side for row in range(len(shown))], [name for name, _ in shown], fontsize=7)
+    axes.set_xticks([])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    return save(figure, path)
+
+
 def _bar(axes: Axes, at: int, estimate: Estimate, colour: str) -> None:
     axes.bar(at, estimate.value, color=colour, width=0.7)
     if estimate.low is not None and estimate.high is not None:
@@ -88,9 +97,28 @@ def realism(path: Path, results: dict[str, Any], space: str) -> str:
     return save(figure, path)
 
 
+def sample_size(path: Path, results: dict[str, Any]) -> str:
+    """Fréchet distance by 1/n with the line prolonged to no end of images, to the training and the test images."""
+    figure = Figure(figsize=(6.4, 2.8), layout="constrained")
+    for axes, (reference, result) in zip(figure.subplots(1, 2), results.items(), strict=True):
+        for kind, colour, name in (("floor", REAL, "real images"), ("synthetic", SYNTHETIC, "synthetic images")):
+            curve, end = result["frechet_by_size"][kind], result["frechet_infinity"][kind]
+            inverse = 1 / np.array(curve["sizes"])
+            slope = np.polyfit(inverse, curve["values"], 1)[0]
+            axes.plot(inverse, curve["values"], "o", color=colour, ms=3.5, label=name)
+            axes.plot([0, inverse[0]], [end.value, end.value + slope * inverse[0]], color=colour, lw=1)
+            if end.low is not None and end.high is not None:
+                axes.vlines(0, end.low, end.high, color=colour, lw=1.2)
+        axes.set_xlabel("1 / number of images", fontsize=8)
+        axes.set_title(f"Fréchet distance to the {reference} images", fontsize=9)
+        axes.axhline(0, color="black", lw=0.6)
+        axes.legend(fontsize=7)
+    return save(figure, path)
+
+
 def memorisation(path: Path, distances: dict[str, dict[str, np.ndarray]]) -> str:
     """Relative distance to the nearest training image: synthetic against real test images, with the threshold."""
-    figure = Figure(figsize=(6.4, 2.6), layout="constrained")
+    figure = Figure(figsize=(9, 2.6), layout="constrained")
     for axes, (space, values) in zip(
         figure.subplots(1, len(distances), squeeze=False)[0], distances.items(), strict=True
     ):
@@ -110,7 +138,7 @@ def memorisation(path: Path, distances: dict[str, dict[str, np.ndarray]]) -> str
 
 def confusions(path: Path, synthetic: dict[str, Any], real: dict[str, Any]) -> str:
     """Asked (rows) against seen by the judge (columns), in shares of the row: synthetic above, real test below."""
-    tasks = list(synthetic)
+    tasks = [task for task in synthetic if task in TASKS]
     figure = Figure(figsize=(2.5 * len(tasks) + 0.4, 5), layout="constrained")
     for row, (who, results) in enumerate((("synthetic", synthetic), ("real test", real))):
         for column, task in enumerate(tasks):
@@ -130,6 +158,28 @@ def confusions(path: Path, synthetic: dict[str, Any], real: dict[str, Any]) -> s
             axes.set_xlabel("seen by the judge", fontsize=7)
             axes.set_ylabel("asked for" if row == 0 else "recorded", fontsize=7)
             axes.set_title(f"{who}: {task}", fontsize=8)
+    return save(figure, path)
+
+
+def grade_curves(path: Path, judged: dict[str, Any]) -> str | None:
+    """Mean grade that the judge expects by grade asked for, or recorded; None where it knows no grades."""
+    curves = {name: results.get("dr_grade", {}).get("curve", {}) for name, results in judged.items()}
+    if not any(curves.values()):
+        return None
+    figure = Figure(figsize=(3.4, 3), layout="constrained")
+    axes = figure.subplots()
+    for name, colour in (("real", REAL), ("synthetic", SYNTHETIC)):
+        curve = curves[name]
+        grades = [int(key.removeprefix("grade_")) for key in curve]
+        axes.plot(grades, [found.value for found in curve.values()], "o-", color=colour, ms=4, lw=1.2, label=name)
+        for grade, found in zip(grades, curve.values(), strict=True):
+            if found.low is not None and found.high is not None:
+                axes.vlines(grade, found.low, found.high, color=colour, lw=1.2)
+    last = len(TASKS["dr_grade"]) - 1
+    axes.plot([0, last], [0, last], color=THRESHOLD, lw=0.8, ls="--")
+    axes.set_xlabel("DR grade asked for, or recorded", fontsize=8)
+    axes.set_ylabel("mean grade seen by the judge", fontsize=8)
+    axes.legend(fontsize=7)
     return save(figure, path)
 
 

@@ -2,16 +2,21 @@
 
 import json
 import os
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from components.caption.page import render
 from components.step import Metrics, Params, Paths, Port, Step
 from retinalogos.captions.engine import CaptionEngine, TemplateEngine
+from retinalogos.captions.quality import report
 from retinalogos.captions.shards import Captioning, caption_shards, merge, remove_parts, work_key
+from retinalogos.captions.style import Experts, read_experts
 from retinalogos.captions.table import read_captions_meta
 from retinalogos.captions.template import MAX_WORDINGS, PROMPT_VERSION
 from retinalogos.captions.tokens import TokenBudget
@@ -82,28 +87,106 @@ class CaptionParams(Params):
     text_encoder: str = Field(description="minilm, a folder or a hub name: whose tokens are counted")
     token_budget: int = Field(ge=8, description="most tokens of a caption, special tokens included")
     wordings: Wordings
-    shard: int | None = Field(ge=0, description="of the cohort, to caption it alone; null: all shards")
+    quality_sample: int = Field(ge=1, description="captions that the page on their quality looks at, drawn by lot")
+    # What is left to compare with changes no caption.
+    expert_texts: str = Field(
+        exclude=True, description="JSON of texts by experts to hold captions against; empty: none"
+    )
+    shards: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(
+        min_length=1, description="numbers of the cohort's shards, to caption them alone; null: all"
+    )
     jobs: int = Field(
         ge=0, exclude=True, description="shards side by side; 0: as many as cores, one where a model is loaded"
     )
+    pods: int = Field(ge=1, exclude=True, description="Kubeflow: pods side by side, each with its share of the shards")
     work: str = Field(exclude=True, description="folder for finished captions, kept so that a killed step goes on")
 
 
 def run(params: CaptionParams, inputs: Paths, outputs: Paths) -> Metrics:
     """See the module."""
     require_passed(inputs["validation"])
+    experts = _experts(params)  # before anything is paid for: a wrong file is told at once
     cohort = Cohort(inputs["cohort"])
     job = captioning(params, inputs["cohort"])
-    work = Path(params.work) / work_key(cohort, decisive(params))
-    numbers = range(len(cohort.shards)) if params.shard is None else [params.shard]
+    numbers = range(len(cohort.shards)) if params.shards is None else params.shards
     jobs = params.jobs or (1 if job.of_model else len(os.sched_getaffinity(0)))
-    parts = caption_shards(job, work, numbers, jobs)
+    parts = caption_shards(job, work_of(params, cohort), numbers, jobs)
+    metrics = _join(params, cohort, parts, numbers, experts, outputs)
+    if params.shards is None:
+        remove_parts(cohort, work_of(params, cohort))
+    return metrics
+
+
+def joining(parts: Sequence[Path]) -> Step[CaptionParams]:
+    """The step where others have captioned the shards: it asks no engine and writes the same bytes as :func:`run`.
+
+    The work of those others is removed only now: had it gone with each of them, one whose output was lost on its way
+    here would pay again.
+
+    Args:
+        parts: their outputs, in the order of the shards.
+    """
+
+    def run(params: CaptionParams, inputs: Paths, outputs: Paths) -> Metrics:
+        cohort = Cohort(inputs["cohort"])
+        metrics = _join(params, cohort, parts, range(len(cohort.shards)), _experts(params), outputs)
+        meta = read_captions_meta(outputs["captions"])
+        wanted = len(cohort) * sum(params.wordings.model_dump().values())
+        if meta["captions"] + meta["dropped"] != wanted:
+            raise DataError(
+                f"{len(parts)} parts hold {meta['captions']} captions and {meta['dropped']} dropped ones of {wanted}: "
+                "give the output of every shard"
+            )
+        remove_parts(cohort, work_of(params, cohort))
+        return metrics
+
+    return replace(STEP, run=run)
+
+
+def _experts(params: CaptionParams) -> Experts | None:
+    return read_experts(params.expert_texts) if params.expert_texts else None
+
+
+def _join(
+    params: CaptionParams,
+    cohort: Cohort,
+    parts: Iterable[Path],
+    numbers: Sequence[int],
+    experts: Experts | None,
+    outputs: Paths,
+) -> Metrics:
     statistics = merge(
-        parts, outputs["captions"], params.token_budget, params.text_encoder, may_be_empty=params.shard is not None
+        parts, outputs["captions"], params.token_budget, params.text_encoder, may_be_empty=params.shards is not None
     )
-    remove_parts(cohort, work, numbers)
+    found = report(outputs["captions"], cohort, params.quality_sample, params.seed, experts)
+    outputs["page"].mkdir(parents=True)
+    html = render(found, cohort.meta["name"], _asked(params), Path(params.expert_texts) if experts else None)
+    (outputs["page"] / "index.html").write_text(html, encoding="utf-8")
     images = sum(pq.read_metadata(cohort.shards[number]).num_rows for number in numbers)
-    return {"images": images, "dropped": read_captions_meta(outputs["captions"])["dropped"], **statistics.metrics()}
+    dropped = read_captions_meta(outputs["captions"])["dropped"]
+    return {"images": images, "dropped": dropped, **statistics.metrics(), **found.metrics()}
+
+
+def _asked(params: CaptionParams) -> dict[str, str] | None:
+    """The words of the prompt, for the page; None where no model is asked."""
+    if params.engine == "template":
+        return None
+    from retinalogos.captions.prompts import load_prompt
+
+    prompt = load_prompt(params.prompt)
+    left_out = {"text_only" if params.look else "with_image"}
+    return {"identity": prompt.identity, **prompt.model_dump(exclude=left_out)}
+
+
+def shares(pods: int, shards: int) -> list[tuple[int, ...]]:
+    """The shards of a cohort dealt to pods: neighbours together, at most one more for one than for another."""
+    pods = min(pods, shards)
+    return [tuple(range(shards * pod // pods, shards * (pod + 1) // pods)) for pod in range(pods)]
+
+
+def work_of(params: CaptionParams, cohort: Cohort) -> Path:
+    """Where the work on these captions of this cohort lies while it is not finished."""
+    return Path(params.work) / work_key(cohort, decisive(params))
 
 
 def captioning(params: CaptionParams, cohort: Path) -> Captioning:
@@ -134,7 +217,7 @@ def decisive(params: CaptionParams) -> dict[str, Any]:
 
         versions.append(load_prompt(params.prompt).identity)
     others = {"transformers", "server"} - {params.engine}
-    found = params.model_dump(exclude={"shard", "prompt", *others})
+    found = params.model_dump(exclude={"shards", "prompt", "quality_sample", *others})
     asked = {name: value for name, value in found.get(params.engine, {}).items() if name not in _REACHED}
     return {**found, params.engine: asked, "versions": versions}
 
@@ -184,5 +267,8 @@ STEP = Step(
         "cohort": Port("cohort to caption", "Dataset"),
         "validation": Port("verdict on the cohort: it must have passed"),
     },
-    outputs={"captions": Port("captions.parquet and captions.json", "Dataset")},
+    outputs={
+        "captions": Port("captions.parquet and captions.json", "Dataset"),
+        "page": Port("folder with index.html: how the captions read, and how far they and their records agree"),
+    },
 )

@@ -13,11 +13,14 @@ def classify(
     synthetic: dsl.Input[dsl.Dataset],
     classification: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
-    external: dsl.Input[dsl.Dataset] = None,
+    real_alone: dsl.Output[dsl.ClassificationMetrics],
+    with_synthetic: dsl.Output[dsl.ClassificationMetrics],
 ) -> None:
-    """Classifiers trained on real, real and synthetic, and synthetic eyes, judged on the same real eyes."""
+    """Classifiers trained on mixes of real and synthetic eyes, judged on the same real eyes here and elsewhere."""
+    from components.classify.shown import show
     from components.runner import run_component
 
-    inputs = {"cohort": cohort, "synthetic": synthetic, "external": external}
+    inputs = {"cohort": cohort, "synthetic": synthetic}
     outputs = {"classification": classification, "metrics": metrics}
     run_component("classify", stage, params, inputs, outputs)
+    show(classification, real_alone, with_synthetic)

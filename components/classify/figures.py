@@ -1,4 +1,4 @@
-"""Pictures of the comparison. The same numbers give the same bytes: no dates and no program versions in the PNGs."""
+"""Figures of the comparison."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,84 +6,69 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from retinalogos.classifiers.experiment import REAL, TASKS
+from retinalogos.classifiers.experiment import PRIMARY, TASKS
+from retinalogos.classifiers.mixes import parse, words
+from retinalogos.figures import REAL, SYNTHETIC, save
 from retinalogos.metrics.intervals import Estimate
-
-COLOURS = ("#4c6a92", "#e0a458", "#d1772f", "#8c4a1f", "#6b8f71", "#7d5a80")
-DPI = 100
-Figures = Mapping[str, Mapping[str, Estimate]]
+from retinalogos.segmenters import experiment as segmenters
 
 TITLES = {
-    "dr_grade": "grade of diabetic retinopathy",
+    "dr_grade": "DR grade",
+    "referable_dr": "referable DR",
     "glaucoma": "glaucoma",
-    "accuracy": "accuracy",
-    "macro_f1": "macro-F1",
-    "auc": "AUC",
-    "qwk": "weighted kappa",
-    "sensitivity": "sensitivity",
-    "specificity": "specificity",
+    "findings": "findings (mean)",
+    "vessels": "vessels",
+    "lesions": "lesions (mean)",
+    "disc_cup": "disc and cup (mean)",
 }
-SHORT = {"dr_grade": tuple("01234"), "glaucoma": TASKS["glaucoma"]}
+MERITS = {"auc": "AUC", "qwk": "weighted kappa", "dice": "Dice"}
+SHORT = {"dr_grade": tuple("01234"), "referable_dr": TASKS["referable_dr"], "glaucoma": TASKS["glaucoma"]}
+# Confusion matrices beside each other: as many as one reads.
+_COLUMNS = 4
 
 
-def _save(figure: Figure, path: Path) -> str:
-    figure.savefig(path, dpi=DPI, metadata={"Software": None})
-    return path.name
+def primary(task: str) -> str:
+    """The figure by which mixes are compared."""
+    return PRIMARY.get(task, segmenters.PRIMARY)
 
 
-def words(arm: str) -> str:
-    """Name of an arm as a reader would say it."""
-    if arm.startswith(f"{REAL}_plus_"):
-        return f"real + {arm.rpartition('_')[2]} % of the synthetic"
-    return f"{arm} only"
+def dots(path: Path, tasks: Mapping[str, Mapping[str, Estimate]], place: str, zero: bool = False) -> str:
+    """A column for each task with the figure by which mixes are compared, a row for each mix: a dot with its interval.
 
-
-def bars(path: Path, task: str, arms: Figures) -> str:
-    """A group of bars per figure, a bar with its interval per arm."""
-    names = list(next(iter(arms.values())))
-    figure = Figure(figsize=(1.5 * len(names) + 1.6, 3.4), layout="constrained")
-    axes = figure.subplots()
-    width = 0.8 / len(arms)
-    for index, (arm, estimates) in enumerate(arms.items()):
-        for at, name in enumerate(names):
-            estimate, x = estimates[name], at + (index - (len(arms) - 1) / 2) * width
-            label = words(arm) if at == 0 else None
-            axes.bar(x, np.nan_to_num(estimate.value), width * 0.95, color=COLOURS[index % len(COLOURS)], label=label)
+    With ``zero`` the figures are differences to the mix's reference, and a line stands where there is none.
+    """
+    arms = list(dict.fromkeys(arm for of_arm in tasks.values() for arm in of_arm))
+    figure = Figure(figsize=(2.2 + 2.1 * len(tasks), 1.0 + 0.24 * len(arms)), layout="constrained")
+    columns = figure.subplots(1, len(tasks), sharey=True, squeeze=False)[0]
+    for axes, (task, of_arm) in zip(columns, tasks.items(), strict=True):
+        for arm, estimate in of_arm.items():
+            row, colour = arms.index(arm), SYNTHETIC if parse(arm).has_synthetic else REAL
+            axes.plot(estimate.value, row, "o", ms=4, color=colour)
             if estimate.low is not None and estimate.high is not None:
-                axes.vlines(x, estimate.low, estimate.high, color="#333333", lw=1.2)
-    axes.axhline(0, color="black", lw=0.6)
-    axes.set_xticks(range(len(names)), [TITLES[name] for name in names], fontsize=8)
-    axes.set_title(f"{TITLES[task]}: real test eyes, 95 % intervals", fontsize=9)
-    figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
-    return _save(figure, path)
-
-
-def differences(path: Path, task: str, arms: Figures) -> str:
-    """Every figure minus that of training on real images only, with the interval of the paired difference."""
-    names = list(next(iter(arms.values())))
-    figure = Figure(figsize=(6.4, 0.32 * len(names) * (len(arms) + 0.6) + 1.2), layout="constrained")
-    axes = figure.subplots()
-    for index, (arm, estimates) in enumerate(arms.items()):
-        for at, name in enumerate(names):
-            estimate, y = estimates[name], at + 0.7 * ((index + 0.5) / len(arms) - 0.5)
-            colour = COLOURS[(index + 1) % len(COLOURS)]
-            axes.plot(estimate.value, y, "o", ms=4, color=colour, label=words(arm) if at == 0 else None)
-            if estimate.low is not None and estimate.high is not None:
-                axes.hlines(y, estimate.low, estimate.high, color=colour, lw=1.6)
-    axes.axvline(0, color="black", lw=0.8)
-    axes.set_yticks(range(len(names)), [TITLES[name] for name in names], fontsize=8)
-    axes.invert_yaxis()
-    axes.set_xlabel("difference to real images only (right: better)", fontsize=8)
-    axes.set_title(TITLES[task], fontsize=9)
-    figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
-    return _save(figure, path)
+                axes.hlines(row, estimate.low, estimate.high, color=colour, lw=1.6)
+        if zero:
+            axes.axvline(0, color="black", lw=0.8)
+        axes.set_title(f"{TITLES[task]}: {MERITS[primary(task)]}", fontsize=8)
+        axes.tick_params(labelsize=7)
+        axes.grid(axis="x", color="#dddddd", lw=0.5)
+    columns[0].set_yticks(range(len(arms)), [words(arm) for arm in arms], fontsize=8)
+    columns[0].invert_yaxis()
+    kind = "differences to what each is compared with" if zero else "figures"
+    eyes = "real test eyes" if place == "test" else f"eyes of {place}"
+    figure.suptitle(f"{eyes}: {kind}, 95 % intervals", fontsize=9)
+    return save(figure, path)
 
 
 def confusions(path: Path, task: str, arms: Mapping[str, np.ndarray]) -> str:
     """Truth (rows) against decision (columns) of every arm: shares of the row as shade, counts over seeds as number."""
     names = SHORT[task]
-    figure = Figure(figsize=(2.4 * len(arms) + 0.4, 2.9), layout="constrained")
-    for axes, (arm, counts) in zip(figure.subplots(1, len(arms), squeeze=False)[0], arms.items(), strict=True):
+    columns = min(len(arms), _COLUMNS)
+    rows = -(-len(arms) // columns)
+    figure = Figure(figsize=(2.4 * columns + 0.4, 2.9 * rows), layout="constrained")
+    places = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in places[len(arms) :]:
+        axes.set_visible(False)
+    for axes, (arm, counts) in zip(places, arms.items(), strict=False):
         share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
         axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
         for (i, j), count in np.ndenumerate(counts):
@@ -94,4 +79,4 @@ def confusions(path: Path, task: str, arms: Mapping[str, np.ndarray]) -> str:
         axes.set_xlabel("decision", fontsize=7)
         axes.set_title(words(arm), fontsize=8)
     figure.axes[0].set_ylabel(f"{TITLES[task]}: truth", fontsize=7)
-    return _save(figure, path)
+    return save(figure, path)

@@ -2,6 +2,7 @@
 
 from pydantic import Field
 
+from components.launcher import LauncherConfig, launched
 from components.step import Params, Port, Step, later
 from retinalogos.generators.text.configuration import AdapterConfig, FlowConfig, SamplingConfig
 from retinalogos.training.configuration import TrainingConfig
@@ -18,13 +19,14 @@ class FinetuneParams(Params, TrainingConfig):
     checkpoints: str = Field(
         exclude=True, description="folder for checkpoints, kept between runs so that a killed stage goes on"
     )
+    launcher: LauncherConfig = Field(exclude=True, description="who starts the processes that train")
 
 
 STEP = Step(
     name="finetune",
     summary="stage 3: go on at high resolution with curated pairs only",
     params=FinetuneParams,
-    run=later("components.finetune.run"),
+    run=launched("finetune", later("components.finetune.run")),
     inputs={
         "latents": Port("latents and text features of the curated pairs", "Dataset"),
         "pretrained": Port("generator of stage 1", "Model"),

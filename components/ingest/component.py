@@ -5,7 +5,7 @@ from kfp import dsl
 from components.image import image
 
 
-@dsl.component(base_image=image(), install_kfp_package=False)
+@dsl.component(base_image=image("client"), install_kfp_package=False)
 def ingest(
     stage: str,
     params: dict,

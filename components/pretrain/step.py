@@ -2,6 +2,7 @@
 
 from pydantic import Field
 
+from components.launcher import LauncherConfig, launched
 from components.step import Params, Port, Step, later
 from retinalogos.generators.text.configuration import BackboneConfig, FlowConfig, SamplingConfig
 from retinalogos.training.configuration import TrainingConfig
@@ -24,13 +25,14 @@ class PretrainParams(Params, TrainingConfig):
     checkpoints: str = Field(
         exclude=True, description="folder for checkpoints, kept between runs so that a killed stage goes on"
     )
+    launcher: LauncherConfig = Field(exclude=True, description="who starts the processes that train")
 
 
 STEP = Step(
     name="pretrain",
     summary="stage 1: train the generator on all captioned images at low resolution",
     params=PretrainParams,
-    run=later("components.pretrain.run"),
+    run=launched("pretrain", later("components.pretrain.run")),
     inputs={
         "latents": Port("latents and text features", "Dataset"),
         "autoencoder": Port("autoencoder that the latents are of", "Model"),

@@ -11,11 +11,10 @@ from torch.nn import functional as F
 
 from components.purify.step import PurifyParams
 from components.step import Paths
-from retinalogos.captions.clip import ClipModel
+from retinalogos.captions.clip import load_clip_model
 from retinalogos.captions.contrastive import out_of_fold, specificity
 from retinalogos.classifiers.network import SmallBackbone, normalise
 from retinalogos.cohort.shards import Cohort
-from retinalogos.errors import UsageError
 from retinalogos.generators.text import TextToFundusPipeline
 from retinalogos.generators.text.agreement import agreement
 from retinalogos.generators.text.latents import Latents
@@ -34,7 +33,7 @@ _PLACES = 8
 # Principal components of these that the image tower sees, and images that they are fitted to at most. Measured on 480
 # phantom eyes: with 32 to 128 a linear reader tells the side of 98 to 99 %.
 _COMPONENTS, _SAMPLE = 64, 2048
-# Pictures whose moments are measured together; their statistics depend on no batch.
+# Pictures whose moments are measured together, and captions whose features are read together; no result depends on it.
 _AT_ONCE = 64
 
 
@@ -69,7 +68,7 @@ def by_contrastive_model(params: PurifyParams, rows: Rows, inputs: Paths) -> Sco
     patients = dict(zip(table["image_id"], table["patient_id"], strict=True))
     images = [(number, row) for number, row in enumerate(latents.images) if row["split"] == "train"]
     pictures = _picture_features(latents, [number for number, _ in images], cohort)
-    texts = torch.stack([latents.tokens([number])[0].mean(0) for number in range(len(latents.texts))])
+    texts = _caption_features(latents)
     captions = {row["text"]: number for number, row in enumerate(latents.texts)}
     place = {row["image_id"]: i for i, (_, row) in enumerate(images)}
     wanted = [
@@ -90,6 +89,14 @@ def by_contrastive_model(params: PurifyParams, rows: Rows, inputs: Paths) -> Sco
     together = torch.tensor(pairs + mirrored)
     scores = out_of_fold(pictures, texts, together, groups, params.contrastive, params.seed)
     return dict(zip((number for number, _, _ in wanted), scores[: len(wanted)].tolist(), strict=True))
+
+
+def _caption_features(latents: Latents) -> Tensor:
+    """Mean of each caption's tokens, n×d float32; read in batches, so that requests to a bucket run side by side."""
+    total = len(latents.texts)
+    starts = track(range(0, total, _AT_ONCE), "purify: captions", unit="batch")
+    batches = (latents.tokens(range(start, min(start + _AT_ONCE, total))) for start in starts)
+    return torch.stack([tokens_nd.mean(0) for batch in batches for tokens_nd in batch])
 
 
 def _picture_features(latents: Latents, numbers: list[int], cohort: Cohort) -> Tensor:
@@ -135,14 +142,8 @@ def _batched(items: Iterable[tuple[str, np.ndarray]], size: int) -> Iterator[lis
 
 
 def by_clip_model(params: PurifyParams, rows: Rows, inputs: Paths) -> Scores:
-    """How specific the pair is to ``clip_model``.
-
-    Raises:
-        UsageError: none is named.
-    """
-    if not params.clip_model:
-        raise UsageError("purify.agreement is clip and purify.clip_model is empty: give a folder or a hub name")
-    model = ClipModel.from_pretrained(params.clip_model, device())
+    """How specific the pair is to the model of ``clip``."""
+    model = load_clip_model(params.clip, device())
     cohort = Cohort(inputs["cohort"])
     place: dict[str, int] = {}
     pictures: list[Tensor] = []

@@ -14,12 +14,15 @@ def purify(
     latents: dsl.Input[dsl.Dataset],
     generator: dsl.Input[dsl.Model],
     curated: dsl.Output[dsl.Dataset],
-    page: dsl.Output[dsl.HTML],
+    page: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
+    shown: dsl.Output[dsl.HTML],
 ) -> None:
     """Stage 2: drop captions that break a rule, do not agree with their image, or are of a poor one."""
     from components.runner import run_component
+    from components.shown import show_file
 
     inputs = {"cohort": cohort, "captions": captions, "latents": latents, "generator": generator}
     outputs = {"curated": curated, "page": page, "metrics": metrics}
     run_component("purify", stage, params, inputs, outputs)
+    show_file(page, "index.html", shown)

@@ -38,6 +38,13 @@ TEXT = Filter(
     "length, forbidden claims and identifiers are looked for. The score is the number of broken rules.",
     "broken_rules",
 )
+JUDGE = Filter(
+    "judge",
+    "Language model",
+    "A language model is given record and caption, not the picture, and says how sure it is that they contradict each "
+    "other. Captions that it gave no usable answer on stay.",
+    "contradiction",
+)
 AGREEMENT = Filter(
     "agreement",
     "Picture and text",
@@ -48,6 +55,7 @@ AGREEMENT = Filter(
 IMAGE = Filter(
     "image",
     "Picture",
-    "Captions of poor pictures and of near duplicates of another picture. The score is the quality of the picture.",
+    "Captions of poor pictures and of near duplicates of another picture. The score is the poorest of the "
+    "picture's sharpness, contrast and evenness of light; their mean, which ingest took, has a limit of its own.",
     "quality",
 )

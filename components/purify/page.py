@@ -1,6 +1,5 @@
 """The page of ``purify``: each filter's counts, its scores, and captions with pictures that it kept and dropped."""
 
-import base64
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,22 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from components.html import environment
 from components.purify.filters import Filter
 from retinalogos.captions.rules import identifiers
 from retinalogos.cohort.schema import ICDR_GRADES
-from retinalogos.cohort.shards import Cohort, decode_image, encode_jpeg
-from retinalogos.provenance import software
+from retinalogos.cohort.shards import Cohort, decode_image
+from retinalogos.pages import environment, jpeg_uri, spread
+from retinalogos.provenance import page_notice, software
 
 Row = Mapping[str, Any]
 
 _BINS = 30  # of the histogram of scores: as many as one tells apart at its width
 _SIDE = 128  # pixels of a picture on the page
-_JPEG_QUALITY = 85  # as on the page of `report`
 _HIDDEN = "(not shown: it may identify a person)"
-_PHANTOM = "Phantom eyes: drawn by a program, no patient was photographed. For research use only, not for diagnosis."
-_REAL = "Real photographs of patients: keep this page where they are kept. For research use only, not for diagnosis."
-_SYNTHETIC = "Synthetic images: for research use only, not for diagnosis."
 
 
 def render(
@@ -63,7 +58,7 @@ def render(
         environment(Path(__file__).parent)
         .get_template("page.html.j2")
         .render(
-            notice=_notice(cohort),
+            notice=page_notice(cohort.meta["sources"]),
             software=software(),
             cohort=cohort.meta["name"],
             size=_SIDE,
@@ -89,13 +84,6 @@ def render(
     )
 
 
-def _notice(cohort: Cohort) -> str:
-    sources = set(cohort.meta["sources"])
-    if sources == {"phantom"}:
-        return _PHANTOM
-    return _SYNTHETIC if sources == {"synthetic"} else _REAL
-
-
 def _examples(one: Filter, captions: int, most: int) -> dict[str, list[int]]:
     """Numbers of captions dropped and kept, evenly taken in the order of their score; of each rule at least one."""
     if not one.on:
@@ -109,28 +97,18 @@ def _examples(one: Filter, captions: int, most: int) -> dict[str, list[int]]:
     for number in sorted(one.drops, key=order):
         by_rule.setdefault(one.drops[number][0], []).append(number)
     each = -(-most // max(1, len(by_rule)))
-    dropped = [number for rule in sorted(by_rule) for number in _spread(by_rule[rule], each)][:most]
+    dropped = [number for rule in sorted(by_rule) for number in spread(by_rule[rule], each)][:most]
     kept = sorted((number for number in range(captions) if number in score and number not in one.drops), key=order)
-    return {"dropped": dropped, "kept": _spread(kept, most)}
-
-
-def _spread(items: Sequence[int], count: int) -> list[int]:
-    if len(items) <= count:
-        return list(items)
-    return [items[index * len(items) // count] for index in range(count)]
+    return {"dropped": dropped, "kept": spread(kept, most)}
 
 
 def _pictures(cohort: Cohort, wanted: set[str]) -> dict[str, str]:
-    """Data URIs by image_id; JPEG without any metadata, twice the size on the page."""
+    """Data URIs by image_id, of twice the size on the page."""
     found = {}
     if wanted:
         for row in cohort.rows(("image_id", "image")):
             if row["image_id"] in wanted:
-                image = decode_image(row["image"]["bytes"])
-                if image.shape[1] > 2 * _SIDE:
-                    image = decode_image(row["image"]["bytes"], 2 * _SIDE)
-                data = base64.b64encode(encode_jpeg(image, _JPEG_QUALITY)).decode()
-                found[row["image_id"]] = f"data:image/jpeg;base64,{data}"
+                found[row["image_id"]] = jpeg_uri(decode_image(row["image"]["bytes"]), 2 * _SIDE)
     return found
 
 

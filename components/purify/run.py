@@ -1,4 +1,4 @@
-"""Stage 2: three filters, each with its own score, and a page on what each of them drops."""
+"""Stage 2: filters, each with its own score, and a page on what each of them drops."""
 
 import dataclasses
 from typing import Any
@@ -9,12 +9,14 @@ import pyarrow.parquet as pq
 
 from components.purify import page
 from components.purify.agreement import JUDGES, Rows
-from components.purify.filters import AGREEMENT, IMAGE, TEXT, Filter
+from components.purify.filters import AGREEMENT, IMAGE, JUDGE, TEXT, Filter
+from components.purify.judge import judged
 from components.purify.step import PurifyParams
 from components.step import Metrics, Paths
 from retinalogos.captions.rules import check_all
 from retinalogos.captions.table import CaptionWriter, of_model, read_captions, read_captions_meta
 from retinalogos.captions.tokens import TokenBudget
+from retinalogos.cohort.quality import assess_quality
 from retinalogos.cohort.schema import TABLE_COLUMNS
 from retinalogos.cohort.shards import Cohort
 from retinalogos.progress import track
@@ -28,10 +30,11 @@ SCORES = pa.schema(
         pa.field("granularity", pa.string(), nullable=False),
         pa.field("wording", pa.int16(), nullable=False),
         ("broken_rules", pa.int32()),  # text: 0 passes; null where the filter is off
+        ("contradiction", pa.float32()),  # 0-1, by the language model; null without answer, and where it is off
         ("agreement", pa.float32()),  # of captions of training images; null for others, and where the filter is off
-        ("quality", pa.float32()),  # of the picture, 0-1; null where not known, and where the filter is off
+        ("quality", pa.float32()),  # of the picture, 0-1, the least of its measures; null where the filter is off
         ("copy_of", pa.string()),  # image_id of the first of its group of near duplicates; null for none
-        ("dropped_by", pa.string()),  # text, agreement or image, the first that drops it; null: it stays
+        ("dropped_by", pa.string()),  # text, judge, image or agreement, the first that drops it; null: it stays
     ]
 )
 
@@ -42,9 +45,11 @@ def run(params: PurifyParams, inputs: Paths, outputs: Paths) -> Metrics:
     meta = read_captions_meta(inputs["captions"])
     cohort = Cohort(inputs["cohort"])
     records = {row["image_id"]: row for row in cohort.table(TABLE_COLUMNS).to_pylist()}
+    budget = TokenBudget(meta["text_encoder"], meta["token_budget"])
     filters = [
-        _text(params, rows, records, TokenBudget(meta["text_encoder"], meta["token_budget"])),
-        _image(params, rows, records),
+        _text(params, rows, records, budget),
+        _judge(params, rows, records, budget),
+        _image(params, rows, records, cohort),
         _agreement(params, rows, inputs),
     ]
     dropped: dict[int, tuple[str, str]] = {}
@@ -80,6 +85,7 @@ def run(params: PurifyParams, inputs: Paths, outputs: Paths) -> Metrics:
         "dropped": len(dropped),
         "agreement_median": float(np.median(values)),
         "agreement_positive_share": float((values > 0).mean()),
+        "judge_unanswered": len(rows) - len(columns["contradiction"]) if params.judge.engine != "none" else 0,
         **{f"found_by_{one.name}": len(one.drops) for one in filters},
         **{f"dropped_{rule}": reasons.count(rule) for rule in sorted(set(reasons))},
     }
@@ -102,6 +108,25 @@ def _text(params: PurifyParams, rows: Rows, records: dict[str, dict[str, Any]], 
     )
 
 
+def _judge(params: PurifyParams, rows: Rows, records: dict[str, dict[str, Any]], budget: TokenBudget) -> Filter:
+    """How sure the language model is that each caption contradicts its record."""
+    judge = params.judge
+    on = judge.engine != "none"
+    verdicts = judged(judge, rows, records, budget, params.seed) if on else {}
+    return dataclasses.replace(
+        JUDGE,
+        on=on,
+        judge=getattr(judge, judge.engine).model if on else "",
+        limit=f"at most {judge.max_contradiction:g}",
+        columns={"contradiction": {number: verdict.contradiction for number, verdict in verdicts.items()}},
+        drops={
+            number: ("contradiction", verdict.reason)
+            for number, verdict in verdicts.items()
+            if verdict.contradiction > judge.max_contradiction
+        },
+    )
+
+
 def _agreement(params: PurifyParams, rows: Rows, inputs: Paths) -> Filter:
     """How well each caption of a training image agrees with it; the least agreeing share is dropped."""
     on = params.agreement != "none"
@@ -119,24 +144,40 @@ def _agreement(params: PurifyParams, rows: Rows, inputs: Paths) -> Filter:
     )
 
 
-def _image(params: PurifyParams, rows: Rows, records: dict[str, dict[str, Any]]) -> Filter:
+def _image(params: PurifyParams, rows: Rows, records: dict[str, dict[str, Any]], cohort: Cohort) -> Filter:
     """Captions of poor pictures, and of pictures that are near duplicates of an earlier one."""
+    measured = _least_measures(cohort) if params.image else {}
     quality: dict[int, float] = {}
     copies: dict[int, str] = {}
     drops: dict[int, tuple[str, str]] = {}
     for number, row in enumerate(rows if params.image else ()):
         record = records[row["image_id"]]
-        if record["quality"] is not None:
-            quality[number] = record["quality"]
-            if record["quality"] < params.min_quality:
-                drops[number] = ("quality", f"{record['quality']:.3f} < {params.min_quality:g}")
+        name, quality[number] = measured[row["image_id"]]
+        if quality[number] < params.min_measure:
+            drops[number] = ("quality", f"{name} {quality[number]:.3f} < {params.min_measure:g}")
+        elif record["quality"] is not None and record["quality"] < params.min_quality:
+            drops[number] = ("quality", f"{record['quality']:.3f} < {params.min_quality:g}")
         if record["duplicate_group"] not in (None, row["image_id"]):
             copies[number] = record["duplicate_group"]
             drops.setdefault(number, ("duplicate", "near duplicate of an earlier picture"))
     return dataclasses.replace(
         IMAGE,
         on=params.image,
-        limit=f"at least {params.min_quality:g}, and no copy of another picture",
+        limit=f"at least {params.min_measure:g}, {params.min_quality:g} in the mean, and no copy of another picture",
         columns={"quality": quality, "copy_of": copies},
         drops=drops,
     )
+
+
+def _least_measures(cohort: Cohort) -> dict[str, tuple[str, float]]:
+    """image_id → the poorest of a picture's measures, its name and value.
+
+    The score of a row is the mean of all measures: a picture in which no vessel can be seen may still have a fair one,
+    for its light is even.
+    """
+    least = {}
+    for image_id, image in track(cohort.images(), "purify: quality", sum(cohort.meta["splits"].values()), "image"):
+        found = assess_quality(image, coverage=1.0)  # how much of the field is lit, the row's score knows
+        measures = {name: getattr(found, name) for name in ("sharpness", "contrast", "illumination")}
+        least[image_id] = min(measures.items(), key=lambda item: item[1])
+    return least

@@ -2,10 +2,26 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
+from components.caption.step import ServerParams, TransformersParams
 from components.step import Params, Port, Step, later
-from retinalogos.captions.configuration import ContrastiveConfig
+from retinalogos.captions.configuration import ClipConfig, ContrastiveConfig
+
+
+class JudgeParams(BaseModel):
+    """A language model that says of each caption whether it contradicts its record."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    engine: Literal["none", "transformers", "server"]
+    prompt: str = Field(description="name of a judge's prompt in retinalogos/captions/prompts, or a YAML file")
+    max_contradiction: float = Field(ge=0, le=1, description="captions that the model is surer to be wrong are dropped")
+    attempts: int = Field(ge=1, description="times the model is asked until its answer can be used")
+    max_tokens: int = Field(ge=32, description="longest answer, tokens of the model")
+    transformers: TransformersParams
+    server: ServerParams
+    work: str = Field(exclude=True, description="folder for verdicts, kept so that a killed step asks for none twice")
 
 
 class PurifyParams(Params):
@@ -13,16 +29,18 @@ class PurifyParams(Params):
 
     seed: int
     text: bool = Field(description="drop captions that break a rule")
+    judge: JudgeParams
     agreement: Literal["none", "generator", "contrastive", "clip"] = Field(
         description="drop the captions that agree least with their picture, and by what: the generator of stage 1, a "
-        "contrastive model trained here on the cohort, or clip_model"
+        "contrastive model trained here on the cohort, or the model of clip"
     )
     image: bool = Field(description="drop the captions of poor pictures and of copies of others")
     agreement_quantile: float = Field(ge=0, lt=1, description="share of training captions that agree least, dropped")
     agreement_draws: int = Field(ge=1, description="times and noises over which the generator's agreement is averaged")
     contrastive: ContrastiveConfig
-    clip_model: str = Field(description="folder or hub name of a CLIP-type model; agreement clip only")
-    min_quality: float = Field(ge=0, le=1, description="pictures below it are poor")
+    clip: ClipConfig
+    min_quality: float = Field(ge=0, le=1, description="pictures of a lower score of quality are poor")
+    min_measure: float = Field(ge=0, le=1, description="pictures with a lower sharpness, contrast or evenness are poor")
     examples: int = Field(ge=0, description="captions on the page that each filter kept, and dropped")
     batch_size: int = Field(ge=1)
 
@@ -42,6 +60,6 @@ STEP = Step(
         "curated": Port(
             "captions that stay, dropped.csv, and scores.parquet: what each filter says of every caption", "Dataset"
         ),
-        "page": Port("folder with index.html: each filter's counts, scores and examples", "HTML"),
+        "page": Port("folder with index.html: each filter's counts, scores and examples"),
     },
 )

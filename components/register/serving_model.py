@@ -1,6 +1,7 @@
 """The registered model as code: MLflow runs this file and serves what it sets. Nothing is pickled.
 
-The weights are the artifact ``generator``, a diffusers-layout folder of safetensors files.
+The weights are the artifact ``generator``, a diffusers-layout folder of safetensors files, or the artifact ``weights``,
+a note that says where they are published and by what hash.
 """
 
 import base64
@@ -14,14 +15,20 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from retinalogos.generators.text import TextToFundusPipeline
 from retinalogos.provenance import generator_hash, write_png
+from retinalogos.storage import follow
 
 
 class TextToFundusModel(PythonModel):
     """Prompts (and seeds) in, PNG pictures in base64 out; the provenance stands in each picture."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Loads the generator from the model's artifacts."""
-        folder = Path(context.artifacts["generator"])
+        """Loads the generator from the model's artifacts, or from where it is published.
+
+        Raises:
+            DataError: what is published there has another hash, or the store does not answer.
+        """
+        given = context.artifacts
+        folder = Path(given["generator"]) if "generator" in given else follow(Path(given["weights"]))
         self._pipeline = TextToFundusPipeline.from_pretrained(folder)
         self._hash = generator_hash(folder)
 

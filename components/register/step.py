@@ -12,12 +12,14 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydantic import Field
 
-from components import tracking
+from components import ROOT, image, tracking
 from components.report.figures import Verdict
 from components.step import Metrics, Params, Paths, Port, Step
 from retinalogos.cohort.shards import Cohort
 from retinalogos.errors import DataError, UsageError
+from retinalogos.lineage import gather
 from retinalogos.provenance import NOTICE, generator_hash, software
+from retinalogos.registry import LINEAGE
 
 
 class RegisterParams(Params):
@@ -27,6 +29,12 @@ class RegisterParams(Params):
     alias: str = Field(pattern=r"^[\w-]+$", description="that a model that passes its gates gets")
     primary: str = Field(description="gate whose figure a challenger and the champion are compared by")
     replace_incomparable: bool = Field(description="a champion that was judged on other data gives way")
+    # A place: the model names what lies there by its hash.
+    weights_at: str | None = Field(
+        exclude=True,
+        pattern="^s3://",
+        description="s3://bucket/prefix to publish the weights at; null: they travel in the model",
+    )
 
 
 def run(params: RegisterParams, inputs: Paths, outputs: Paths) -> Metrics:
@@ -53,6 +61,8 @@ def run(params: RegisterParams, inputs: Paths, outputs: Paths) -> Metrics:
         "gates_passed": passed,
         "gates": {verdict.name: verdict.says for verdict in verdicts},
     }
+    lineage = gather({name: path for name, path in inputs.items() if path.is_dir()})
+    (folder / LINEAGE).write_text(json.dumps(lineage, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
     (folder / "registration.json").write_text(json.dumps(registration, indent=2, ensure_ascii=False) + "\n")
     if tracking.is_on():
         _submit(params, inputs, cohort, generator, card, verdicts, by_name[params.primary], hashes)
@@ -82,6 +92,7 @@ def _submit(
     candidate = registry.Candidate(
         generator=inputs["generator"],
         generator_sha256=generator,
+        weights_at=params.weights_at,
         model_card=card,
         judged_on=_judged_on(cohort, inputs["assessment"]),
         verdicts=verdicts,
@@ -89,12 +100,27 @@ def _submit(
         tags={
             "cohort": cohort.meta["name"],
             "cohort_sha256": cohort.meta["content_sha256"],
-            "software": software(),
+            **_software(),
             **{f"{name}_sha256": digest for name, digest in hashes.items()},
         },
     )
     decision = registry.submit(candidate, params.name, params.alias, params.replace_incomparable)
     print(f"register: {params.name} version {decision.version} {decision.reason}", flush=True)
+
+
+def _software() -> dict[str, str]:
+    """What made this version: package, commit, the state of DVC, and the container image by digest."""
+    lock = ROOT / "dvc.lock"
+    try:
+        reference = image.image()
+    except UsageError as error:  # named by a tag: it says so
+        reference = str(error)
+    return {
+        "software": software(),
+        "commit": tracking.commit() or "not known",
+        "dvc_lock_sha256": _sha256(lock) if lock.is_file() else "none",
+        "image": reference if image.is_published(reference) else "none: a working copy",
+    }
 
 
 def _judged_on(cohort: Cohort, assessment: Path) -> str:
@@ -154,7 +180,7 @@ STEP = Step(
         "generator": Port("generator of stage 3", "Model"),
         "assessment": Port("results.json of assess"),
         "classification": Port("results.json of classify"),
-        "report": Port("folder with gates.json", "HTML"),
+        "report": Port("folder with gates.json"),
     },
-    outputs={"registration": Port("registration.json and model_card.md")},
+    outputs={"registration": Port("registration.json, model_card.md and lineage.json")},
 )

@@ -5,7 +5,7 @@ from kfp import dsl
 from components.image import image
 
 
-@dsl.component(base_image=image(), install_kfp_package=False)
+@dsl.component(base_image=image("cpu"), install_kfp_package=False)
 def report(
     stage: str,
     params: dict,
@@ -20,11 +20,14 @@ def report(
     pretrain_log: dsl.Input[dsl.Artifact],
     finetune_log: dsl.Input[dsl.Artifact],
     purification: dsl.Input[dsl.Metrics],
-    report: dsl.Output[dsl.HTML],
+    ablation: dsl.Input[dsl.Artifact],
+    report: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
+    shown: dsl.Output[dsl.HTML],
 ) -> None:
     """One HTML page: pictures, curves, tables with intervals, gates."""
     from components.runner import run_component
+    from components.shown import show_file
 
     inputs = {
         "cohort": cohort,
@@ -38,6 +41,8 @@ def report(
         "pretrain_log": pretrain_log,
         "finetune_log": finetune_log,
         "purification": purification,
+        "ablation": ablation,
     }
     outputs = {"report": report, "metrics": metrics}
     run_component("report", stage, params, inputs, outputs)
+    show_file(report, "index.html", shown)

@@ -4,8 +4,10 @@ A figure is a mapping with ``value``, ``low``, ``high`` and ``n`` (:mod:`retinal
 number.
 """
 
+import csv
+import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -45,7 +47,10 @@ class Gate(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     title: str = Field(min_length=1, description="what is asked, in words that a clinician knows")
-    figure: str = Field(description="dotted name, from `assessment` or `classification` on")
+    figure: str = Field(
+        description="dotted name, from `assessment`, `classification` or `metrics` on; `.low` and `.high` after it are "
+        "the ends of its interval"
+    )
     otherwise: str | None = Field(default=None, description="figure taken where this cohort has none of that name")
     min: float | None = Field(default=None, description="least value that passes")
     max: float | None = Field(default=None, description="greatest value that passes")
@@ -78,7 +83,8 @@ class Verdict:
     def says(self) -> str:
         """One line with the numbers, for logs and tags."""
         word = "passed" if self.passed else "failed"
-        return f"{self.name} {word}: {self.figure} is {self.shown}, asked for {self.rule}"
+        interval = f" (95 % interval {self.interval})" if self.interval else ""
+        return f"report.gates.{self.name} {word}: {self.figure} is {self.shown}, asked for {self.rule}{interval}"
 
 
 def read_results(folder: Path) -> dict[str, Any]:
@@ -123,6 +129,17 @@ def every(results: Results, name: str = "") -> Iterator[tuple[str, Figure]]:
             yield path, figure
         elif isinstance(entry, Mapping):
             yield from every(entry, path)
+
+
+def as_csv(figures: Iterable[tuple[str, Figure]]) -> str:
+    """Figures as a table for other programs: name, value, ends of the 95 % interval, n; empty where not defined."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(("name", "value", "low", "high", "n"))
+    for name, figure in figures:
+        cells = (figure.value, figure.low, figure.high, figure.n)
+        table.writerow((name, *("" if cell is None else cell for cell in cells)))
+    return text.getvalue()
 
 
 def judge(name: str, gate: Gate, results: Results) -> Verdict:

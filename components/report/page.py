@@ -1,8 +1,6 @@
 """What stands on the page: each section's data, taken from the folders that the steps wrote."""
 
-import base64
 import csv
-import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,12 +11,12 @@ import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
 
-from components.html import environment
-from components.report import charts
-from components.report.figures import Figure, Results, Verdict, every, number
+from components.report import charts, layout
+from components.report.figures import Figure, Results, Verdict, as_csv, every, number
 from components.report.layout import Filled, Line, words
 from retinalogos.cohort.schema import EYES, GLAUCOMA, ICDR_GRADES, SPLITS
 from retinalogos.cohort.shards import Cohort, decode_image
+from retinalogos.pages import data_uri, environment, jpeg_uri, spread
 from retinalogos.provenance import NOTICE, software
 
 SECTIONS = (
@@ -44,27 +42,9 @@ def render(context: Mapping[str, Any]) -> str:
     return templates.get_template("template.html.j2").render(page)
 
 
-def jpeg_uri(image: np.ndarray, size: int | None = None, quality: int = 85) -> str:
-    """An image as a data URI, at most ``size`` pixels wide; JPEG, without any metadata."""
-    picture = Image.fromarray(image)
-    if size is not None and picture.width > size:
-        height = round(picture.height * size / picture.width)
-        picture = picture.resize((size, height), Image.Resampling.BOX)
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=quality, subsampling=0)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def png_uri(path: Path) -> str:
-    """A PNG figure as a data URI, its bytes as they are."""
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
-
-
-def spread(items: Sequence[Any], n: int) -> list[Any]:
-    """``n`` of the items at even distances, or all of them where there are fewer."""
-    if len(items) <= n:
-        return list(items)
-    return [items[index * len(items) // n] for index in range(n)]
+def csv_uri(text: str) -> str:
+    """A table as a data URI: a link to it saves it."""
+    return data_uri("text/csv", text.encode())
 
 
 def kind(row: Row) -> str | None:
@@ -165,17 +145,16 @@ def pictures(real: Cohort, synthetic: Cohort, per_group: int, prompts: int, size
 def figures_section(results: Results, folder: Path, tables: Sequence[Filled]) -> dict[str, Any]:
     """Tables with interval bars, every figure by its name, and the pictures that ``results.json`` names."""
     return {
-        "tables": [
-            {
-                "title": table.title,
-                "columns": table.columns,
-                "lines": [(line, _with_bars(line, figures)) for line, figures in table.lines],
-            }
-            for table in tables
-        ],
+        "tables": [_shown(table) for table in tables],
         "names": list(every(results)),
+        "csv": csv_uri(as_csv(every(results))),
         "pictures": _named_pictures(results, folder),
     }
+
+
+def _shown(table: Filled) -> dict[str, Any]:
+    lines = [(line, _with_bars(line, figures)) for line, figures in table.lines]
+    return {"title": table.title, "columns": table.columns, "lines": lines}
 
 
 def _with_bars(line: Line, figures: Sequence[Figure]) -> list[dict[str, Any]]:
@@ -199,7 +178,7 @@ def _named_pictures(results: object, folder: Path) -> list[Picture]:
     if isinstance(results, list):
         return [picture for entry in results for picture in _named_pictures(entry, folder)]
     if isinstance(results, str) and results.endswith(".png") and (folder / results).is_file():
-        return [{"uri": png_uri(folder / results), "alt": words(Path(results).stem)}]
+        return [{"uri": data_uri("image/png", (folder / results).read_bytes()), "alt": words(Path(results).stem)}]
     return []
 
 
@@ -247,11 +226,15 @@ def captions(
     chosen = [spread(groups[name], 1)[0] for name in (*KINDS, None) if name in groups][:examples]
     album = Album(cohort, (row["image_id"] for row in chosen), size)
     kept = pq.read_metadata(curated / "captions.parquet").num_rows
+    engines = json.loads((folder / "captions.json").read_text(encoding="utf-8"))["engines"]
+    asked = [f"{one['engine']}{', model ' + one['model'] if 'model' in one else ''}" for one in engines]
+    by = "; ".join(f"{name}, prompt {one['prompt_version']}" for name, one in zip(asked, engines, strict=True))
     dropped = _dropped(curated / "dropped.csv")
     first = {name: members[0] for name, members in dropped.items()}
     return {
-        "says": f"{len(written):,} captions of {len(of_image):,} images were written; {kept:,} were kept for the "
-        "last stage of training. An eye of each class, with its first coarse and fine caption:",
+        "says": f"{len(written):,} captions of {len(of_image):,} images were written ({by}); {kept:,} were kept for "
+        "the last stage of training. How they read, and what a model was asked, is on the page of the step caption "
+        "(metrics/captions). An eye of each class, with its first coarse and fine caption:",
         "examples": [
             {
                 "picture": album.picture(row, True),
@@ -280,6 +263,18 @@ def captions(
         ],
         "purification": purification,
     }
+
+
+def ablation(results: Results, assessment: Results) -> list[dict[str, Any]]:
+    """Figures of the generators with and without purification; none where the second was not trained.
+
+    Args:
+        results: of `ablate`.
+        assessment: of the generator with purification.
+    """
+    if not results["enabled"]:
+        return []
+    return [_shown(table) for table in layout.ablation(assessment, results["without"])]
 
 
 def _dropped(path: Path) -> dict[str, list[dict[str, str]]]:

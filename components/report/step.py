@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import Field
 
 from components.report import layout, page
-from components.report.figures import Gate, judge, read_results
+from components.report.figures import Gate, as_csv, every, judge, read_results
 from components.step import Metrics, Params, Paths, Port, Step
 from retinalogos.cohort.shards import Cohort
 from retinalogos.errors import DataError
@@ -31,22 +31,21 @@ def run(params: ReportParams, inputs: Paths, outputs: Paths) -> Metrics:
     """See the module."""
     real, synthetic = Cohort(inputs["cohort"]), Cohort(inputs["synthetic"])
     assessment, classification = read_results(inputs["assessment"]), read_results(inputs["classification"])
-    results = {"assessment": assessment, "classification": classification}
+    measured = {entry["name"].replace(" ", "_"): entry["metrics"] for entry in page.provenance(inputs)}
+    results = {"assessment": assessment, "classification": classification, "metrics": measured}
     # By name: Kubeflow Pipelines hands mappings on in an order of its own.
     verdicts = [judge(name, gate, results) for name, gate in sorted(params.gates.items())]
     generators = synthetic.table(("generator",))["generator"].unique().to_pylist()
-    folders = {name: path for name, path in inputs.items() if path.is_dir()}
     html = page.render(
         {
             "size": params.image_size,
             "cohort": page.cohort_section(real),
             "generator": ", ".join(sorted(str(name) for name in generators)),
             "gates": verdicts,
-            **page.summary(real, synthetic, verdicts, layout.help_sentences(classification)),
+            **page.summary(real, synthetic, verdicts, layout.conclusion(classification)),
+            "helped": [*layout.help_sentences(classification), *layout.left_out(classification)],
             **page.pictures(real, synthetic, params.images_per_group, params.prompts, params.image_size),
-            "assessment": page.figures_section(
-                assessment, inputs["assessment"], layout.fill(layout.ASSESSMENT, assessment)
-            ),
+            "assessment": page.figures_section(assessment, inputs["assessment"], layout.assessment(assessment)),
             "classification": page.figures_section(
                 classification, inputs["classification"], layout.classification(classification)
             ),
@@ -62,11 +61,12 @@ def run(params: ReportParams, inputs: Paths, outputs: Paths) -> Metrics:
                 params.captions,
                 params.image_size,
             ),
+            "ablation": page.ablation(read_results(inputs["ablation"]), assessment),
             "validation": [
                 page.validation("Cohort", inputs["validation"]),
                 page.validation("Captions", inputs["validation_captions"]),
             ],
-            "provenance": page.provenance(folders),
+            "provenance": page.provenance(inputs),
         }
     )
     megabytes = len(html.encode()) / 1e6
@@ -77,6 +77,7 @@ def run(params: ReportParams, inputs: Paths, outputs: Paths) -> Metrics:
         )
     outputs["report"].mkdir(parents=True)
     (outputs["report"] / "index.html").write_text(html, encoding="utf-8")
+    (outputs["report"] / "figures.csv").write_text(as_csv(every(results)), encoding="utf-8")
     write_verdicts(outputs["report"] / "gates.json", [dataclasses.asdict(verdict) for verdict in verdicts])
     passed = sum(verdict.passed for verdict in verdicts)
     return {
@@ -109,6 +110,7 @@ STEP = Step(
         "pretrain_log": Port("log of stage 1"),
         "finetune_log": Port("log of stage 3"),
         "purification": Port("metrics of purify, JSON", "Metrics"),
+        "ablation": Port("results.json of ablate"),
     },
-    outputs={"report": Port("folder with index.html and gates.json", "HTML")},
+    outputs={"report": Port("folder with index.html, gates.json and figures.csv")},
 )

@@ -1,4 +1,6 @@
-"""What the contrastive model of captions and pictures is told; the values stand in params.yaml."""
+"""What models that judge captions are told; the values stand in params.yaml."""
+
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -16,3 +18,15 @@ class ContrastiveConfig(BaseModel):
     batch_size: int = Field(ge=2)
     learning_rate: float = Field(gt=0, description="peak of the one-cycle schedule")
     weight_decay: float = Field(ge=0)
+
+
+class ClipConfig(BaseModel):
+    """Which model :mod:`retinalogos.captions.clip` loads, and how."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    loader: Literal["transformers", "open_clip", "flair", "retizero"] = Field(description="whose layout the model has")
+    model: str = Field(description="file, folder or hub name; open_clip also architecture/tag")
+    text_model: str = Field(
+        description="flair and retizero: folder or hub name of the text tower's configuration and words"
+    )

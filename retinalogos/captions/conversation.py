@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import groupby
 
+from pydantic import BaseModel
+
 from retinalogos.captions.engine import CaptionRequest, CaptionResult
-from retinalogos.captions.prompts import Prompt
+from retinalogos.captions.prompts import JudgePrompt, Prompt
 from retinalogos.captions.structured import Answer, write_prose
 from retinalogos.captions.tokens import TokenBudget
 
@@ -39,7 +41,7 @@ class Question:
 class Reply:
     """The answer to a question, or why there is none."""
 
-    answer: Answer | None
+    answer: BaseModel | None
     error: str | None = None
 
 
@@ -51,7 +53,7 @@ class ModelEngine(ABC):
 
     Args:
         model: name, kept with the captions.
-        prompt: what is asked.
+        prompt: what is asked; with one of a judge, results have an answer and no text.
         budget: of the text encoder; every caption keeps it.
         look: whether the model is shown the picture.
         temperature: of the sampling; 0: the likeliest answer.
@@ -66,7 +68,14 @@ class ModelEngine(ABC):
     finished: Callable[[CaptionResult], None] | None = None
 
     def __init__(
-        self, model: str, prompt: Prompt, budget: TokenBudget, *, look: bool, temperature: float, attempts: int
+        self,
+        model: str,
+        prompt: Prompt | JudgePrompt,
+        budget: TokenBudget,
+        *,
+        look: bool,
+        temperature: float,
+        attempts: int,
     ):
         self.model, self.prompt, self.budget, self.look = model, prompt, budget, look
         self.temperature, self.attempts = temperature, attempts
@@ -90,7 +99,7 @@ class ModelEngine(ABC):
                 wanted = list(group)
                 asked: dict[int, list[CaptionRequest]] = {}
                 for request in wanted:
-                    asked.setdefault(self._asked(request), []).append(request)
+                    asked.setdefault(question_of(request.wording, self.temperature), []).append(request)
                 images.append((wanted, len(asked)))
                 for wording, of_one in sorted(asked.items()):
                     seed = seed_of(of_one[0].seed, of_one[0].image_id, wording)
@@ -115,13 +124,11 @@ class ModelEngine(ABC):
                 self.finished(result)
         return results
 
-    def _asked(self, request: CaptionRequest) -> int:
-        return request.wording if self.temperature > 0 else 0
-
     def _result(self, request: CaptionRequest, reply: Reply) -> CaptionResult:
         text, tokens, said = "", 0, ""
         if reply.answer is not None:
             said = reply.answer.model_dump_json()
+        if isinstance(reply.answer, Answer):
             caption = write_prose(
                 reply.answer,
                 identity=request.image_id,
@@ -132,6 +139,11 @@ class ModelEngine(ABC):
             )
             text, tokens = caption.text, caption.tokens
         return request.result(self, text, tokens, reply.error, self.model, said)
+
+
+def question_of(wording: int, temperature: float) -> int:
+    """Which of the questions about an image, from 0, a caption is made of: its coarse and fine captions share one."""
+    return wording if temperature > 0 else 0
 
 
 def seed_of(*parts: object) -> int:

@@ -3,11 +3,12 @@
 Works from a full cohort row as from a few columns; what is missing or null is not known, and is not said.
 """
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+import orjson
 
 from retinalogos.cohort.findings import FINDINGS
 from retinalogos.cohort.schema import EYES, GLAUCOMA, ICDR_GRADES
@@ -59,6 +60,17 @@ _ENTAILED = {
     "disc_haemorrhage": ("haemorrhage",),
     "suspected_diabetic_retinopathy": ("diabetic_retinopathy",),
 }
+
+# Name of an artefact, its key in a phantom's truth, and from where on it is told.
+_ARTEFACTS = (("blur", "blur_mm", BLURRED_MM), ("haze", "haze", HAZY), ("glow", "glow", GLOWING))
+# Code of a lesion and the key of its number, or its numbers by quadrant, in a phantom's truth.
+_COUNTED = (
+    ("microaneurysm", "microaneurysms"),
+    ("haemorrhage", "haemorrhages"),
+    ("hard_exudate", "exudate_clusters"),
+    ("soft_exudate", "soft_exudates"),
+    ("drusen", "drusen"),
+)
 
 
 @dataclass(frozen=True)
@@ -173,8 +185,8 @@ def _truth(record: Mapping[str, Any]) -> dict[str, Any]:
     if not text:
         return {}
     try:
-        truth = json.loads(text)
-    except json.JSONDecodeError as error:
+        truth = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
         raise DataError(f"row {record.get('image_id')}: column truth is no JSON object ({error})") from None
     return truth if isinstance(truth, dict) else {}
 
@@ -243,20 +255,12 @@ def _tessellation(share: float | None) -> str | None:
 
 
 def _artefacts(truth: Mapping[str, Any]) -> tuple[str, ...]:
-    limits = {"blur": ("blur_mm", BLURRED_MM), "haze": ("haze", HAZY), "glow": ("glow", GLOWING)}
-    return tuple(name for name, (key, limit) in limits.items() if _above(truth.get(key), limit))
+    return tuple([name for name, key, limit in _ARTEFACTS if _above(truth.get(key), limit)])
 
 
 def _counts(truth: Mapping[str, Any]) -> dict[str, int]:
-    keys = {
-        "microaneurysm": "microaneurysms",
-        "haemorrhage": "haemorrhages",
-        "hard_exudate": "exudate_clusters",
-        "soft_exudate": "soft_exudates",
-        "drusen": "drusen",
-    }
     counts = {}
-    for code, key in keys.items():
+    for code, key in _COUNTED:
         value = truth.get(key)
         if value is not None:
             counts[code] = int(sum(value) if isinstance(value, list) else value)

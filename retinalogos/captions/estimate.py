@@ -9,12 +9,14 @@ import argparse
 import itertools
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from retinalogos.captions.conversation import question_of
+from retinalogos.captions.journal import finished
 from retinalogos.captions.shards import requests_of
 from retinalogos.captions.tokens import TokenBudget
 from retinalogos.cohort.shards import Cohort
@@ -59,27 +61,27 @@ class Estimate:
     money: float
 
 
-def estimate(captions: int, rates: Rates, finished: int = 0) -> Estimate:
+def estimate(questions: int, rates: Rates) -> Estimate:
     """The formula of docs/captions.md.
 
-    calls = (captions - finished) · (1 + repeats); tokens = calls · tokens a call; hours = calls · seconds /
-    concurrency / 3600; money = tokens · prices / 10⁶ + hours · price of an hour.
+    calls = questions · (1 + repeats); tokens = calls · tokens a call; hours = calls · seconds / concurrency / 3600;
+    money = tokens · prices / 10⁶ + hours · price of an hour.
 
     Args:
-        captions: to be written.
+        questions: of :func:`open_questions`.
         rates: of the engine.
-        finished: captions that an earlier run has paid for.
     """
-    calls = round(max(captions - finished, 0) * (1 + rates.repeats))
+    calls = round(questions * (1 + rates.repeats))
     prompt, answer = round(calls * rates.prompt_tokens), round(calls * rates.answer_tokens)
     hours = calls * rates.seconds / rates.concurrency / 3600
     tokens = (prompt * rates.prompt_price + answer * rates.answer_price) / 1e6
     return Estimate(calls, prompt, answer, hours, tokens + hours * rates.hour_price)
 
 
-def lines(captions: int, finished: int, found: Estimate) -> Iterable[str]:
+def lines(images: int, questions: int, found: Estimate) -> Iterable[str]:
     """The estimate as it is printed."""
-    yield f"captions to write   {captions:,}, of which finished {finished:,}"
+    yield f"images              {images:,}"
+    yield f"questions to ask    {questions:,}"
     yield f"calls               {found.calls:,}"
     yield f"prompt tokens       {found.prompt_tokens:,}"
     yield f"answer tokens       {found.answer_tokens:,}"
@@ -99,13 +101,29 @@ def record_tokens(cohort: Cohort, tokenizer: str) -> float:
     return sum(counts) / len(counts)
 
 
-def finished_captions(work: Path) -> int:
-    """Captions that lie in a work folder (``run/captions/<key>``): of finished shards and of journals."""
-    parts = sum(pq.read_metadata(part).num_rows for part in work.glob("shard-*/captions.parquet"))
-    for journal in work.glob("*.jsonl"):
-        with journal.open("rb") as lines:
-            parts += sum(b'"error": null' in line and line.endswith(b"}\n") for line in lines)
-    return parts
+def open_questions(
+    cohort: Cohort, wordings: Mapping[str, int], temperature: float = 0.0, work: Path | None = None
+) -> int:
+    """Questions that an engine with a model asks about a cohort, where every answer can be used.
+
+    Args:
+        cohort: to be captioned.
+        wordings: granularity → captions of an image.
+        temperature: of the model's sampling.
+        work: folder of a run that was cut off (``run/captions/<key>``): what its finished shards and its journals hold
+            is not asked again.
+    """
+    wanted = [(granularity, wording) for granularity, number in wordings.items() for wording in range(number)]
+    questions = 0
+    for shard in cohort.shards:
+        if work is not None and (work / shard.stem).exists():
+            continue
+        journal = None if work is None else work / f"{shard.stem}.jsonl"
+        have = finished(journal) if journal is not None and journal.exists() else set()
+        for image_id in pq.read_table(shard, columns=["image_id"])["image_id"].to_pylist():
+            rest = (wording for granularity, wording in wanted if (image_id, granularity, wording) not in have)
+            questions += len({question_of(wording, temperature) for wording in rest})
+    return questions
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -116,6 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--cohort", type=Path, required=True)
     parser.add_argument("--coarse", type=int, default=1, help="captions of an image; as caption.wordings")
     parser.add_argument("--fine", type=int, default=1)
+    parser.add_argument("--temperature", type=float, default=0.0, help="as caption.temperature; 0: one call an image")
     parser.add_argument("--work", type=Path, help="folder of a run that was cut off: what it has is not paid again")
     parser.add_argument("--tokenizer", default="minilm", help="counts the records: of the model, or one like it")
     parser.add_argument("--instruction-tokens", type=int, default=600, help="of the prompt without record and image")
@@ -136,8 +155,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (UsageError, DataError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
-    captions = len(cohort) * (options.coarse + options.fine)
-    finished = finished_captions(options.work) if options.work else 0
+    wordings = {"coarse": options.coarse, "fine": options.fine}
+    questions = open_questions(cohort, wordings, options.temperature, options.work)
     rates = Rates(
         prompt,
         options.answer_tokens,
@@ -148,7 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.hour_price,
         options.repeats,
     )
-    print("\n".join(lines(captions, finished, estimate(captions, rates, finished))))
+    print("\n".join(lines(len(cohort), questions, estimate(questions, rates))))
     return 0
 
 

@@ -7,6 +7,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -115,6 +116,18 @@ class Journal:
 
 def _parse(line: bytes) -> CaptionResult:
     return CaptionResult(**json.loads(line))
+
+
+def finished(path: Path) -> set[Key]:
+    """The captions that a journal holds, read beside the process that may be writing it."""
+    found: set[Key] = set()
+    with path.open("rb") as lines:
+        for line in lines:
+            with suppress(ValueError, TypeError):
+                result = _parse(line)
+                if result.error is None:
+                    found.add((result.image_id, result.granularity, result.wording))
+    return found
 
 
 def captioned_once(

@@ -28,8 +28,7 @@ from PIL import Image, UnidentifiedImageError
 
 from retinalogos.captions.conversation import ModelEngine, Question, Reply
 from retinalogos.captions.engine import CaptionResult
-from retinalogos.captions.prompts import Message, Prompt
-from retinalogos.captions.structured import answer_schema, read_answer
+from retinalogos.captions.prompts import JudgePrompt, Message, Prompt
 from retinalogos.captions.tokens import TokenBudget
 from retinalogos.errors import DataError, UsageError
 
@@ -81,7 +80,7 @@ class ServerEngine(ModelEngine):
         self,
         endpoint: str,
         model: str,
-        prompt: Prompt,
+        prompt: Prompt | JudgePrompt,
         budget: TokenBudget,
         *,
         look: bool,
@@ -160,7 +159,7 @@ class ServerEngine(ModelEngine):
         for attempt in range(self.attempts):
             said = await self._complete(client, messages, question.seed_of(attempt))
             try:
-                return Reply(read_answer(said))
+                return Reply(self.prompt.read(said))
             except DataError as error:
                 problem = str(error)
                 messages = self.prompt.ask_again(asked, said[:_REMINDER], problem)
@@ -187,7 +186,7 @@ class ServerEngine(ModelEngine):
             "seed": seed,
         }
         if self.constrain:
-            schema = {"name": "eye", "schema": answer_schema(), "strict": True}
+            schema = {"name": "answer", "schema": self.prompt.answer_schema(), "strict": True}
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
         content = json.dumps(body).encode()
         # The same question has the same key however often it is sent, so that a server or gateway that keeps keys

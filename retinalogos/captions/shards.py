@@ -204,13 +204,10 @@ def caption_shards(job: Captioning, work: Path, numbers: Sequence[int], jobs: in
                 part.cancel()
 
 
-def remove_parts(cohort: Cohort, work: Path, numbers: Iterable[int]) -> None:
-    """Removes the work of shards that stand in an output now, and the folder where no other shard's is left.
-
-    Processes that caption a shard each share the folder, so each removes its own.
-    """
-    for number in numbers:
-        shutil.rmtree(work / cohort.shards[number].stem)
+def remove_parts(cohort: Cohort, work: Path) -> None:
+    """Removes the work on a cohort whose captions stand in an output now; others may have removed it."""
+    for shard in cohort.shards:
+        shutil.rmtree(work / shard.stem, ignore_errors=True)
     with suppress(OSError):
         work.rmdir()
 

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-_WORD = re.compile(r"[a-z]+(?:-[a-z]+)*")
+WORD = re.compile(r"[a-z]+(?:-[a-z]+)*")
 
 
 class CaptionStatistics:
@@ -26,7 +26,7 @@ class CaptionStatistics:
         if not table.num_rows:
             return
         lower = pc.utf8_lower(table["text"])
-        words = pc.count_substring_regex(lower, _WORD.pattern)
+        words = pc.count_substring_regex(lower, WORD.pattern)
         granularities = table["granularity"]
         for granularity in pc.unique(granularities).to_pylist():
             chosen = pc.equal(granularities, granularity)
@@ -34,7 +34,7 @@ class CaptionStatistics:
             self._words[granularity] += pc.sum(pc.filter(words, chosen)).as_py()
         # Pieces between spaces recur, so the pattern is tried on few.
         for piece in pc.unique(pc.list_flatten(pc.utf8_split_whitespace(lower))).to_pylist():
-            self._vocabulary.update(_WORD.findall(piece))
+            self._vocabulary.update(WORD.findall(piece))
         digests = b"".join(blake2b(text.encode(), digest_size=8).digest() for text in table["text"].to_pylist())
         self._texts = np.union1d(self._texts, np.frombuffer(digests, np.uint64))
         self._tokens += pc.sum(table["tokens"]).as_py()

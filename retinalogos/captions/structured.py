@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from functools import cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
@@ -57,6 +57,7 @@ def _phrases(value: Any) -> Any:
     return [item for item in items if _text(item) != ""] if isinstance(items, list) else [] if items is None else items
 
 
+M = TypeVar("M", bound=BaseModel)
 Text = Annotated[str, BeforeValidator(_text), StringConstraints(max_length=_LONGEST)]
 Phrase = Annotated[str, BeforeValidator(_text), StringConstraints(max_length=_LONGEST_PHRASE)]
 
@@ -96,19 +97,29 @@ class Answer(_Part):
 
 
 @cache
-def answer_schema() -> dict[str, Any]:
-    """JSON schema of :class:`Answer`, without the titles, which say nothing new and cost tokens."""
+def schema_of(kind: type[BaseModel]) -> dict[str, Any]:
+    """JSON schema of what is to be answered, without the titles, which say nothing new and cost tokens."""
 
     def bare(node: Any) -> Any:
         if isinstance(node, dict):
             return {key: bare(value) for key, value in node.items() if not (key == "title" and isinstance(value, str))}
         return [bare(item) for item in node] if isinstance(node, list) else node
 
-    schema: dict[str, Any] = bare(Answer.model_json_schema())
+    schema: dict[str, Any] = bare(kind.model_json_schema())
     return schema
 
 
+def answer_schema() -> dict[str, Any]:
+    """JSON schema of :class:`Answer`."""
+    return schema_of(Answer)
+
+
 def read_answer(text: str) -> Answer:
+    """:func:`read_object` of an :class:`Answer`."""
+    return read_object(text, Answer)
+
+
+def read_object(text: str, kind: type[M]) -> M:
     """The answer in what a model wrote, be it among chatter or in a code fence, and with small damage.
 
     Repaired are single quotes, bare keys, trailing commas, comments, line breaks within strings: what YAML, of which
@@ -122,7 +133,7 @@ def read_answer(text: str) -> Answer:
         try:
             found = _parsed(candidate)
             if isinstance(found, dict):
-                return Answer.model_validate(found)
+                return kind.model_validate(found)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             raise DataError(f"{'.'.join(map(str, first['loc'])) or 'the object'}: {first['msg']}") from None

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -119,13 +120,14 @@ class CaptionWriter:
         """Keeps account of a table: hash, counts, and that no caption comes twice."""
         columns = [table[name].to_pylist() for name in ("image_id", "granularity", "wording", "text")]
         keys = np.empty(table.num_rows, np.uint64)
-        encode, image, image_key = json.JSONEncoder().encode, None, 0
-        for place, row in enumerate(zip(*columns, strict=True)):
-            self._digest.update(encode(row).encode())
-            if row[0] != image:
-                image = row[0]
+        image, image_key = None, 0
+        for place, (image_id, granularity, wording) in enumerate(zip(*columns[:3], strict=True)):
+            if image_id != image:
+                image = image_id
                 image_key = int.from_bytes(hashlib.blake2b(image.encode(), digest_size=8).digest(), "big")
-            keys[place] = image_key >> _KEY_BITS << _KEY_BITS | row[2] << 1 | (row[1] == "fine")
+                image_key = image_key >> _KEY_BITS << _KEY_BITS
+            keys[place] = image_key | wording << 1 | (granularity == "fine")
+        self._digest.update(b"".join(map(orjson.dumps, zip(*columns, strict=True))))
         known, times = np.unique(np.concatenate([self._keys, keys]), return_counts=True)
         if len(known) != len(self._keys) + len(keys):
             place = int(np.flatnonzero(np.isin(keys, known[times > 1]))[0])

@@ -22,7 +22,7 @@ Granularity = Literal["coarse", "fine"]
 GRANULARITIES: tuple[Granularity, ...] = ("coarse", "fine")
 
 # Raise when a wording changes, so that stored captions say which templates wrote them.
-PROMPT_VERSION = "template-1"
+PROMPT_VERSION = "template-2"
 
 _MODALITIES = (
     "colour fundus photograph",
@@ -71,6 +71,14 @@ _SHORT_PHRASES = {
     "tessellated_fundus": "tessellation",
     "rim_notch": "rim notching",
     "irma": "IRMA",
+}
+# How lesions look, told where there is room: experts name size, colour and edge (docs/captions.md, wording and experts)
+_LOOKS = {
+    "microaneurysm": "small red microaneurysms",
+    "haemorrhage": "dark red retinal haemorrhages",
+    "hard_exudate": "yellowish hard exudates with sharp margins",
+    "soft_exudate": "pale cotton wool spots with ill-defined edges",
+    "drusen": "yellow-white drusen",
 }
 
 # Where in the order a finding is told.
@@ -231,34 +239,17 @@ OPENING = 100.0
 ROUNDING_OFF = 15.0
 
 
-class _Choice:
-    """Picks among wordings by hash: each topic for itself, so that one changed attribute changes its sentence alone.
+def _picks(seed: int, identity: str, granularity: str, wording: int) -> bytes:
+    """A byte for every choice among words: each topic has its own, so that one changed attribute changes its sentence
+    alone. A byte picks one of nine evenly to four parts in a hundred."""
+    return blake2b(f"{seed}/{identity}/{granularity}/{wording}".encode(), digest_size=16).digest()
 
-    Args:
-        seed, identity, granularity, wording: what the picks are a function of.
-    """
 
-    def __init__(self, seed: int, identity: str, granularity: str, wording: int):
-        self._all = blake2b(f"{seed}/{identity}/{granularity}".encode(), digest_size=8)
-        self._one = self._all.copy()
-        self._one.update(f"/{wording}/".encode())
-        self._wording = wording
-
-    def pick(self, topic: bytes, options: int) -> int:
-        """A number from 0 to ``options`` - 1."""
-        one = self._one.copy()
-        one.update(topic)
-        return int.from_bytes(one.digest(), "big") % options
-
-    def of(self, topic: str, options: Sequence[str]) -> str:
-        """One of ``options``."""
-        return options[self.pick(topic.encode(), len(options))]
-
-    def opening(self) -> tuple[int, int]:
-        """(modality, structure): different for every wording below MAX_WORDINGS."""
-        index = (int.from_bytes(self._all.digest(), "big") + self._wording) % MAX_WORDINGS
-        # The structure changes with each wording, the modality after all structures were used.
-        return index // _OPENINGS, index % _OPENINGS
+def _way(seed: int, identity: str, granularity: str, wording: int) -> tuple[int, int]:
+    """(modality, structure) of the opening: different for every wording below MAX_WORDINGS."""
+    first = blake2b(f"{seed}/{identity}/{granularity}".encode(), digest_size=1).digest()[0]
+    # The structure changes with each wording, the modality after all structures were used.
+    return divmod((first + wording) % MAX_WORDINGS, _OPENINGS)
 
 
 def write_caption(
@@ -305,53 +296,66 @@ def fit(plans: Sequence[Sequence[Sentence]], budget: TokenBudget) -> list[Captio
     """
     lengths = budget.lengths(form for sentences in plans for sentence in sentences for form in sentence.forms)
     room = budget.budget - budget.special_tokens
-    chosen = [_fit(sentences, lengths, room) for sentences in plans]
-    texts = [" ".join(forms.values()) for forms in chosen]
-    if budget.additive:
-        tokens = [budget.special_tokens + sum(map(lengths.__getitem__, forms.values())) for forms in chosen]
-    else:
+    texts, tokens = [], []
+    for sentences in plans:
+        text, length = _fit(sentences, lengths, room)
+        texts.append(text)
+        tokens.append(budget.special_tokens + length)
+    if not budget.additive:
         tokens = budget.count_all(texts)
     for index, sentences in enumerate(plans):
         # The parts' lengths add up for word-piece tokenizers; others may cut the whole differently.
         left = room
         while tokens[index] > budget.budget:
-            if tuple(chosen[index].values()) == (sentences[0].forms[-1],):
+            if texts[index] == sentences[0].forms[-1]:
                 raise UsageError(
                     f"token_budget {budget.budget}: the opening sentence alone takes {tokens[index]} tokens of "
                     f"{budget.source} ({texts[index]!r}); give a larger budget"
                 )
             left -= tokens[index] - budget.budget
-            chosen[index] = _fit(sentences, lengths, left)
-            texts[index] = " ".join(chosen[index].values())
+            texts[index], _ = _fit(sentences, lengths, left)
             tokens[index] = budget.count(texts[index])
     return [Caption(text, length) for text, length in zip(texts, tokens, strict=True)]
 
 
-def _fit(sentences: Sequence[Sentence], lengths: Mapping[str, int], room: int) -> dict[str, str]:
-    """Topic → form of the sentences that stand, in reading order.
+def _fit(sentences: Sequence[Sentence], lengths: Mapping[str, int], room: int) -> tuple[str, int]:
+    """The sentences that stand, as a text, and the tokens that they take.
 
     First as many topics as fit, the most important first, each in its shortest form; then richer forms, in the same
     order, as far as the room goes, the opening last, whose short form leaves nothing out; then what only rounds off.
     """
-    ranked = sorted(sentences, key=lambda sentence: -sentence.importance)
-    form: dict[str, int] = {}
-    for sentence in ranked:
-        shortest = len(sentence.forms) - 1
-        needed = lengths[sentence.forms[shortest]]
-        if sentence.importance == OPENING or (sentence.importance > ROUNDING_OFF and needed <= room):
-            form[sentence.topic] = shortest
-            room -= needed
-    told = [sentence for sentence in ranked if sentence.topic in form]
-    rest = [sentence for sentence in ranked if sentence.importance <= ROUNDING_OFF]
-    for sentence in [*told[1:], told[0], *rest]:
-        now = lengths[sentence.forms[form[sentence.topic]]] if sentence.topic in form else 0
-        for richer in range(form.get(sentence.topic, len(sentence.forms))):
-            extra = lengths[sentence.forms[richer]] - now
-            if extra <= room:
-                form[sentence.topic] = richer
-                room -= extra
+    ranked, rounding = _ranked(tuple([sentence.importance for sentence in sentences]))
+    chosen: dict[int, tuple[str, int]] = {}  # place of a sentence → the form that stands, and its tokens
+    left = room
+    for place in ranked:
+        sentence = sentences[place]
+        shortest = sentence.forms[-1]
+        length = lengths[shortest]
+        if length <= left or sentence.importance == OPENING:
+            chosen[place] = shortest, length
+            left -= length
+    first, *others = chosen
+    for place in (*others, first, *rounding):
+        stands, had = chosen.get(place, ("", 0))
+        for form in sentences[place].forms:
+            if form == stands:
                 break
-    return {s.topic: s.forms[form[s.topic]] for s in sentences if s.topic in form}
+            length = lengths[form]
+            if length - had <= left:
+                chosen[place] = form, length
+                left -= length - had
+                break
+    return " ".join([chosen[place][0] for place in sorted(chosen)]), room - left
+
+
+@lru_cache(maxsize=10_000)
+def _ranked(importances: tuple[float, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Places of the sentences, the most important first: those that say something, and those that round off."""
+    ranked = sorted(range(len(importances)), key=lambda place: -importances[place])
+    return (
+        tuple(place for place in ranked if importances[place] > ROUNDING_OFF),
+        tuple(place for place in ranked if importances[place] <= ROUNDING_OFF),
+    )
 
 
 def plan(record: Mapping[str, Any], granularity: Granularity, wording: int, seed: int) -> list[Sentence]:
@@ -372,7 +376,8 @@ def _check(granularity: str, wording: int) -> None:
         raise UsageError(f"wording {wording}: there are {MAX_WORDINGS}, counted from 0")
 
 
-_Topic = Callable[[Description, _Choice], Sentence | None]
+# sentence(eye, pick): ``pick`` chooses among its wordings.
+_Topic = Callable[[Description, int], Sentence | None]
 
 # (topic, what the record says of it, how its words were picked) → its sentence: some thousands recur.
 _SENTENCES: dict[tuple[Any, ...], Sentence | None] = {}
@@ -389,60 +394,55 @@ class _Facts:
     def __init__(self, record: Mapping[str, Any]):
         self._identity = str(record.get("image_id") or "")
         self._eye = eye = describe(record)
-        self._salient = tuple(_salient(eye)[:3])
-        self._opening = (eye.eye, eye.disc_side, eye.grade, eye.glaucoma)
         told = frozenset(_told(eye))
+        self._salient = tuple(sorted(told, key=_gravity)[:3])
+        self._opening = (eye.eye, eye.disc_side, eye.grade, eye.glaucoma)
         drusen = _amount(eye, "drusen") if "drusen" in told else None
         amounts = tuple([_amount(eye, code) for code in _AMOUNTS if code in told and code != "drusen"])
         plain = eye.findings == ()
         looked_for = eye.supports() & _OF_LOOKED_FOR if eye.complete else None
         ratio = None if eye.vcdr is None else f"{eye.vcdr:.1f}"
-        # Topics in reading order: by name and number of what their words are picked from, and by what they depend on.
-        self._fine: tuple[tuple[_Topic, tuple[tuple[bytes, int], ...], tuple[Any, ...]], ...] = (
-            (_quality, ((b"quality", 3),), (eye.quality, eye.artefacts)),
-            (_disc, ((b"disc", 6),), (told & _OF_DISC, eye.complete)),
-            (_cup, ((b"cup", 3),), (ratio, eye.cup)),
-            (_vessels, ((b"vessels", 3),), (told & _OF_VESSELS, eye.tortuous, eye.narrow_arterioles, eye.complete)),
-            (_macula, ((b"macula", 2),), (told & _OF_MACULA, eye.dme, eye.macula_side, eye.complete, drusen)),
-            (
-                _lesions,
-                ((b"lesions", 3), (b"lesions brief", 3)),
-                (told - _ELSEWHERE, amounts, eye.haemorrhage_quadrants == 4),
-            ),
-            (_diseases, ((b"diseases", 3),), (told & _OF_DISEASES,)),
-            (_absent, ((b"absent", 2),), (plain, eye.grade, eye.glaucoma, eye.dme, looked_for)),
-            (_conclusion, ((b"conclusion", 2),), (plain, eye.grade, eye.glaucoma)),
-            (_background, ((b"background", 2),), (eye.tone, eye.tessellation, "tessellated_fundus" in told)),
+        # Topics in reading order, with the number of their wordings and what they depend on.
+        self._fine: tuple[tuple[_Topic, int, tuple[Any, ...]], ...] = (
+            (_quality, 3, (eye.quality, eye.artefacts)),
+            (_disc, 6, (told & _OF_DISC, eye.complete)),
+            (_cup, 3, (ratio, eye.cup)),
+            (_vessels, 3, (told & _OF_VESSELS, eye.tortuous, eye.narrow_arterioles, eye.complete)),
+            (_macula, 2, (told & _OF_MACULA, eye.dme, eye.macula_side, eye.complete, drusen)),
+            (_lesions, 9, (told - _ELSEWHERE, amounts, eye.haemorrhage_quadrants == 4)),
+            (_diseases, 3, (told & _OF_DISEASES,)),
+            (_absent, 2, (plain, eye.grade, eye.glaucoma, eye.dme, looked_for)),
+            (_conclusion, 2, (plain, eye.grade, eye.glaucoma)),
+            (_background, 2, (eye.tone, eye.tessellation, "tessellated_fundus" in told)),
         )
 
     def sentences(self, granularity: Granularity, wording: int, seed: int) -> list[Sentence]:
         """The sentences in reading order."""
-        choice = _Choice(seed, self._identity, granularity, wording)
-        salient = self._salient if granularity == "coarse" else ()
-        picked = (*choice.opening(), choice.pick(b"hedge", 4), choice.pick(b"glaucoma", 2))
-        opening = _recalled((_opening, self._opening, salient, picked), lambda: _opening(self._eye, choice, salient))
-        told = [opening]
+        request = (seed, self._identity, granularity, wording)
+        hedge, glaucoma, *picks = _picks(*request)
+        of_opening = (_way(*request), hedge % 4, glaucoma % 2, self._salient if granularity == "coarse" else ())
+        key: tuple[Any, ...] = (_opening, self._opening, of_opening)
+        told = [_SENTENCES[key] if key in _SENTENCES else _remembered(key, _opening(self._eye, *of_opening))]
         if granularity == "fine":
-            for topic, picks, facts in self._fine:
-                key = (topic, facts, *[choice.pick(*pick) for pick in picks])
-                told.append(_recalled(key, lambda topic=topic: topic(self._eye, choice)))  # type: ignore[misc]
+            for (topic, wordings, facts), pick in zip(self._fine, picks, strict=False):
+                key = (topic, facts, pick % wordings)
+                told.append(
+                    _SENTENCES[key] if key in _SENTENCES else _remembered(key, topic(self._eye, pick % wordings))
+                )
         return [sentence for sentence in told if sentence is not None]
 
 
-def _recalled(key: tuple[Any, ...], write: Callable[[], Sentence | None]) -> Sentence | None:
-    try:
-        return _SENTENCES[key]
-    except KeyError:
-        if len(_SENTENCES) >= _MOST_SENTENCES:
-            _SENTENCES.clear()
-        sentence = _SENTENCES[key] = write()
-        return sentence
+def _remembered(key: tuple[Any, ...], sentence: Sentence | None) -> Sentence | None:
+    if len(_SENTENCES) >= _MOST_SENTENCES:
+        _SENTENCES.clear()
+    _SENTENCES[key] = sentence
+    return sentence
 
 
-def _opening(eye: Description, choice: _Choice, salient: Sequence[str]) -> Sentence:
+def _opening(eye: Description, way: tuple[int, int], hedge: int, of_glaucoma: int, salient: Sequence[str]) -> Sentence:
     """Modality, laterality and side of the disc, grade, glaucoma; in a coarse caption also the gravest findings."""
-    grade, glaucoma = _grade(eye, choice, rich=True), _glaucoma(eye, choice, rich=True)
-    short_grade, short_glaucoma = _grade(eye, choice, rich=False), _glaucoma(eye, choice, rich=False)
+    grade, glaucoma = _grade(eye, hedge, rich=True), _glaucoma(eye, of_glaucoma, rich=True)
+    short_grade, short_glaucoma = _grade(eye, hedge, rich=False), _glaucoma(eye, of_glaucoma, rich=False)
     # Findings are left out only where something else is left to say of the eye.
     counts = [n for n in (3, 2, 1) if n <= len(salient)]
     if grade or glaucoma or not salient:
@@ -451,7 +451,7 @@ def _opening(eye: Description, choice: _Choice, salient: Sequence[str]) -> Sente
     for n in counts:
         findings, brief = _listed(tuple(salient[:n]), True), _listed(tuple(salient[:n]), False)
         seen.append((_joined(grade, findings, glaucoma), _joined(short_grade, brief, short_glaucoma)))
-    return _opening_of(eye, choice, seen)
+    return _opening_of(eye, way, seen)
 
 
 def opening(
@@ -470,11 +470,11 @@ def opening(
         seen: what the picture shows, each time in full and in short, the most telling first; "": nothing.
         identity, granularity, wording, seed: pick one of the MAX_WORDINGS ways to put it, as for a template's caption.
     """
-    return _opening_of(eye, _Choice(seed, identity, granularity, wording), seen)
+    return _opening_of(eye, _way(seed, identity, granularity, wording), seen)
 
 
-def _opening_of(eye: Description, choice: _Choice, seen: Sequence[tuple[str, str]]) -> Sentence:
-    modality, structure = choice.opening()
+def _opening_of(eye: Description, way: tuple[int, int], seen: Sequence[tuple[str, str]]) -> Sentence:
+    modality, structure = way
     forms = []
     for rich, short in seen:
         forms.append(_rich_opening(eye, _MODALITIES[modality], structure, rich))
@@ -482,11 +482,18 @@ def _opening_of(eye: Description, choice: _Choice, seen: Sequence[tuple[str, str
     return Sentence("opening", tuple(forms), OPENING)
 
 
-def _salient(eye: Description) -> list[str]:
-    """Findings worth a place in a single sentence, the gravest first."""
-    found = _told(eye)
-    order = (*_DISEASES, *_LESIONS, *_MACULA, *_DISC, *_VESSELS, *_BACKGROUND)
-    return [code for code in order if code in found] + sorted(found - _PLACED)
+def _one_of(options: Sequence[str], pick: int) -> str:
+    return options[pick % len(options)]
+
+
+# Findings worth a place in a single sentence, the gravest first; those that stand nowhere come last, by their names.
+_GRAVITY = {
+    code: place for place, code in enumerate((*_DISEASES, *_LESIONS, *_MACULA, *_DISC, *_VESSELS, *_BACKGROUND))
+}
+
+
+def _gravity(code: str) -> tuple[int, str]:
+    return _GRAVITY.get(code, len(_GRAVITY)), code
 
 
 def _told(eye: Description) -> set[str]:
@@ -501,18 +508,18 @@ def _told(eye: Description) -> set[str]:
     return found
 
 
-def _grade(eye: Description, choice: _Choice, rich: bool) -> str:
+def _grade(eye: Description, pick: int, rich: bool) -> str:
     if eye.grade is None:
         return ""
     if eye.grade == 0:  # the standard's own words are hedged already
         return ICDR_GRADES[0]
-    return f"{choice.of('hedge', _GRADED_RICH if rich else _GRADED_SHORT)} {ICDR_GRADES[eye.grade]}"
+    return f"{_one_of(_GRADED_RICH if rich else _GRADED_SHORT, pick)} {ICDR_GRADES[eye.grade]}"
 
 
-def _glaucoma(eye: Description, choice: _Choice, rich: bool) -> str:
+def _glaucoma(eye: Description, pick: int, rich: bool) -> str:
     if eye.glaucoma is None:
         return ""
-    return choice.of("glaucoma", (_GLAUCOMA_RICH if rich else _GLAUCOMA_SHORT)[eye.glaucoma])
+    return _one_of((_GLAUCOMA_RICH if rich else _GLAUCOMA_SHORT)[eye.glaucoma], pick)
 
 
 def _joined(grade: str, findings: str, glaucoma: str) -> str:
@@ -596,9 +603,9 @@ def _listed(codes: tuple[str, ...], rich: bool) -> str:
     return _list([_in_list(code, rich) for code in codes])
 
 
-def _amount(eye: Description, code: str) -> str:
-    """A lesion with its number in words, where it was counted."""
-    phrase = _phrase(code)
+def _amount(eye: Description, code: str, looks: bool = False) -> str:
+    """A lesion with its number in words, where it was counted, and how it looks."""
+    phrase = _LOOKS[code] if looks and code in _LOOKS else _phrase(code)
     count = eye.counts.get(code, 0)
     if count < 1:
         return phrase
@@ -606,7 +613,7 @@ def _amount(eye: Description, code: str) -> str:
     return f"{'a few' if count <= few else 'several' if count <= several else 'numerous'} {phrase}"
 
 
-def _quality(eye: Description, choice: _Choice) -> Sentence | None:
+def _quality(eye: Description, pick: int) -> Sentence | None:
     flaws = _list(
         [
             {"blur": "slight blur", "haze": "a hazy veil", "glow": "a bright glow at the border"}[a]
@@ -617,57 +624,55 @@ def _quality(eye: Description, choice: _Choice) -> Sentence | None:
         if not flaws:
             return None
         return Sentence("quality", (f"The picture shows {flaws}.", _sentence(f"with {flaws}")), 50)
-    rich = choice.of(
-        "quality",
+    rich = _one_of(
         (
             f"Image quality appears {eye.quality}",
             f"The picture is of {eye.quality} quality",
             f"The quality of the image is {eye.quality}",
         ),
+        pick,
     )
     forms = [f"{rich}, with {flaws}." if flaws else f"{rich}."]
     forms.append(f"{eye.quality.capitalize()} image quality{f' with {flaws}' if flaws else ''}.")
     return Sentence("quality", tuple(forms), 30 if eye.quality == "good" and not flaws else 60)
 
 
-def _disc(eye: Description, choice: _Choice) -> Sentence | None:
+def _disc(eye: Description, pick: int) -> Sentence | None:
     found = [code for code in _DISC if code in _told(eye)]
     if not found:
         if not eye.complete:
             return None
-        forms = (
-            choice.of("disc", ("No swelling or pallor of the optic disc can be seen.", "No disc swelling is seen.")),
-        )
+        forms = (_one_of(("No swelling or pallor of the optic disc can be seen.", "No disc swelling is seen."), pick),)
         return Sentence("disc", forms, 12)
-    start = choice.of("disc", ("The optic disc shows", "The optic nerve head appears to show", "The disc region shows"))
+    start = _one_of(("The optic disc shows", "The optic nerve head appears to show", "The disc region shows"), pick)
     rich = f"{start} {_list([_phrase(code) for code in found])}."
     short = [f"The disc shows {_list([_phrase(code, rich=False) for code in found[:n]])}." for n in (len(found), 1)]
     return Sentence("disc", _distinct(rich, *short), 78)
 
 
-def _cup(eye: Description, choice: _Choice) -> Sentence | None:
+def _cup(eye: Description, pick: int) -> Sentence | None:
     if eye.vcdr is None:
         return None
     ratio = f"{eye.vcdr:.1f}"
     size = "of average size" if eye.cup == "average" else eye.cup
-    rich = choice.of(
-        "cup",
+    rich = _one_of(
         (
             f"The cup appears {size}, with a vertical cup-to-disc ratio of about {ratio}.",
             f"The vertical cup-to-disc ratio is about {ratio}; the cup appears {size}.",
             f"The optic cup looks {size}, the vertical cup-to-disc ratio being near {ratio}.",
         ),
+        pick,
     )
     return Sentence("cup", (rich, f"The cup-to-disc ratio is about {ratio}.", f"Cup-to-disc ratio about {ratio}."), 89)
 
 
-def _vessels(eye: Description, choice: _Choice) -> Sentence | None:
+def _vessels(eye: Description, pick: int) -> Sentence | None:
     found = [code for code in _VESSELS if code in _told(eye)]
     tortuous = eye.tortuous or "vessel_tortuosity" in found
     signs = [_phrase(code) for code in found if code != "vessel_tortuosity"]
     if eye.narrow_arterioles:
         signs.append("narrow arterioles")
-    vessels = choice.of("vessels", ("The retinal vessels", "The vessels", "Arterioles and venules"))
+    vessels = _one_of(("The retinal vessels", "The vessels", "Arterioles and venules"), pick)
     if tortuous:
         forms = [
             f"{vessels} appear tortuous" + (f", with {_list(signs)}." if signs else "."),
@@ -684,23 +689,28 @@ def _vessels(eye: Description, choice: _Choice) -> Sentence | None:
     return Sentence("vessels", _distinct(*forms), 70 if found or tortuous else 25)
 
 
-def _macula(eye: Description, choice: _Choice) -> Sentence | None:
+def _macula(eye: Description, pick: int) -> Sentence | None:
     found = [code for code in _MACULA if code in _told(eye)]
     ruled_out = eye.dme is False and "macular_oedema" not in found
     lies = f"lies {_toward(eye.macula_side)}" if eye.macula_side else ""
     if found:
-        signs = ["signs of macular oedema" if c == "macular_oedema" else _amount(eye, c) for c in found]
+        signs, seen = (
+            ["signs of macular oedema" if c == "macular_oedema" else _amount(eye, c, looks) for c in found]
+            for looks in (False, True)
+        )
         brief = ["macular oedema" if c == "macular_oedema" else _phrase(c, rich=False) for c in found]
-        shows = choice.of("macula", ("shows", "appears to show"))
+        shows = _one_of(("shows", "appears to show"), pick)
         tail = ", without macular oedema" if ruled_out else ""
+        rich = f"The macula {f'{lies} and ' if lies else ''}{shows}"
         forms = [
-            f"The macula {f'{lies} and ' if lies else ''}{shows} {_list(signs)}{tail}.",
+            f"{rich} {_list(seen)}{tail}.",
+            f"{rich} {_list(signs)}{tail}.",
             f"The macula shows {_list(signs)}.",
             *(f"The macula shows {_list(brief[:n])}." for n in (len(brief), 1)),
         ]
         return Sentence("macula", _distinct(*forms), 85)
     if eye.complete:
-        plain = choice.of("macula", ("appears unremarkable", "shows no visible lesion"))
+        plain = _one_of(("appears unremarkable", "shows no visible lesion"), pick)
         forms = [f"The macula {f'{lies} and ' if lies else ''}{plain}.", f"The macula {plain}."]
         return Sentence("macula", _distinct(*forms), 28)
     if ruled_out:
@@ -712,40 +722,41 @@ def _toward(side: str | None) -> str:
     return "near the centre" if side == "centre" else f"to the {side} of the centre"
 
 
-def _lesions(eye: Description, choice: _Choice) -> Sentence | None:
+def _lesions(eye: Description, pick: int) -> Sentence | None:
     told = _told(eye)
     found = [code for code in _LESIONS if code in told] + sorted(told - _PLACED)
     if not found:
         return None
     counted = [_amount(eye, code) for code in found]
-    spread = list(counted)
+    spread, seen = list(counted), [_amount(eye, code, looks=True) for code in found]
     if "haemorrhage" in found and eye.haemorrhage_quadrants == 4:
-        spread[found.index("haemorrhage")] += " in all four quadrants"
-    start = choice.of("lesions", ("The retina shows", "Visible lesions include", "The picture appears to show"))
-    brief = choice.of("lesions brief", ("The retina shows", "Seen:", "There is evidence of"))
-    forms = [f"{start} {_list(spread)}.", f"{start} {_list(counted)}."]
+        for lesions in (spread, seen):
+            lesions[found.index("haemorrhage")] += " in all four quadrants"
+    start = _one_of(("The retina shows", "Visible lesions include", "The picture appears to show"), pick)
+    brief = _one_of(("The retina shows", "Seen:", "There is evidence of"), pick // 3)
+    forms = [f"{start} {_list(lesions)}." for lesions in (seen, spread, counted)]
     forms += [f"{brief} {_list(counted[:n])}." for n in (len(found), 3, 2) if n <= len(found)]
     forms += [f"{brief} {_list([_phrase(c, rich=False) for c in found[:n]])}." for n in (4, 3, 2, 1) if n <= len(found)]
     return Sentence("lesions", _distinct(*forms), 90)
 
 
-def _diseases(eye: Description, choice: _Choice) -> Sentence | None:
+def _diseases(eye: Description, pick: int) -> Sentence | None:
     told = _told(eye)
     found = [code for code in _DISEASES if code in told]
     if not found:
         return None
     # The opening of the phrase hedges, so the phrases need no hedge of their own.
     names = [_SHORT_PHRASES.get(code) or _phrase(code) for code in found]
-    start = choice.of(
-        "diseases", ("The appearance is suggestive of", "The picture would be in keeping with", "There are features of")
+    start = _one_of(
+        ("The appearance is suggestive of", "The picture would be in keeping with", "There are features of"), pick
     )
     forms = [f"{start} {_list(names[:n])}." for n in (len(names), 2, 1) if n <= len(names)]
     return Sentence("diseases", _distinct(*forms, f"Features of {names[0]}."), 88)
 
 
-def _absent(eye: Description, choice: _Choice) -> Sentence | None:
+def _absent(eye: Description, pick: int) -> Sentence | None:
     """What was looked for and is not there: only where the record says that it was."""
-    seen = choice.of("absent", ("can be seen", "can be made out"))
+    seen = _one_of(("can be seen", "can be made out"), pick)
     if eye.findings == () and eye.grade in (None, 0) and eye.glaucoma in (None, "no") and not eye.dme:
         rich = f"No microaneurysms, haemorrhages or exudates {seen}."
         return Sentence("absent", (rich, "No retinal lesions are seen.", "No lesions are seen."), 55)
@@ -765,27 +776,25 @@ def _either(items: Sequence[str]) -> str:
     return " or ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)
 
 
-def _conclusion(eye: Description, choice: _Choice) -> Sentence | None:
+def _conclusion(eye: Description, pick: int) -> Sentence | None:
     """The reader's impression, where a rich budget lets the paper's order end on it."""
     graded = ICDR_GRADES[eye.grade] if eye.grade else ""
     glaucoma = {"glaucoma": "glaucomatous damage", "suspect": "possible glaucoma"}.get(eye.glaucoma or "", "")
     if graded or eye.glaucoma == "glaucoma":
-        start = choice.of("conclusion", ("Overall, the picture would be in keeping with", "Overall, this suggests"))
+        start = _one_of(("Overall, the picture would be in keeping with", "Overall, this suggests"), pick)
         return Sentence("conclusion", (f"{start} {_list([part for part in (graded, glaucoma) if part])}.",), 10)
     if eye.findings == () and eye.grade == 0 and eye.glaucoma == "no":
         return Sentence("conclusion", ("Overall, the fundus appears within normal limits.",), 10)
     return None
 
 
-def _background(eye: Description, choice: _Choice) -> Sentence | None:
+def _background(eye: Description, pick: int) -> Sentence | None:
     degree = {"slight": "slight tessellation", "marked": "marked tessellation"}.get(eye.tessellation or "")
     if degree is None and "tessellated_fundus" in (eye.findings or ()):
         degree = "tessellation"
     if eye.tone is None:
         return None if degree is None else Sentence("background", (f"The background shows {degree}.",), 65)
-    colour = choice.of(
-        "background", (f"The background is {eye.tone}", f"The fundus has a background tone of {eye.tone}")
-    )
+    colour = _one_of((f"The background is {eye.tone}", f"The fundus has a background tone of {eye.tone}"), pick)
     short = f"{eye.tone.capitalize()} background"
     if degree is None:
         return Sentence("background", (f"{colour}.", f"{short}."), 65)

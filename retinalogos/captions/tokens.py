@@ -50,6 +50,34 @@ def _tokenizer(name: str) -> Callable[[list[str]], list[int]]:
     return lambda texts: [len(ids) for ids in full(texts, **options)["input_ids"]]
 
 
+class _Sums(dict[str, int]):
+    """Sentence → its tokens, as the sum of its words', reckoned when asked for: words recur more than sentences."""
+
+    def __init__(self, count: Callable[[str], int]):
+        super().__init__()
+        self._words = _Counts(count)
+
+    def __missing__(self, sentence: str) -> int:
+        if len(self) >= _REMEMBERED:
+            self.clear()
+        length = self[sentence] = sum(map(self._words.__getitem__, sentence.split(" ")))
+        return length
+
+
+class _Counts(dict[str, int]):
+    """Word → its tokens, counted when first asked for."""
+
+    def __init__(self, count: Callable[[str], int]):
+        super().__init__()
+        self._count = count
+
+    def __missing__(self, word: str) -> int:
+        if len(self) >= _REMEMBERED:
+            self.clear()
+        length = self[word] = self._count(word)
+        return length
+
+
 class TokenBudget:
     """Counts tokens with the text encoder's tokenizer, special tokens included, and says what fits.
 
@@ -70,11 +98,10 @@ class TokenBudget:
                 f"text encoder {tokenizer_source}: no tokenizer there ({reason}); give a folder, a hub name or minilm"
             ) from error
         self.source, self.budget = tokenizer_source, budget
-        self._lengths: dict[str, int] = {}
-        self._words: dict[str, int] = {}
         self.special_tokens = self.count("")
         # MiniLM's tokenizer cuts at spaces first (BERT's pre-tokenizer): lengths of words and sentences add up.
         self.additive = tokenizer_source == "minilm"
+        self._lengths = _Sums(lambda word: self.count(word) - self.special_tokens) if self.additive else {}
         if budget <= self.special_tokens:
             raise UsageError(f"a token budget of {budget} holds no words: special tokens take {self.special_tokens}")
 
@@ -90,22 +117,15 @@ class TokenBudget:
 
     def lengths(self, sentences: Iterable[str]) -> Mapping[str, int]:
         """Tokens of ``sentences`` without the special ones, remembered: the sentences of a template recur."""
-        wanted = set(sentences)
-        new = sorted(wanted - self._lengths.keys())
-        if len(self._lengths) + len(new) > _REMEMBERED:
-            self._lengths.clear()
-            new = sorted(wanted)
-        for sentence, count in zip(new, self._added(new) if self.additive else self.count_all(new), strict=True):
-            self._lengths[sentence] = count - self.special_tokens
+        if not self.additive:
+            wanted = set(sentences)
+            new = sorted(wanted - self._lengths.keys())
+            if len(self._lengths) + len(new) > _REMEMBERED:
+                self._lengths.clear()
+                new = sorted(wanted)
+            for sentence, count in zip(new, self.count_all(new), strict=True):
+                self._lengths[sentence] = count - self.special_tokens
         return self._lengths
-
-    def _added(self, sentences: Sequence[str]) -> list[int]:
-        """Numbers of tokens, special ones included, as the sum of the words': words recur more than sentences."""
-        split = [sentence.split(" ") for sentence in sentences]
-        new = list({word for words in split for word in words} - self._words.keys())
-        for word, count in zip(new, self.count_all(new), strict=True):
-            self._words[word] = count - self.special_tokens
-        return [self.special_tokens + sum(map(self._words.__getitem__, words)) for words in split]
 
     def fits(self, text: str) -> bool:
         """Whether the text encoder can read the whole of ``text``."""

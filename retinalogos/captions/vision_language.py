@@ -23,8 +23,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 
 from retinalogos.captions.conversation import ModelEngine, Question, Reply
 from retinalogos.captions.engine import CaptionResult
-from retinalogos.captions.prompts import Message, Prompt
-from retinalogos.captions.structured import read_answer
+from retinalogos.captions.prompts import JudgePrompt, Message, Prompt
 from retinalogos.captions.tokens import TokenBudget
 from retinalogos.errors import DataError, UsageError
 from retinalogos.training.device import compute_dtype, device
@@ -71,7 +70,7 @@ class TransformersEngine(ModelEngine):
     def __init__(
         self,
         model: str,
-        prompt: Prompt,
+        prompt: Prompt | JudgePrompt,
         budget: TokenBudget,
         *,
         revision: str | None,
@@ -147,7 +146,7 @@ class TransformersEngine(ModelEngine):
             unusable = {}
             for row, text in zip(open_questions, texts, strict=True):
                 try:
-                    replies[row] = Reply(read_answer(text))
+                    replies[row] = Reply(self.prompt.read(text))
                 except DataError as error:
                     replies[row] = Reply(None, f"no usable answer in {self.attempts} attempts: {error}")
                     unusable[row] = self.prompt.ask_again(asked[row], text, str(error))

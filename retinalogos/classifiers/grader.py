@@ -4,7 +4,7 @@ import json
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -12,8 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import roc_auc_score
 from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from retinalogos.classifiers.configuration import GraderConfig
+from retinalogos.classifiers.configuration import Augmentation, GraderConfig
 from retinalogos.classifiers.network import (
     GraderNetwork,
     SmallBackbone,
@@ -63,6 +64,28 @@ class Grader:
         """Penultimate activations, float32 n×features, of uint8 images n×h×w×3."""
         batches = [self.network.features(x) for x in self._batches(images)]
         return torch.cat(batches).numpy(force=True) if batches else np.zeros((0, self.config.features), np.float32)
+
+    def learn_more(self, images: np.ndarray, labels: Labels) -> None:
+        """Adds tasks of two classes by logistic regression on the features; nothing else of the grader changes.
+
+        Args:
+            images: uint8, n×h×w×3.
+            labels: task → 0 or 1 (n,), -1 where unknown; each task has both.
+        """
+        features = torch.from_numpy(self.features(images))
+        mean, spread = features.mean(0), features.std(0).clamp(min=torch.finfo(features.dtype).eps)
+        heads = self.network.heads
+        for task, values in labels.items():
+            known = torch.from_numpy(values != UNKNOWN)
+            target = F.one_hot(torch.from_numpy(values.astype(np.int64))[known], 2)
+            rows = (features[known] - mean) / spread
+            weights, biases = logistic_regression(rows, target, LOGISTIC_PENALTY / len(rows))
+            head = torch.nn.Linear(features.shape[1], 2)
+            with torch.no_grad():
+                head.weight.copy_(weights / spread)
+                head.bias.copy_(biases - (weights / spread) @ mean - _log_prior(values, 2))
+            heads[task] = head.to(next(self.network.parameters()).device)
+            self.classes[task] = 2
 
     def _batches(self, images: np.ndarray) -> Iterator[torch.Tensor]:
         device = next(self.network.parameters()).device
@@ -119,8 +142,10 @@ def fit_grader(
 
     The loss is the balanced softmax (Ren et al., NeurIPS 2020; logit adjustment of Menon et al., ICLR 2021): cross
     entropy of ``logits + log class frequency``, so that the bare logits are those of equally frequent classes, and a
-    rare class counts without the exploding weights of inverse frequency. Tasks are averaged; an unknown label adds
-    nothing. With ``validation`` the state with the best mean AUC over the tasks is kept, else the last.
+    rare class counts without the exploding weights of inverse frequency. Without ``config.balanced`` it is the cross
+    entropy of the logits, from which the log frequencies are taken off at the end. Tasks are averaged; an unknown label
+    adds nothing. With ``validation`` the state with the best mean AUC over the tasks is kept, else the last; with
+    ``config.averaging`` it is the running mean of the weights that is looked at and kept.
 
     Deterministic on a CPU for a given number of threads; torch's global random state is left as it was.
 
@@ -147,7 +172,7 @@ def fit_grader(
     where = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with _INITIALISING, torch.random.fork_rng():
         torch.manual_seed(seed)
-        backbone = new_backbone(config.backbone, config.size, config.widths)
+        backbone = new_backbone(config.backbone, config.size, config.widths, config.pretrained)
         network = GraderNetwork(backbone, backbone.dimension, config.features, classes).to(where)
         # torch documents this call; its type stub lacks it.
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -169,12 +194,14 @@ def _start(
     where = backbone.moments_mean.device
     parts = (images[start : start + PREDICT_BATCH] for start in range(0, len(images), PREDICT_BATCH))
     moments = backbone.standardise_moments(normalise(part, backbone, where) for part in parts).cpu()
+    if not config.pretrained:
+        return
     scores = {}
     for task in classes.keys() - config.flip_swaps.keys():
         known = labels[task] != UNKNOWN
         target = F.one_hot(torch.from_numpy(labels[task][known].astype(np.int64)), classes[task])
         weights, biases = logistic_regression(moments[torch.from_numpy(known)], target, LOGISTIC_PENALTY / known.sum())
-        scores[task] = (weights, biases - _log_prior(labels[task], classes[task]))
+        scores[task] = (weights, biases - config.balanced * _log_prior(labels[task], classes[task]))
     network.start_at(dict(sorted(scores.items())))
 
 
@@ -197,12 +224,20 @@ def _train(
     swaps = {task: torch.tensor(swap, device=where) for task, swap in config.flip_swaps.items() if task in classes}
     if validation is not None:
         validation = (resize(validation[0], config.size), validation[1])
-    optimiser = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.learning_rate, total_steps=config.steps + 1)
-    order = _order(len(images), config.batch_size, rng)
+    own = set(map(id, backbone.parameters()))
+    rates = [config.learning_rate * config.backbone_rate, config.learning_rate]
+    rest = [value for value in network.parameters() if id(value) not in own]
+    groups = [{"params": values, "lr": rate} for values, rate in zip((backbone.parameters(), rest), rates, strict=True)]
+    optimiser = torch.optim.AdamW(groups, weight_decay=config.weight_decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rates, total_steps=config.steps + 1)
+    order = batches(len(images), config.batch_size, rng)
+    mean = None
+    if config.averaging:
+        mean = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(config.averaging), use_buffers=True)
+        grader = Grader(cast(GraderNetwork, mean.module), classes, config)
     best, kept = -np.inf, None
     if validation is not None:
-        best, kept = _score(grader, *validation), _state(network)
+        best, kept = _score(grader, *validation), _state(grader.network)
     network.train()
     steps: Iterable[int] = range(1, config.steps + 1)
     for step in track(steps, "grader", unit="step") if on_step is None else steps:
@@ -215,23 +250,32 @@ def _train(
                 target = torch.where(flipped & (target != UNKNOWN), swaps[task][target.clamp(min=0)], target)
             known = target != UNKNOWN
             if known.any():
-                loss = loss + F.cross_entropy(logits[known] + log_prior[task], target[known]) / len(classes)
+                found = logits[known] + config.balanced * log_prior[task]
+                entropy = F.cross_entropy(found, target[known], label_smoothing=config.label_smoothing)
+                loss = loss + entropy / len(classes)
         if loss.requires_grad:
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()
+            if mean is not None:
+                mean.update_parameters(network)
         schedule.step()
         if validation is not None and (step % config.validate_every == 0 or step == config.steps):
-            network.eval()
+            grader.network.eval()
             score = _score(grader, *validation)
             network.train()
             if score > best:
-                best, kept = score, _state(network)
+                best, kept = score, _state(grader.network)
         if on_step is not None:
             on_step()
     if kept is not None:
-        network.load_state_dict(kept)
-    network.eval()
+        grader.network.load_state_dict(kept)
+    if not config.balanced:
+        heads: Any = grader.network.heads
+        with torch.no_grad():
+            for task, prior in log_prior.items():
+                heads[task].bias -= prior
+    grader.network.eval()
     return grader
 
 
@@ -267,7 +311,7 @@ def _log_prior(values: np.ndarray, classes: int) -> torch.Tensor:
     return torch.from_numpy(np.log(counts / counts.sum()).astype(np.float32))
 
 
-def _order(n: int, batch: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+def batches(n: int, batch: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
     """Endless batches of row numbers: every row once per pass, in a new order each pass."""
     rest = np.empty(0, np.int64)
     while True:
@@ -277,6 +321,25 @@ def _order(n: int, batch: int, rng: np.random.Generator) -> Iterator[np.ndarray]
         rest = rest[batch:]
 
 
+def random_moves(n: int, config: Augmentation, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Random rotation, scale and mirror image, and random gains.
+
+    Returns:
+        Affine maps from new to old places n×2×3 as ``torch.nn.functional.affine_grid`` takes them, gains n×3×1×1 of the
+        channels, both float32, and which are mirrored, bool (n,).
+    """
+    angle = np.deg2rad(rng.uniform(-config.rotation, config.rotation, n))
+    scale = 1 + rng.uniform(-config.zoom, config.zoom, n)
+    flipped = (rng.random(n) < 0.5) & config.mirror
+    gain = 1 + rng.uniform(-config.colour, config.colour, (n, 3, 1, 1))
+    gain *= 1 + rng.uniform(-config.brightness, config.brightness, (n, 1, 1, 1))
+    mirror = np.where(flipped, -1.0, 1.0)
+    theta = np.zeros((n, 2, 3), np.float32)
+    theta[:, 0, 0], theta[:, 0, 1] = np.cos(angle) * scale * mirror, -np.sin(angle) * scale
+    theta[:, 1, 0], theta[:, 1, 1] = np.sin(angle) * scale * mirror, np.cos(angle) * scale
+    return theta, gain.astype(np.float32), flipped
+
+
 def _augment(
     x_bchw: torch.Tensor, config: GraderConfig, rng: np.random.Generator
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -284,18 +347,9 @@ def _augment(
 
     Returns the images, the same without rotation, scale and mirror image, and which were mirrored.
     """
-    n = len(x_bchw)
-    angle = np.deg2rad(rng.uniform(-config.rotation, config.rotation, n))
-    scale = 1 + rng.uniform(-config.zoom, config.zoom, n)
-    flipped = rng.random(n) < 0.5
-    gain = 1 + rng.uniform(-config.colour, config.colour, (n, 3, 1, 1))
-    gain *= 1 + rng.uniform(-config.brightness, config.brightness, (n, 1, 1, 1))
+    theta, gain, flipped = random_moves(len(x_bchw), config, rng)
     # Images are centred on zero here: gains act as contrast about mid grey, which is what cameras differ in.
-    tinted = x_bchw * torch.from_numpy(gain.astype(np.float32)).to(x_bchw.device)
-    mirror = np.where(flipped, -1.0, 1.0)
-    theta = np.zeros((n, 2, 3), np.float32)
-    theta[:, 0, 0], theta[:, 0, 1] = np.cos(angle) * scale * mirror, -np.sin(angle) * scale
-    theta[:, 1, 0], theta[:, 1, 1] = np.sin(angle) * scale * mirror, np.cos(angle) * scale
+    tinted = x_bchw * torch.from_numpy(gain).to(x_bchw.device)
     grid = F.affine_grid(torch.from_numpy(theta).to(x_bchw.device), list(x_bchw.shape), align_corners=False)
     moved = F.grid_sample(tinted, grid, padding_mode="border", align_corners=False)
     return moved, tinted, torch.from_numpy(flipped).to(x_bchw.device)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 from retinalogos.errors import UsageError
 
 SMALL = "small"
+# Begins the name of a model of timm.
+TIMM = "timm:"
 # Channel statistics of ImageNet: of the hub's backbones, where their processor does not say otherwise.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -93,6 +95,16 @@ class SmallBackbone(nn.Module):
         maps = self.blocks(torch.cat([stem, self.texture(10 * texture)], 1))
         return torch.cat([maps.mean((2, 3)), maps.amax((2, 3)), self._standardised(moments)], 1)
 
+    def stages(self, x_bchw: torch.Tensor) -> list[torch.Tensor]:
+        """Normalised float32 b×3×h×w to the local maps of each stage: those of the bands, then the learnt ones."""
+        signed = _signed_bands(x_bchw)
+        stem = self.stem(x_bchw)
+        texture = torch.cat([F.adaptive_avg_pool2d(part, stem.shape[-2:]) for part in signed], 1)
+        found = [*signed, torch.cat([stem, self.texture(10 * texture)], 1)]
+        for layer in self.blocks:
+            found.append(layer(found[-1]))
+        return found
+
     def standardise_moments(self, batches: Iterable[torch.Tensor]) -> torch.Tensor:
         """Sets the moments' scale by normalised images, batches b×3×h×w; returns their standardised moments n×given."""
         with torch.no_grad():
@@ -143,17 +155,20 @@ class TransformersBackbone(nn.Module):
         self.dimension = int(sizes[-1] if sizes else model.config.hidden_size)
 
     @classmethod
-    def from_pretrained(cls, name: str, size: int) -> "TransformersBackbone":
-        """Loads weights and channel statistics from the hub or a folder.
+    def from_pretrained(cls, name: str, size: int, pretrained: bool = True) -> "TransformersBackbone":
+        """Loads weights and channel statistics from the hub or a folder; without ``pretrained`` the weights are random.
 
         Raises:
             UsageError: nothing of that name can be loaded, or it wants images of another size.
         """
         # Imported where it is used: it takes seconds, and the small backbone does without.
-        from transformers import AutoImageProcessor, AutoModel
+        from transformers import AutoConfig, AutoImageProcessor, AutoModel
 
         try:
-            model = AutoModel.from_pretrained(name, dtype=torch.float32)
+            if pretrained:
+                model = AutoModel.from_pretrained(name, dtype=torch.float32)
+            else:
+                model = AutoModel.from_config(AutoConfig.from_pretrained(name), dtype=torch.float32)
             processor = AutoImageProcessor.from_pretrained(name)
         except (OSError, ValueError) as error:
             raise UsageError(
@@ -171,6 +186,39 @@ class TransformersBackbone(nn.Module):
         """Normalised float32 b×3×h×w to pooled features b×dimension; ``unmoved_bchw`` is not looked at."""
         state = self.model(pixel_values=x_bchw).last_hidden_state
         return state.mean((2, 3)) if state.ndim == 4 else state.mean(1)
+
+
+class TimmBackbone(nn.Module):
+    """Any image model of timm; its features are what timm pools for its own classifier. Needs the extra ``timm``."""
+
+    def __init__(self, name: str, size: int, pretrained: bool):
+        super().__init__()
+        try:
+            import timm
+        except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision that does not fit torch
+            raise UsageError(
+                f"backbone {TIMM}{name} needs timm, which cannot be imported here ({error}): "
+                "pip install 'retinalogos[timm]' beside a torchvision that fits torch"
+            ) from None
+        try:
+            self.model = timm.create_model(name, pretrained=pretrained, num_classes=0)
+        except (RuntimeError, ValueError, OSError) as error:
+            raise UsageError(f"backbone {TIMM}{name}: timm cannot make it: {str(error).splitlines()[0]}") from None
+        told = self.model.pretrained_cfg
+        wanted = told.get("input_size", (3, size, size))[-1]
+        if told.get("fixed_input_size") and wanted != size:
+            raise UsageError(f"backbone {TIMM}{name} takes images of {wanted} px, not {size}: set `size` to {wanted}")
+        self.name, self.size = name, size
+        self.mean, self.std = tuple(told.get("mean", IMAGENET_MEAN)), tuple(told.get("std", IMAGENET_STD))
+        self.dimension = int(self.model.num_features)
+
+    def forward(self, x_bchw: torch.Tensor, unmoved_bchw: torch.Tensor | None = None) -> torch.Tensor:
+        """Normalised float32 b×3×h×w to pooled features b×dimension; ``unmoved_bchw`` is not looked at."""
+        pooled: torch.Tensor = self.model(x_bchw)
+        return pooled
+
+
+Backbone = SmallBackbone | TransformersBackbone | TimmBackbone
 
 
 def _fixed_size(model: "PreTrainedModel") -> bool:
@@ -227,33 +275,49 @@ class GraderNetwork(nn.Module):
         return {task: head(features) for task, head in self.heads.items()}
 
 
-def new_backbone(name: str, size: int, widths: tuple[int, ...]) -> SmallBackbone | TransformersBackbone:
-    """``small`` with random weights from torch's global seed, or a backbone of transformers with its own."""
-    return SmallBackbone(widths) if name == SMALL else TransformersBackbone.from_pretrained(name, size)
+def new_backbone(name: str, size: int, widths: tuple[int, ...], pretrained: bool = True) -> Backbone:
+    """The backbone of that name, with its published weights or random ones from torch's global seed.
+
+    Args:
+        name: ``small``, ``timm:NAME``, or hub name or folder of an image model of transformers.
+        size: side of the images in pixels.
+        widths: channels per stage of ``small``.
+        pretrained: whether to take published weights; ``small`` has none.
+
+    Raises:
+        UsageError: nothing of that name can be loaded, or it wants images of another size.
+    """
+    if name == SMALL:
+        return SmallBackbone(widths)
+    if name.startswith(TIMM):
+        return TimmBackbone(name.removeprefix(TIMM), size, pretrained)
+    return TransformersBackbone.from_pretrained(name, size, pretrained)
 
 
-def describe_backbone(backbone: SmallBackbone | TransformersBackbone) -> dict[str, Any] | None:
+def describe_backbone(backbone: Backbone) -> dict[str, Any] | None:
     """What :func:`restore_backbone` needs beside the weights: None for ``small``."""
     if isinstance(backbone, SmallBackbone):
         return None
+    if isinstance(backbone, TimmBackbone):
+        return {"timm": backbone.name, "size": backbone.size}
     config = json.loads(backbone.model.config.to_json_string(use_diff=False))
     config.pop("_name_or_path", None)
     return {"config": config, "mean": backbone.mean, "std": backbone.std}
 
 
-def restore_backbone(
-    description: dict[str, Any] | None, widths: tuple[int, ...]
-) -> SmallBackbone | TransformersBackbone:
+def restore_backbone(description: dict[str, Any] | None, widths: tuple[int, ...]) -> Backbone:
     """The architecture without its weights; neither network nor hub is needed."""
     if description is None:
         return SmallBackbone(widths)
+    if "timm" in description:
+        return TimmBackbone(description["timm"], description["size"], pretrained=False)
     from transformers import AutoConfig, AutoModel
 
     config = AutoConfig.for_model(**description["config"])
     return TransformersBackbone(AutoModel.from_config(config), tuple(description["mean"]), tuple(description["std"]))
 
 
-def normalise(images: np.ndarray, backbone: SmallBackbone | TransformersBackbone, device: torch.device) -> torch.Tensor:
+def normalise(images: np.ndarray, backbone: Backbone, device: torch.device) -> torch.Tensor:
     """uint8 n×h×w×3 to float32 n×3×h×w in the backbone's units."""
     x_bchw = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float().div_(255)
     mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (backbone.mean, backbone.std))

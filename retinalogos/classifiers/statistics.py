@@ -1,10 +1,13 @@
-"""Figures of merit of a classifier, with bootstrap intervals over patients.
+"""Figures of merit of a classifier, with bootstrap intervals over patients and paired tests between classifiers.
 
 Everything is a function of weighted observations, so that one matrix of resampling weights gives the figures of all
 resamples at once.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -12,6 +15,8 @@ from retinalogos.metrics.intervals import LEVEL, Estimate
 
 # Observations × resamples in one go: 32 MiB of float64.
 CHUNK = 2**22
+# Bins of confidence behind the calibration error: Guo et al., ICML 2017.
+CALIBRATION_BINS = 15
 
 
 def confusion_matrices(
@@ -34,6 +39,13 @@ def confusion_matrices(
 def accuracy(confusion: np.ndarray) -> np.ndarray:
     """Share on the diagonal, of matrices … × classes × classes."""
     return _ratio(np.trace(confusion, axis1=-2, axis2=-1), confusion.sum((-2, -1)))
+
+
+def balanced_accuracy(confusion: np.ndarray) -> np.ndarray:
+    """Mean share found of the classes that occur in truth."""
+    occurring = confusion.sum(-1)
+    found = np.diagonal(confusion, axis1=-2, axis2=-1) / np.where(occurring > 0, occurring, 1)
+    return _ratio(found.sum(-1), (occurring > 0).sum(-1))
 
 
 def macro_f1(confusion: np.ndarray) -> np.ndarray:
@@ -82,14 +94,60 @@ def macro_auc(truth: np.ndarray, probabilities: np.ndarray, weights: np.ndarray 
 
 def _auc(positive: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Weighted Mann-Whitney statistic: P(score of a positive > score of a negative), a tie counting half."""
-    _, tied = np.unique(scores, return_inverse=True)
-    order = np.argsort(tied, kind="stable")
-    starts = np.flatnonzero(np.diff(tied[order], prepend=-1))
-    negatives = np.add.reduceat(weights[:, order] * ~positive[order], starts, axis=1)
-    positives = np.add.reduceat(weights[:, order] * positive[order], starts, axis=1)
+    positives, negatives = _by_score(positive, scores, weights)
     below = np.cumsum(negatives, axis=1) - negatives
     won = (positives * (below + negatives / 2)).sum(1)
     return _ratio(won, positives.sum(1) * negatives.sum(1))
+
+
+def _by_score(positive: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Weight of positives and of negatives at each distinct score, from the lowest, each resamples × scores."""
+    _, tied = np.unique(scores, return_inverse=True)
+    order = np.argsort(tied, kind="stable")
+    starts = np.flatnonzero(np.diff(tied[order], prepend=-1))
+    ordered = weights[:, order]
+    return (
+        np.add.reduceat(ordered * positive[order], starts, axis=1),
+        np.add.reduceat(ordered * ~positive[order], starts, axis=1),
+    )
+
+
+def sensitivity_at(positive: np.ndarray, scores: np.ndarray, least: float, weights: np.ndarray) -> np.ndarray:
+    """Largest sensitivity (resamples,) among the thresholds of at least that specificity; nan where a class is missing.
+
+    The threshold is chosen in each resample on the images that are judged, as one reads it off a ROC curve.
+
+    Args:
+        positive: bool (n,).
+        scores: (n,), larger for positives.
+        least: specificity, 0-1.
+        weights: resamples × n.
+    """
+    positives, negatives = _by_score(positive, scores, weights)
+    # Found are those that score at least as high as the threshold: one for each distinct score.
+    missed = np.cumsum(positives, axis=1) - positives
+    below = np.cumsum(negatives, axis=1) - negatives
+    ill, healthy = positives.sum(1, keepdims=True), negatives.sum(1, keepdims=True)
+    allowed = below >= least * healthy - 1e-9  # sums of weights: not exact
+    found = np.where(allowed, ill - missed, 0).max(1)
+    return np.where(healthy[:, 0] > 0, _ratio(found, ill[:, 0]), np.nan)
+
+
+def calibration_error(truth: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Expected calibration error (resamples,): mean distance of confidence from accuracy over bins of confidence.
+
+    Guo et al., ICML 2017. The confidence is the probability of the decision; bins are of equal width.
+
+    Args:
+        truth: integers (n,).
+        probabilities: n × classes.
+        weights: resamples × n.
+    """
+    confidence, right = probabilities.max(1), probabilities.argmax(1) == truth
+    of_bin = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    gap = np.zeros((len(truth), CALIBRATION_BINS))
+    gap[np.arange(len(truth)), of_bin] = confidence - right
+    return _ratio(np.abs(weights @ gap).sum(1), weights.sum(1))
 
 
 def class_frequencies(labels: np.ndarray, classes: int) -> np.ndarray:
@@ -112,28 +170,205 @@ def at_frequencies(probabilities: np.ndarray, frequencies: np.ndarray) -> np.nda
     return weighted / weighted.sum(1, keepdims=True).clip(min=np.finfo(np.float64).tiny)
 
 
-def figures(truth: np.ndarray, probabilities: np.ndarray, weights: np.ndarray | None = None) -> dict[str, np.ndarray]:
+def figures(
+    truth: np.ndarray, probabilities: np.ndarray, weights: np.ndarray | None = None, least_specificity: float = 0.95
+) -> dict[str, np.ndarray]:
     """All figures of one classifier, each (resamples,).
 
-    Accuracy, macro-F1, macro AUC and quadratic kappa, and with two classes sensitivity and specificity of class 1. The
-    decision is the most probable class.
+    Accuracy, balanced accuracy, macro-F1, macro AUC, quadratic kappa and calibration error, and with two classes
+    sensitivity and specificity of class 1 and the sensitivity at a fixed specificity. The decision is the most probable
+    class.
 
     Args:
         truth: integers (n,).
         probabilities: n × classes.
         weights: resamples × n, or None.
+        least_specificity: the fixed specificity, 0-1; 0.95 as AIROGS (de Vente et al., IEEE TMI 2024).
     """
+    weights = np.ones((1, len(truth))) if weights is None else weights
     classes = probabilities.shape[1]
     confusion = confusion_matrices(truth, probabilities.argmax(1), classes, weights)
     found = {
         "accuracy": accuracy(confusion),
+        "balanced_accuracy": balanced_accuracy(confusion),
         "macro_f1": macro_f1(confusion),
-        "auc": macro_auc(truth, probabilities, weights),
+        # Of two classes one area is the other.
+        "auc": macro_auc(truth, probabilities, weights)
+        if classes > 2
+        else _auc(truth == 1, probabilities[:, 1], weights),
         "qwk": quadratic_kappa(confusion),
+        "ece": calibration_error(truth, probabilities, weights),
     }
     if classes == 2:
-        found |= {"sensitivity": sensitivity(confusion), "specificity": specificity(confusion)}
+        found |= {
+            "sensitivity": sensitivity(confusion),
+            "specificity": specificity(confusion),
+            "sensitivity_at_specificity": sensitivity_at(truth == 1, probabilities[:, 1], least_specificity, weights),
+        }
     return found
+
+
+# One question to a classifier: truth (n,) and the probabilities of each run, n × classes. Several that are asked of the
+# same images (findings) are one task, whose figures are their means.
+Question = tuple[np.ndarray, Sequence[np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Replicates:
+    """Figures of a classifier trained several times.
+
+    Attributes:
+        values: figure → (runs,), on the images as they are.
+        draws: figure → resamples × runs, on resampled patients.
+        shares: resamples × runs, how much of each resample each run is.
+        n: images.
+    """
+
+    values: Mapping[str, np.ndarray]
+    draws: Mapping[str, np.ndarray]
+    shares: np.ndarray
+    n: int
+
+    def minus(self, other: "Replicates") -> "Replicates":
+        """Differences, in pairs: same patients, same runs."""
+        return Replicates(
+            {name: values - other.values[name] for name, values in self.values.items()},
+            {name: draws - other.draws[name] for name, draws in self.draws.items()},
+            self.shares,
+            self.n,
+        )
+
+    def run(self, number: int) -> "Replicates":
+        """One of the runs alone."""
+        return Replicates(
+            {name: values[[number]] for name, values in self.values.items()},
+            {name: draws[:, [number]] for name, draws in self.draws.items()},
+            np.ones((len(self.shares), 1)),
+            self.n,
+        )
+
+    def means(self, name: str) -> np.ndarray:
+        """Resampled means over runs of a figure (resamples,), without those that are not defined."""
+        means = (self.draws[name] * self.shares).sum(1)
+        return means[np.isfinite(means)]
+
+    def estimates(self) -> dict[str, Estimate]:
+        """Every figure as the mean over runs, with its 95 % percentile interval."""
+        return {name: _interval(float(values.mean()), self.means(name), self.n) for name, values in self.values.items()}
+
+    def p_value(self, name: str) -> float:
+        """Probability of a mean as far from zero as this, were it zero: two-sided, by the spread of the resamples.
+
+        The normal reference of Robin et al., BMC Bioinformatics 2011, 12:77 (DeLong's test by bootstrap); nan where
+        there are no resamples.
+        """
+        value, means = float(self.values[name].mean()), self.means(name)
+        if len(means) < 2 or not np.isfinite(value):
+            return float("nan")
+        spread = float(means.std(ddof=1))
+        if spread == 0:
+            return float(value == 0)
+        return math.erfc(abs(value) / spread / math.sqrt(2))
+
+
+# Resampling weights, resamples × observations (None: each counts once) → figures, each resamples × runs.
+Figures = Callable[[np.ndarray | None], Mapping[str, np.ndarray]]
+
+
+def replicate(
+    classifiers: Mapping[str, Sequence[Question]],
+    groups: np.ndarray,
+    resamples: int,
+    seed: int,
+    least_specificity: float = 0.95,
+) -> dict[str, Replicates]:
+    """Figures of several classifiers on the same images and on the same resamples of them.
+
+    Args:
+        classifiers: name → what was asked and answered; all have the same number of runs.
+        groups: patient of each observation (n,).
+        resamples: number of resamples; 0 gives no intervals.
+        seed: of the resampling.
+        least_specificity: see :func:`figures`.
+    """
+    runs = {len(probabilities) for questions in classifiers.values() for _, probabilities in questions}
+    if len(runs) != 1:
+        raise ValueError(f"classifiers of {sorted(runs)} runs cannot be resampled in pairs")
+    of_name = {name: partial(_stack, asked, least=least_specificity) for name, asked in classifiers.items()}
+    return resample(of_name, runs.pop(), groups, resamples, seed)
+
+
+def resample(
+    of_name: Mapping[str, Figures], runs: int, groups: np.ndarray, resamples: int, seed: int
+) -> dict[str, Replicates]:
+    """Figures of several models on the same images and on the same resamples of them.
+
+    A resample draws patients, and, where there are several runs (training seeds), runs too, so that an interval covers
+    both other patients and other trainings.
+
+    Args:
+        of_name: name of a model → its figures.
+        runs: number of runs, the same of all models.
+        groups: patient of each observation (n,).
+        resamples: number of resamples; 0 gives no intervals.
+        seed: of the resampling.
+    """
+    rng = np.random.default_rng(seed)
+    drawn: list[dict[str, Mapping[str, np.ndarray]]] = []
+    shares = [np.empty((0, runs))]
+    for weights in _weights(groups, resamples, rng):
+        shares.append(_run_shares(runs, len(weights), rng))
+        drawn.append({name: figures_of(weights) for name, figures_of in of_name.items()})
+    share = np.concatenate(shares)
+    return {
+        name: Replicates(
+            {figure: stacked[0] for figure, stacked in plain.items()},
+            {figure: np.concatenate([part[name][figure] for part in drawn] or [stacked[:0]])
+             for figure, stacked in plain.items()},
+            share,
+            len(groups),
+        )
+        for name, plain in ((name, figures_of(None)) for name, figures_of in of_name.items())
+    }  # fmt: skip
+
+
+def _run_shares(runs: int, resamples: int, rng: np.random.Generator) -> np.ndarray:
+    """How much of each resample each run is, resamples × runs, of sum 1.
+
+    Runs are drawn with replacement. Of so few the spread would come out too small by (runs − 1) / runs (Hesterberg, The
+    American Statistician 2015, 69:371): deviations from equal shares are stretched by the root of that.
+    """
+    drawn = rng.multinomial(runs, np.full(runs, 1 / runs), size=resamples) / runs
+    stretch = math.sqrt(runs / (runs - 1)) if runs > 1 else 1.0
+    return 1 / runs + stretch * (drawn - 1 / runs)
+
+
+def _stack(questions: Sequence[Question], weights: np.ndarray | None, least: float) -> dict[str, np.ndarray]:
+    """Figures, resamples × runs; the mean over the questions for which they are defined."""
+    asked = []
+    for truth, runs in questions:
+        found = [figures(truth, run, weights, least) for run in runs]
+        asked.append({name: np.stack([of_run[name] for of_run in found], axis=-1) for name in found[0]})
+    return mean_figures(asked)
+
+
+def mean_figures(asked: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Each figure's mean over those in whose place it is defined; nan where none is."""
+    if len(asked) == 1:
+        return asked[0]
+    mean = {}
+    for name in asked[0]:
+        of_name = np.stack([found[name] for found in asked])
+        defined = np.isfinite(of_name)
+        mean[name] = _ratio(np.where(defined, of_name, 0).sum(0), defined.sum(0))
+    return mean
+
+
+def _weights(groups: np.ndarray, resamples: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """The resampling weights in parts that fit into memory."""
+    size = max(1, CHUNK // max(len(groups), 1))
+    for start in range(0, resamples, size):
+        yield resampling_weights(groups, min(size, resamples - start), rng)
 
 
 def resampling_weights(groups: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:
@@ -147,64 +382,17 @@ def resampling_weights(groups: np.ndarray, resamples: int, rng: np.random.Genera
     return times[:, member].astype(np.float64)
 
 
-def estimate(
-    truth: np.ndarray,
-    runs: Sequence[np.ndarray],
-    groups: np.ndarray,
-    resamples: int,
-    seed: int,
-    against: Sequence[np.ndarray] | None = None,
-) -> dict[str, Estimate]:
-    """Every figure as the mean over runs, with its 95 % percentile interval.
-
-    A resample draws patients, and, where there are several runs (training seeds), runs too, so that the interval
-    covers both other patients and other trainings.
-
-    Args:
-        truth: integers (n,).
-        runs: probabilities, n × classes, one array per run.
-        groups: patient of each observation (n,).
-        resamples: number of resamples; 0 gives no intervals.
-        seed: of the resampling.
-        against: runs of a reference on the same observations; the figures are then differences to it, resampled in
-            pairs (same patients, same runs).
-    """
-    rng = np.random.default_rng(seed)
-    value = _stack(truth, runs, against, None)
-    draws = []
-    for size in _chunks(resamples, len(truth)):
-        weights = resampling_weights(groups, size, rng)
-        share = rng.multinomial(len(runs), np.full(len(runs), 1 / len(runs)), size=size) / len(runs)
-        stacked = _stack(truth, runs, against, weights)
-        # A run that was not drawn must not carry its nan into the mean.
-        draws.append({k: np.where(share > 0, v * share, 0).sum(1) for k, v in stacked.items()})
-    return {
-        name: _interval(float(values.mean()), np.concatenate([d[name] for d in draws]) if draws else None, len(truth))
-        for name, values in value.items()
-    }
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values corrected for their number (Holm, Scand. J. Statist. 1979, 6:65); nan stays and does not count."""
+    counted = sorted((p, at) for at, p in enumerate(p_values) if not math.isnan(p))
+    corrected, largest = [float("nan")] * len(p_values), 0.0
+    for rank, (p, at) in enumerate(counted):
+        largest = max(largest, min(1.0, p * (len(counted) - rank)))
+        corrected[at] = largest
+    return corrected
 
 
-def _stack(
-    truth: np.ndarray,
-    runs: Sequence[np.ndarray],
-    against: Sequence[np.ndarray] | None,
-    weights: np.ndarray | None,
-) -> dict[str, np.ndarray]:
-    """Figures (or differences of figures), resamples × runs."""
-    own = [figures(truth, run, weights) for run in runs]
-    if against is not None:
-        reference = [figures(truth, run, weights) for run in against]
-        own = [{name: a[name] - b[name] for name in a} for a, b in zip(own, reference, strict=True)]
-    return {name: np.stack([run[name] for run in own], axis=-1) for name in own[0]}
-
-
-def _chunks(resamples: int, n: int) -> list[int]:
-    size = max(1, CHUNK // max(n, 1))
-    return [min(size, resamples - start) for start in range(0, resamples, size)]
-
-
-def _interval(value: float, draws: np.ndarray | None, n: int) -> Estimate:
-    draws = np.empty(0) if draws is None else draws[np.isfinite(draws)]
+def _interval(value: float, draws: np.ndarray, n: int) -> Estimate:
     if draws.size == 0 or not np.isfinite(value):
         return Estimate(value, None, None, n)
     low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])

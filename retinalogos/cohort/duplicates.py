@@ -1,6 +1,6 @@
 """Near duplicates: a perceptual hash of the picture, and the search for its neighbours."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import cv2
@@ -14,6 +14,10 @@ _SIDE, _BLUR, _WINDOW = 64, 6.0, 31
 # Neighbouring cells agree by nature. The bits are dealt out over the hash in this (fixed) order, so that a band of
 # neighbouring bits looks at all of the picture and fewer strangers share it.
 _ORDER = np.random.default_rng(20031).permutation(HASH_BITS)
+
+# Up to so many hashes all pairs are compared, which is then the faster way (ODIR-5K and mixtures of its hashes, 72
+# bits); and so many at a time against those that come after them.
+_FEW, _BLOCK = 50_000, 512
 
 
 def perceptual_hash(image: np.ndarray) -> int:
@@ -44,9 +48,9 @@ def _words(hashes: Sequence[int]) -> np.ndarray:
 
 
 def near_pairs(hashes: Sequence[int], distance: int) -> list[tuple[int, int]]:
-    """All pairs of hashes that differ in at most ``distance`` bits, without comparing all pairs.
+    """All pairs of hashes that differ in at most ``distance`` bits: by comparing all pairs, or of many hashes by bands.
 
-    The bits are cut into bands, half as many as the distance allows differences (and one): two hashes within the
+    Bands: the bits are cut into bands, half as many as the distance allows differences (and one): two hashes within the
     distance differ in at most one bit of at least one band (pigeonhole). So for each band, and each bit of it left out,
     only hashes that agree in the rest are compared. Memory grows with the number of hashes alone.
 
@@ -60,13 +64,23 @@ def near_pairs(hashes: Sequence[int], distance: int) -> list[tuple[int, int]]:
     if len(hashes) < 2:
         return []
     words = _words(hashes)
+    return sorted(set(_pairs_of_all(words, distance) if len(hashes) <= _FEW else _pairs_of_bands(words, distance)))
+
+
+def _pairs_of_all(words: np.ndarray, distance: int) -> Iterator[tuple[int, int]]:
+    matcher, bits = cv2.BFMatcher(cv2.NORM_HAMMING), words.view(np.uint8)
+    for start in range(0, len(bits), _BLOCK):
+        for matches in matcher.radiusMatch(bits[start : start + _BLOCK], bits[start:], distance + 0.5):
+            for match in matches:
+                if match.queryIdx < match.trainIdx:
+                    yield start + match.queryIdx, start + match.trainIdx
+
+
+def _pairs_of_bands(words: np.ndarray, distance: int) -> Iterator[tuple[int, int]]:
     edges = np.linspace(0, HASH_BITS, distance // 2 + 2).round().astype(int)
-    found = {
-        (int(i), int(j))
-        for low, high in pairwise(edges)
-        for i, j in _pairs_of_band(words, int(low), min(int(high), int(low) + 64), distance)
-    }
-    return sorted(found)
+    for low, high in pairwise(edges):
+        for i, j in _pairs_of_band(words, int(low), min(int(high), int(low) + 64), distance):
+            yield int(i), int(j)
 
 
 def _pairs_of_band(words: np.ndarray, low: int, high: int, distance: int) -> np.ndarray:

@@ -177,18 +177,30 @@ def square_map(classes: np.ndarray, frame: Frame, at: Placement, least: float) -
     Returns:
         uint8, size × size.
     """
-    cut = _cut(classes, frame)
     square = np.zeros((at.size, at.size), np.uint8)
-    target = square[at.y : at.y + at.height, at.x : at.x + at.width]
-    if cut.shape[0] <= at.height or cut.shape[1] <= at.width:
-        target[:] = cv2.resize(cut, (at.width, at.height), interpolation=cv2.INTER_NEAREST_EXACT)
-        return square
-    best = np.full(target.shape, least, np.float32)
-    for value in np.unique(cut):
+    square[at.y : at.y + at.height, at.x : at.x + at.width] = resize_map(
+        _cut(classes, frame), at.width, at.height, least
+    )
+    return square
+
+
+def resize_map(classes: np.ndarray, width: int, height: int, least: float) -> np.ndarray:
+    """Resizes a map of classes: the class that covers most of a new pixel, if it covers at least the share ``least``.
+
+    Args:
+        classes: uint8, height × width; 0 is none.
+        width, height: pixels.
+        least: least share of a pixel, 0-1; not asked where the map is enlarged.
+    """
+    if classes.shape[0] <= height or classes.shape[1] <= width:
+        return np.asarray(cv2.resize(classes, (width, height), interpolation=cv2.INTER_NEAREST_EXACT))
+    resized = np.zeros((height, width), np.uint8)
+    best = np.full(resized.shape, least, np.float32)
+    for value in np.unique(classes):
         if value == 0:
             continue
-        share = cv2.resize((cut == value).astype(np.float32), (at.width, at.height), interpolation=cv2.INTER_AREA)
+        share = cv2.resize((classes == value).astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
         won = share >= best
-        target[won] = value
+        resized[won] = value
         best = np.maximum(best, share)
-    return square
+    return resized

@@ -19,6 +19,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from retinalogos.cohort.cubes import FIELD
 from retinalogos.cohort.deidentify import pseudonym
 from retinalogos.cohort.duplicates import near_pairs
 from retinalogos.cohort.prepare import Rejected, prepare
@@ -30,8 +31,9 @@ from retinalogos.errors import DataError
 from retinalogos.progress import track
 
 # Records per piece of work: large enough that handing it over costs little, small enough that all cores end together.
-_CHUNK = 16
+_CHUNK = 32
 _SPOOL_SCHEMA = pa.schema([field for field in SCHEMA if field.name not in ("split", "duplicate_group")])
+_CUBE_SPOOL_SCHEMA = _SPOOL_SCHEMA.append(FIELD)
 QUARANTINE_COLUMNS = ("row", "file", "patient_id", "eye", "reason", "detail")
 
 
@@ -50,6 +52,7 @@ class Ingestion:
         key: key of the pseudonyms.
         workers: processes; the result does not depend on it.
         shard_bytes: size at which a shard is closed.
+        wavelengths: nm, of the bands of hyperspectral cubes; None for photographs.
     """
 
     size: int
@@ -61,6 +64,17 @@ class Ingestion:
     key: bytes
     workers: int = 1
     shard_bytes: int = SHARD_BYTES
+    wavelengths: tuple[float, ...] | None = None
+
+    @property
+    def spooled(self) -> pa.Schema:
+        """Columns of a row before it has a split."""
+        return _SPOOL_SCHEMA if self.wavelengths is None else _CUBE_SPOOL_SCHEMA
+
+    @property
+    def chunk(self) -> int:
+        """Records per piece of work: a cube is as large as a chunk of photographs."""
+        return _CHUNK if self.wavelengths is None else 1
 
     def __post_init__(self) -> None:
         check_fractions(self.fractions)
@@ -107,7 +121,7 @@ def ingest(records: Iterable[Record], folder: Path, name: str, how: Ingestion, t
         _check_share(rejected, len(index.image_ids), folder / "quarantine.csv", how.quarantine_share)
         pairs, group_of = _duplicates(index, how.near_distance)
         splits = split_rows(index.patients, index.classes, pairs, how.fractions, how.seed)
-        with CohortWriter(folder, name, how.shard_bytes) as writer:
+        with CohortWriter(folder, name, how.shard_bytes, how.wavelengths) as writer:
             start = 0
             for batch in track(_spooled(spool), "ingest: write", index.batches, "batch"):
                 end = start + batch.num_rows
@@ -135,7 +149,7 @@ def _prepare_all(
     with (
         quarantine.open("w", newline="", encoding="utf-8") as handle,
         pa.OSFile(str(spool), "wb") as sink,
-        pa.ipc.new_stream(sink, _SPOOL_SCHEMA) as stream,
+        pa.ipc.new_stream(sink, how.spooled) as stream,
     ):
         bad = csv.DictWriter(handle, QUARANTINE_COLUMNS, lineterminator="\n")
         bad.writeheader()
@@ -170,7 +184,7 @@ def _own_ids(batch: pa.RecordBatch, seen: Counter[str]) -> pa.RecordBatch:
         if times:
             row["image_id"] = hashlib.sha256(f"{row['image_id']}:{times}".encode()).hexdigest()[:16]
             row["image"]["path"] = f"{row['image_id']}.jpg"
-    return pa.RecordBatch.from_pylist(rows, schema=_SPOOL_SCHEMA)
+    return pa.RecordBatch.from_pylist(rows, schema=batch.schema)
 
 
 @dataclass(frozen=True)
@@ -194,7 +208,7 @@ def _one_by_one(chunks: Iterator[_Chunk]) -> Iterator[tuple[_Chunk, int]]:
 def _work(records: Iterable[Record], how: Ingestion) -> Iterator[_Chunk]:
     """Prepared chunks in the order of their records; never more than a few per worker in memory."""
     source = enumerate(records, start=1)
-    chunks = iter(lambda: list(itertools.islice(source, _CHUNK)), [])
+    chunks = iter(lambda: list(itertools.islice(source, how.chunk)), [])
     if how.workers == 1:
         for chunk in chunks:
             yield _prepare_chunk(chunk, how)
@@ -227,7 +241,7 @@ def _prepare_chunk(chunk: list[tuple[int, Record]], how: Ingestion) -> _Chunk:
         rows.append(result.row | {"patient_id": patient})
         classes.append(classes_of(record))
         hashes.append(result.hash)
-    return _Chunk(len(chunk), pa.RecordBatch.from_pylist(rows, schema=_SPOOL_SCHEMA), classes, hashes, bad)
+    return _Chunk(len(chunk), pa.RecordBatch.from_pylist(rows, schema=how.spooled), classes, hashes, bad)
 
 
 def patient_pseudonym(record: Record, number: int, key: bytes) -> str:

@@ -2,22 +2,21 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from retinalogos.cohort.cubes import CUBE
 from retinalogos.cohort.deidentify import OLDEST_AGE, deidentify_text
 from retinalogos.cohort.duplicates import perceptual_hash
 from retinalogos.cohort.field_of_view import find_field, place, square_image, square_map
 from retinalogos.cohort.picture import UnusableImage, check_visible, open_photograph, read_classes
 from retinalogos.cohort.quality import assess_quality
 from retinalogos.cohort.readers.record import Drawing, Record
+from retinalogos.cohort.schema import LEAST_SHARE
 from retinalogos.cohort.shards import encode_jpeg, encode_png
-
-# Least share of a pixel that a class must cover to be kept when a map is made smaller: vessels are thinner than a
-# pixel, lesions are small, the disc and the field are large.
-LEAST_SHARE = {"lesions": 0.25, "vessels": 0.4, "disc_cup": 0.5, "fov": 0.5}
 
 # A field that was decoded at this share of the stored size is enlarged; a smaller one is decoded anew with more pixels.
 _LEAST_FILL = 0.95
@@ -42,7 +41,7 @@ class Rejected:
 def prepare(record: Record, size: int, jpeg_quality: int) -> Prepared | Rejected:
     """Makes the row of one record; a bad file is rejected with its reason, whatever is wrong with it."""
     try:
-        image, maps, coverage = _drawn(record) if callable(record.image) else _photographed(record, size)
+        image, maps, coverage, cube = _drawn(record) if callable(record.image) else _photographed(record, size)
         check_visible(image)
     except UnusableImage as error:
         return Rejected(error.reason, error.detail)
@@ -71,18 +70,24 @@ def prepare(record: Record, size: int, jpeg_quality: int) -> Prepared | Rejected
     }
     for name, classes in maps.items():
         row[name] = {"bytes": encode_png(classes), "path": f"{name}.png"}
+    if cube is not None:
+        row[CUBE] = dict(cube)
     return Prepared(row, perceptual_hash(image))
 
 
-def _drawn(record: Record) -> tuple[np.ndarray, dict[str, np.ndarray], float]:
+# Picture, maps, share of the field that is covered, cell of the column `cube`.
+_Parts = tuple[np.ndarray, dict[str, np.ndarray], float, Mapping[str, Any] | None]
+
+
+def _drawn(record: Record) -> _Parts:
     assert callable(record.image)
     drawing: Drawing = record.image()
     fov = drawing.maps.get("fov")
     coverage = 1.0 if fov is None else min(1.0, float((fov > 0).mean()) / (np.pi / 4))
-    return drawing.image, dict(drawing.maps), coverage
+    return drawing.image, dict(drawing.maps), coverage, drawing.cube
 
 
-def _photographed(record: Record, size: int) -> tuple[np.ndarray, dict[str, np.ndarray], float]:
+def _photographed(record: Record, size: int) -> _Parts:
     assert not callable(record.image)
     photograph = open_photograph(record.image)
     reduction = photograph.reduction(least=size)
@@ -97,7 +102,7 @@ def _photographed(record: Record, size: int) -> tuple[np.ndarray, dict[str, np.n
     maps = {
         name: square_map(read_classes(layers), frame, at, LEAST_SHARE[name]) for name, layers in record.maps.items()
     }
-    return square_image(image, frame, at), maps, frame.coverage
+    return square_image(image, frame, at), maps, frame.coverage, None
 
 
 def _labels(record: Record) -> str | None:

@@ -42,6 +42,9 @@ LESION_CLASSES = (
 
 # Truth maps, each a PNG of the size of the image; null where the source has none.
 MAPS = ("lesions", "vessels", "disc_cup", "fov")
+# Least share of a pixel that a class must cover to be kept when a map is made smaller: vessels are thinner than a
+# pixel, lesions are small, the disc and the field are large.
+LEAST_SHARE = {"lesions": 0.25, "vessels": 0.4, "disc_cup": 0.5, "fov": 0.5}
 
 SCHEMA = pa.schema(
     [

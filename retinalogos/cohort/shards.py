@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, UnidentifiedImageError
 
+from retinalogos.cohort.cubes import CUBE, FIELD, Cube, decode_cube
 from retinalogos.cohort.schema import ARROW_SCHEMA, PIXEL_COLUMNS, SCHEMA, SCHEMA_VERSION, TABLE_COLUMNS
 from retinalogos.errors import DataError, UsageError
 
@@ -21,6 +22,8 @@ from retinalogos.errors import DataError, UsageError
 SHARD_BYTES = 256 * 2**20
 # Rows per row group: what one reader holds in memory at a time (64 images of 512 px are about 10 MB).
 ROW_GROUP_ROWS = 64
+# Of a cohort of cubes a row group ends at this size too: a cube of 16 bands of 672 pixels is about 10 MB.
+CUBE_GROUP_BYTES = 32 * 2**20
 
 
 def _leaves(field: pa.Field) -> list[str]:
@@ -33,18 +36,24 @@ def _leaves(field: pa.Field) -> list[str]:
 # Encoded pictures cannot be compressed further, and no two are alike: to try it would cost most of the time of writing.
 _WORDS = [leaf for field in SCHEMA for leaf in _leaves(field) if not leaf.endswith(".bytes")]
 _PICTURES = [f"{name}.bytes" for name in PIXEL_COLUMNS]
-_COMPRESSION = {**dict.fromkeys(_WORDS, "zstd"), **dict.fromkeys(_PICTURES, "none")}
+_BANDS = [f"{CUBE}.bands.list.element"]
+_COMPRESSION = {**dict.fromkeys(_WORDS, "zstd"), **dict.fromkeys(_PICTURES + _BANDS, "none")}
 
 
 class CohortWriter:
     """Writes rows to ``folder`` shard by shard; memory is bounded by one row group.
 
     Use as a context manager: ``cohort.json`` is written when the block ends without an exception,
-    so a folder without it is an unfinished cohort and is refused by :class:`Cohort`.
+    so a folder without it is an unfinished cohort and is refused by :class:`Cohort`. With ``wavelengths`` (nm) the
+    cohort has the further column ``cube``; without, it is what it was before there were cubes.
     """
 
-    def __init__(self, folder: Path, name: str, shard_bytes: int = SHARD_BYTES):
+    def __init__(
+        self, folder: Path, name: str, shard_bytes: int = SHARD_BYTES, wavelengths: Sequence[float] | None = None
+    ):
         self.folder, self.name, self.shard_bytes = Path(folder), name, shard_bytes
+        self.wavelengths = None if wavelengths is None else [float(nm) for nm in wavelengths]
+        self._schema = SCHEMA if wavelengths is None else SCHEMA.append(FIELD)
         self._rows: list[dict[str, Any]] = []
         self._batches: list[pa.RecordBatch] = []
         self._pending = 0
@@ -65,12 +74,12 @@ class CohortWriter:
         Raises:
             DataError: a column is not of the schema, or the image_id was written before.
         """
-        unknown = row.keys() - set(SCHEMA.names)
+        unknown = row.keys() - set(self._schema.names)
         if unknown:
             raise DataError(f"row {row.get('image_id')}: columns {sorted(unknown)} are not in the cohort schema")
         self._register(row["image_id"], row["split"], row["source"], row.get("licence"))
         self._rows.append(row)
-        if len(self._rows) == ROW_GROUP_ROWS:
+        if len(self._rows) == ROW_GROUP_ROWS or self.wavelengths is not None:
             self._pack()
 
     def add_batch(self, batch: pa.RecordBatch) -> None:
@@ -83,7 +92,8 @@ class CohortWriter:
         for image_id, split, source, licence in zip(*columns, strict=True):
             self._register(image_id, split, source, licence)
         self._pack()
-        self._append(batch.select(SCHEMA.names).cast(SCHEMA))
+        batch = batch.select(self._schema.names)
+        self._append(batch if batch.schema.equals(self._schema) else batch.cast(self._schema))
 
     def _register(self, image_id: str, split: str, source: str, licence: str | None) -> None:
         if image_id in self._ids:
@@ -95,25 +105,27 @@ class CohortWriter:
     def _pack(self) -> None:
         if self._rows:
             rows, self._rows = self._rows, []
-            self._append(pa.RecordBatch.from_pylist(rows, schema=SCHEMA))
+            self._append(pa.RecordBatch.from_pylist(rows, schema=self._schema))
 
     def _append(self, batch: pa.RecordBatch) -> None:
         self._batches.append(batch.replace_schema_metadata(ARROW_SCHEMA.metadata))
         self._pending += batch.num_rows
-        if self._pending >= ROW_GROUP_ROWS:
+        large = self.wavelengths is not None and sum(part.nbytes for part in self._batches) >= CUBE_GROUP_BYTES
+        if self._pending >= ROW_GROUP_ROWS or large:
             self._flush()
 
     def _flush(self) -> None:
         if not self._batches:
             return
+        schema = self._schema.with_metadata(ARROW_SCHEMA.metadata)
         if self._writer is None:
             path = self.folder / f"shard-{len(self._shards):05d}.parquet"
             self._shards.append(path)
             self._writer = pq.ParquetWriter(
-                path, ARROW_SCHEMA, compression=_COMPRESSION, use_dictionary=_WORDS, write_statistics=_WORDS
+                path, schema, compression=_COMPRESSION, use_dictionary=_WORDS, write_statistics=_WORDS
             )
             self._written = 0
-        table = pa.Table.from_batches(self._batches, schema=ARROW_SCHEMA)
+        table = pa.Table.from_batches(self._batches, schema=schema)
         self._writer.write_table(table)
         self._written += table.nbytes
         self._batches, self._pending = [], 0
@@ -142,6 +154,8 @@ class CohortWriter:
             "shards": [shard.name for shard in self._shards],
             "content_sha256": content_sha256(self._shards),
         }
+        if self.wavelengths is not None:
+            meta["wavelengths_nm"] = self.wavelengths
         (self.folder / "cohort.json").write_text(json.dumps(meta, indent=2) + "\n")
 
 
@@ -215,6 +229,49 @@ class Cohort:
                     f"{self.folder}: image {row['image_id']} is damaged; run `validate`, or `ingest` again"
                 ) from None
             yield row["image_id"], image
+
+    @property
+    def wavelengths(self) -> list[float]:
+        """Wavelengths, nm, of the bands of its cubes.
+
+        Raises:
+            UsageError: the cohort holds no cubes.
+        """
+        if "wavelengths_nm" not in self.meta:
+            raise UsageError(f"{self.folder} holds no hyperspectral cubes; make such a cohort with `ingest_cubes`")
+        return list(self.meta["wavelengths_nm"])
+
+    def cubes(
+        self, columns: Sequence[str] = (), split: str | None = None, bands: Sequence[int] | None = None
+    ) -> Iterator[tuple[dict[str, Any], Cube]]:
+        """Rows with ``image_id`` and the ``columns`` asked for, each with its cube; one row group in memory at a time.
+
+        Args:
+            columns: of the schema.
+            split: only its rows.
+            bands: indices of the bands to decode; None for all.
+
+        Raises:
+            UsageError: the cohort holds no cubes.
+            DataError: a cube is damaged.
+        """
+        known = self.wavelengths
+        wanted = list(dict.fromkeys(["image_id", "split", *columns, CUBE]))
+        for shard in self.shards:
+            file = pq.ParquetFile(shard)
+            for group in range(file.num_row_groups):
+                table = file.read_row_group(group, columns=wanted)
+                for index in range(table.num_rows):
+                    row = table.slice(index, 1).to_pylist()[0]
+                    if split is not None and row["split"] != split:
+                        continue
+                    cell = row.pop(CUBE)
+                    if len(cell["bands"]) != len(known):
+                        raise DataError(
+                            f"{self.folder}: cube {row['image_id']} has {len(cell['bands'])} bands, the cohort "
+                            f"{len(known)}; run `ingest_cubes` again"
+                        )
+                    yield row, decode_cube(cell, bands)
 
 
 def decode_image(data: bytes, size: int | None = None) -> np.ndarray:

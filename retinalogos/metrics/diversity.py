@@ -13,6 +13,7 @@ from retinalogos.metrics.intervals import Estimate, bootstrap
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 WINDOW = 11  # pixels, of the same paper
 BATCH = 32  # pairs at a time: bounds memory
+ROWS = 1024  # of a matrix of distances at a time: memory grows with the number of images, not with its square
 
 
 def scale_weights(size: int) -> tuple[float, ...]:
@@ -72,6 +73,24 @@ def mean_similarity(similarity: np.ndarray, resamples: int, seed: int) -> Estima
     return bootstrap(np.mean, similarity, resamples=resamples, seed=seed)
 
 
+def inception_score(probabilities: np.ndarray, splits: int = 1) -> float:
+    """exp of the mean divergence of an image's classes from those of all images (Salimans et al., NeurIPS 2016).
+
+    High where single images are told with confidence and all together show many classes. The classes are those of
+    ordinary photographs, so of fundus images it says little; it is here because papers report it.
+
+    Args:
+        probabilities: n × c.
+        splits: the set is cut into so many parts in its order, and their scores are averaged.
+    """
+    scores = []
+    for part in np.array_split(np.asarray(probabilities, np.float64), splits):
+        # The entropy of a class without probability is nothing; tiny keeps its logarithm finite.
+        logs = [np.log(np.maximum(p, np.finfo(float).tiny)) for p in (part, part.mean(0, keepdims=True))]
+        scores.append(np.exp((part * (logs[0] - logs[1])).sum(1).mean()))
+    return float(np.mean(scores))
+
+
 @dataclass(frozen=True)
 class Manifold:
     """Precision and recall (Kynkäänniemi et al., NeurIPS 2019), density and coverage (Naeem et al., ICML 2020).
@@ -82,16 +101,18 @@ class Manifold:
     - recall: share of real images inside some synthetic ball
     - density: number of real balls around a synthetic image, over k; may exceed 1
     - coverage: share of real balls that hold a synthetic image
+
+    Intervals are over the images that are counted, with the balls as they are.
     """
 
-    precision: float
-    recall: float
-    density: float
-    coverage: float
+    precision: Estimate
+    recall: Estimate
+    density: Estimate
+    coverage: Estimate
 
 
-def manifold(real: np.ndarray, synthetic: np.ndarray, k: int) -> Manifold:
-    """The four measures of :class:`Manifold` between features n × d and m × d.
+def manifold(real: np.ndarray, synthetic: np.ndarray, k: int, resamples: int = 0, seed: int = 0) -> Manifold:
+    """The four measures of :class:`Manifold` between features n × d and m × d, a band of distances at a time.
 
     Raises:
         UsageError: k is not below the number of images of each set.
@@ -99,20 +120,31 @@ def manifold(real: np.ndarray, synthetic: np.ndarray, k: int) -> Manifold:
     if not 1 <= k < min(len(real), len(synthetic)):
         raise UsageError(f"k = {k} neighbours cannot be had among {len(real)} and {len(synthetic)} images")
     real_radius, synthetic_radius = _kth_distance(real, k), _kth_distance(synthetic, k)
-    distance = pairwise_distance(real, synthetic)  # n × m
-    in_real = distance <= real_radius[:, None]
-    return Manifold(
-        precision=float(in_real.any(0).mean()),
-        recall=float((distance <= synthetic_radius[None, :]).any(1).mean()),
-        density=float(in_real.sum(0).mean() / k),
-        coverage=float((distance.min(1) <= real_radius).mean()),
-    )
+    around = np.zeros(len(synthetic))
+    inside, nearest = [], []
+    for start in range(0, len(real), ROWS):
+        band = slice(start, start + ROWS)
+        distance = pairwise_distance(real[band], synthetic)
+        around += (distance <= real_radius[band, None]).sum(0)
+        inside.append((distance <= synthetic_radius[None, :]).any(1))
+        nearest.append(distance.min(1))
+    shares = {
+        "precision": around > 0,
+        "recall": np.concatenate(inside),
+        "density": around / k,
+        "coverage": np.concatenate(nearest) <= real_radius,
+    }
+    return Manifold(**{name: bootstrap(np.mean, x, resamples=resamples, seed=seed) for name, x in shares.items()})
 
 
 def _kth_distance(features: np.ndarray, k: int) -> np.ndarray:
-    distance = pairwise_distance(features, features)
-    np.fill_diagonal(distance, np.inf)
-    return np.partition(distance, k - 1, axis=1)[:, k - 1]
+    radii = []
+    for start in range(0, len(features), ROWS):
+        distance = pairwise_distance(features[start : start + ROWS], features)
+        rows = np.arange(len(distance))
+        distance[rows, start + rows] = np.inf
+        radii.append(np.partition(distance, k - 1, axis=1)[:, k - 1])
+    return np.concatenate(radii)
 
 
 def pairwise_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -2,23 +2,33 @@
 
 A distance between distributions is a distance *in a feature space*, and its number means nothing without the
 name of that space. ``cohort``: the penultimate layer of a classifier trained on the real training images;
-``random_conv``: seeded random convolutions, which need no training; any other name: a transformers vision
-backbone, by hub name or folder.
+``random_conv``: seeded random convolutions, which need no training; ``inception``: that of the FID;
+``retfound:FILE``: a masked autoencoder of fundus photographs; ``flair:NAME``: the image tower of a model of fundus
+photographs and expert descriptions; ``dinov2`` and ``clip``, short for the models of
+:data:`SHORT`; any other name: a transformers vision backbone, by hub name or folder.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from scipy.special import softmax
 from torch import nn
 
 from retinalogos.errors import UsageError
+from retinalogos.metrics.inception import InceptionV3, load_inception
 
 BATCH = 64  # images at a time: bounds memory
 COHORT = "cohort"
 RANDOM_CONV = "random_conv"
+INCEPTION = "inception"
+RETFOUND = "retfound"
+FLAIR = "flair"
+FLAIR_HUB = "jusiro2/FLAIR"
+# Names that papers use for one model: DINOv2's of middle size, and the CLIP in which the CMMD is defined.
+SHORT = {"dinov2": "facebook/dinov2-base", "clip": "openai/clip-vit-large-patch14-336"}
 
 
 class FeatureSpace(Protocol):
@@ -28,6 +38,14 @@ class FeatureSpace(Protocol):
 
     def features(self, images: np.ndarray) -> np.ndarray:
         """Features of the images, n × d."""
+
+
+@runtime_checkable
+class Classifying(Protocol):
+    """A feature space whose features also name the things on ordinary photographs."""
+
+    def probabilities(self, features: np.ndarray) -> np.ndarray:
+        """Probabilities of its classes, n × c, from its features, n × d."""
 
 
 class FeatureNetwork(Protocol):
@@ -90,8 +108,59 @@ class RandomConv:
         return np.concatenate(parts)
 
 
+class NetworkFeatures:
+    """Features of a network that takes images of values 0-255, b × 3 × h × w, and does its own preprocessing."""
+
+    def __init__(self, name: str, network: nn.Module):
+        self.name = name
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._network = network.to(self._device)
+
+    @torch.no_grad()
+    def features(self, images: np.ndarray) -> np.ndarray:
+        """What the network gives, n × d."""
+        parts = []
+        for batch in _batches(images):
+            x = torch.from_numpy(batch.copy()).to(self._device).permute(0, 3, 1, 2).float()
+            parts.append(self._network(x).float().cpu().numpy())
+        return np.concatenate(parts)
+
+
+class Tower(Protocol):
+    """The image tower of a model of pictures and texts."""
+
+    def images(self, pictures: Sequence[np.ndarray]) -> torch.Tensor:
+        """uint8 pictures, height × width × 3, to unit vectors n×d float32, on the CPU."""
+
+
+class TowerFeatures:
+    """Unit vectors of a model of pictures and texts."""
+
+    def __init__(self, name: str, tower: Tower):
+        self.name, self._tower = name, tower
+
+    def features(self, images: np.ndarray) -> np.ndarray:
+        """What the tower gives, n × d."""
+        return np.concatenate([self._tower.images(list(batch)).numpy() for batch in _batches(images)])
+
+
+class InceptionFeatures(NetworkFeatures):
+    """Pooled features of :class:`InceptionV3` and, by its last layer without bias, probabilities of its classes."""
+
+    def __init__(self, network: InceptionV3):
+        super().__init__(INCEPTION, network)
+        self._classes = network.fc.weight.detach().cpu().numpy()
+
+    def probabilities(self, features: np.ndarray) -> np.ndarray:
+        """Of the 1,008 classes, n × 1,008: torch-fidelity, too, scores without the bias."""
+        logits = np.asarray(features, np.float64) @ self._classes.T.astype(np.float64)
+        return np.asarray(softmax(logits, axis=1))
+
+
 class Backbone:
     """Pooled output of a transformers vision model with the preprocessing it was trained with.
+
+    Of a CLIP it is the projected output of the image tower.
 
     Args:
         source: hub name (``facebook/dinov2-base``) or folder.
@@ -109,8 +178,8 @@ class Backbone:
             self._model = AutoModel.from_pretrained(source).eval()
         except (OSError, ValueError) as error:
             raise UsageError(
-                f"feature space {source!r}: neither {COHORT!r}, {RANDOM_CONV!r} nor a vision model that can be loaded "
-                f"({str(error).splitlines()[0]})"
+                f"feature space {source!r}: neither {COHORT}, {RANDOM_CONV}, {INCEPTION}, {RETFOUND}:FILE, {FLAIR} nor "
+                f"a vision model that can be loaded ({str(error).splitlines()[0]})"
             ) from None
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self._model.to(self._device)
@@ -121,7 +190,9 @@ class Backbone:
         parts = []
         for batch in _batches(images):
             pixels = self._processor(images=list(batch), return_tensors="pt")["pixel_values"].to(self._device)
-            output = self._model(pixel_values=pixels)
+            # A model of two towers is asked for its images alone.
+            model = getattr(self._model, "get_image_features", self._model)
+            output = model(pixel_values=pixels)
             pooled = getattr(output, "pooler_output", None)
             if pooled is None:
                 hidden = output.last_hidden_state  # tokens n × t × d, or maps n × d × h × w
@@ -134,20 +205,39 @@ def feature_space(name: str, seed: int, network: FeatureNetwork | None = None) -
     """The feature space of this name.
 
     Args:
-        name: ``cohort``, ``random_conv``, or a vision backbone by hub name or folder.
+        name: ``cohort``, ``random_conv``, ``inception`` (or ``inception:FILE`` where its weights cannot be fetched),
+            ``retfound:FILE``, ``flair`` (from the hub) or ``flair:NAME`` (file, folder or hub name), a name of
+            :data:`SHORT`, or a vision backbone by hub name or folder.
         seed: of random weights.
         network: the trained classifier behind ``cohort``.
 
     Raises:
         UsageError: ``cohort`` without a network, or a name that cannot be loaded.
     """
+    kind, _, file = name.partition(":")
     if name == COHORT:
         if network is None:
             raise UsageError("feature space 'cohort' needs a classifier trained on the real training images")
         return CohortFeatures(network)
     if name == RANDOM_CONV:
         return RandomConv(seed)
-    return Backbone(name)
+    if kind == INCEPTION:
+        return InceptionFeatures(load_inception(Path(file) if file else None))
+    if kind == RETFOUND:
+        # transformers' models take seconds to import, and most runs need none.
+        from retinalogos.metrics.retfound import load_retfound
+
+        if not file:
+            raise UsageError("feature space 'retfound': its weights are gated; name the file, retfound:FILE")
+        return NetworkFeatures(RETFOUND, load_retfound(Path(file)))
+    if kind == FLAIR:
+        from retinalogos.captions.retinal_clip import load_flair_images
+
+        try:
+            return TowerFeatures(FLAIR, load_flair_images(file or FLAIR_HUB))
+        except UsageError as error:
+            raise UsageError(f"feature space {name!r}: {str(error).removeprefix('purify.clip.model ')}") from error
+    return Backbone(SHORT.get(name, name))
 
 
 def _batches(images: np.ndarray) -> Iterator[np.ndarray]:

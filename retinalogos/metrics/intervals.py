@@ -71,13 +71,14 @@ def centred_bootstrap(
     resamples: int,
     seed: int,
     level: float = LEVEL,
+    floor: float = 0.0,
 ) -> Estimate:
     """Bootstrap interval of a distance between independent samples, moved back onto the estimate.
 
     A resample repeats images, so its distances are larger than those of a fresh sample of the same
     size: the percentile interval of a Fréchet distance can lie wholly above its estimate. The spread
     is right, the place is not; the interval is therefore shifted by (estimate − mean of resamples), and
-    cut at zero, below which no distance lies.
+    cut at ``floor``, below which no distance lies.
     """
     rng = np.random.default_rng(seed)
     value = float(statistic(*samples))
@@ -85,7 +86,7 @@ def centred_bootstrap(
         [statistic(*(s[rng.integers(0, len(s), len(s))] for s in samples)) for _ in range(resamples)], float
     )
     low, high = _quantiles(draws - draws.mean() + value if resamples else draws, level)
-    return Estimate(value, None if low is None else max(low, 0.0), high, min(len(s) for s in samples))
+    return Estimate(value, None if low is None else max(low, floor), high, min(len(s) for s in samples))
 
 
 def _quantiles(draws: np.ndarray, level: float) -> tuple[float | None, float | None]:

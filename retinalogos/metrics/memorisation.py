@@ -7,14 +7,16 @@ with real images that the generator never saw: an image that is relatively neare
 all of those is flagged. The same rule applied to the real test images gives the share to expect without copying.
 """
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
 from retinalogos.errors import DataError
+from retinalogos.metrics.control import auc
 from retinalogos.metrics.diversity import grey, pairwise_distance
+from retinalogos.metrics.intervals import Estimate
 
 CHUNK = 1024  # queries and references at a time: bounds the distance matrix to 8 MB
 
@@ -88,37 +90,71 @@ def nearest(queries: np.ndarray, references: np.ndarray, k: int, exclude_self: b
     return Neighbours(closest[:, 0], index, relative)
 
 
-def nearest_of_batches(batches: Iterable[np.ndarray], references: np.ndarray, k: int) -> Neighbours:
-    """:func:`nearest` for queries that come batch by batch: memory does not grow with their descriptors."""
-    parts = [nearest(batch, references, k) for batch in batches]
-    if not parts:
-        return Neighbours(np.empty(0), np.empty(0, int), np.empty(0))
-    return Neighbours(
-        *(np.concatenate([getattr(p, name) for p in parts]) for name in ("distance", "index", "relative"))
-    )
+@dataclass(frozen=True)
+class Calibration:
+    """What relative distances in several spaces say, after real, unseen images.
 
+    A distance becomes so many spreads below the middle of the unseen images' distances, in logarithms; the spread is
+    that of their nearer half (the sixth that is nearest lies beyond one). So spaces can be compared, and an image is
+    judged by the one in which it stands out the most.
 
-def calibrated_threshold(unseen_to_train: np.ndarray, quantile: float) -> float:
-    """Relative distance below which only a share ``quantile`` of real, unseen images come to a training image."""
-    return float(np.quantile(unseen_to_train, quantile))
-
-
-def flagged(relative: np.ndarray, threshold: float) -> np.ndarray:
-    """Which images lie relatively nearer to a training image than the threshold: bool, n."""
-    return relative < threshold
-
-
-def leave_one_out_flagged(unseen_to_train: np.ndarray, quantile: float) -> np.ndarray:
-    """Which unseen images would be flagged by the threshold of all the others: bool, n.
-
-    Their mean is the share to expect of a generator that copies nothing; an image does not set the
-    threshold that judges it.
+    Attributes:
+        middle: median of the logarithms, by space.
+        spread: distance of their 16th percentile from it, by space.
+        limit: spreads beyond which an image is flagged.
+        unseen: of each unseen image, the most spreads in any space, n.
     """
-    n = len(unseen_to_train)
-    if n < 2:
-        return np.zeros(n, bool)
-    others = [np.quantile(np.delete(unseen_to_train, i), quantile) for i in range(n)]
-    return unseen_to_train < np.array(others)
+
+    middle: dict[str, float]
+    spread: dict[str, float]
+    limit: float
+    unseen: np.ndarray
+
+    def spreads(self, relative: Mapping[str, np.ndarray]) -> np.ndarray:
+        """How many spreads below the middle each image lies in each space: n × spaces."""
+        columns = [(self.middle[space] - _log(values)) / self.spread[space] for space, values in relative.items()]
+        return np.stack(columns, axis=1)
+
+    def threshold(self, space: str) -> float:
+        """The relative distance that lies at the limit."""
+        return float(np.exp(self.middle[space] - self.limit * self.spread[space]))
+
+
+def _log(relative: np.ndarray) -> np.ndarray:
+    return np.log(np.maximum(relative, 1e-6))  # of a copy bit by bit it is zero
+
+
+def calibrate(unseen: Mapping[str, np.ndarray], quantile: float) -> Calibration:
+    """Sets the limit so that a further unseen image is flagged, in whatever space, with the chance ``quantile``.
+
+    Of n unseen images the k-th most suspicious sets it, k = quantile · (n + 1), and the most suspicious of all where
+    there are too few for that: then the chance is 1 / (n + 1). In truth it is a little more, for middle and spread are
+    taken from the same images.
+
+    Args:
+        unseen: relative distance of each unseen image to the training images, n, by space.
+        quantile: share of unseen images that may be flagged, 0-1.
+    """
+    logs = {space: _log(values) for space, values in unseen.items()}
+    middle = {space: float(np.median(values)) for space, values in logs.items()}
+    spread = {space: max(middle[space] - float(np.quantile(values, 0.16)), 1e-3) for space, values in logs.items()}
+    most = Calibration(middle, spread, np.inf, np.empty(0)).spreads(unseen).max(1)
+    return Calibration(middle, spread, _limit(most, quantile), most)
+
+
+def _limit(most: np.ndarray, quantile: float) -> float:
+    return float(np.quantile(most, 1 - quantile, method="weibull"))
+
+
+def leave_one_out_flagged(calibration: Calibration, quantile: float) -> np.ndarray:
+    """Which unseen images would be flagged by the limit of all the others: bool, n.
+
+    Their mean is the share to expect of a generator that copies nothing; no image sets the limit that judges it.
+    """
+    most = calibration.unseen
+    if len(most) < 2:
+        return np.zeros(len(most), bool)
+    return most > np.array([_limit(np.delete(most, i), quantile) for i in range(len(most))])
 
 
 def authentic(synthetic: Neighbours, train_to_train: np.ndarray) -> np.ndarray:
@@ -133,3 +169,19 @@ def authentic(synthetic: Neighbours, train_to_train: np.ndarray) -> np.ndarray:
         train_to_train: distance of each training image to its nearest other training image.
     """
     return synthetic.distance > train_to_train[synthetic.index]
+
+
+def membership_auc(members: np.ndarray, others: np.ndarray, resamples: int, seed: int) -> Estimate:
+    """How well closeness to the synthetic images tells who was in training: 0.5 not at all, 1 always.
+
+    The attack of one who has nothing but the synthetic images (GAN-Leaks: Chen et al., CCS 2020). Distances are the
+    relative ones, so that a plain eye, which is near to everything, is not taken for a member.
+
+    Args:
+        members: relative distance of each training image to the synthetic ones, n.
+        others: the same of real images that were not in training, m.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
+    """
+    member = np.repeat([True, False], [len(members), len(others)])
+    return auc(member, -np.concatenate([members, others]), resamples, seed)

@@ -1,19 +1,24 @@
 """What is looked at: every image of a cohort, once, as a stream.
 
-Only what the metrics need is kept of an image: its features, its small descriptor, what the judge and the
-measurement see in it, and its labels. The pixels go, but for a few that are asked for.
+Only what the metrics need is kept of an image: its features in each space, its small descriptor and its fine structure,
+what the judge and the measurement see in it, and its labels: some kilobytes an image. The pixels go, but for a few
+that are asked for.
 """
 
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 
+from retinalogos.captions.template import write_captions
+from retinalogos.captions.tokens import TokenBudget
 from retinalogos.classifiers.configuration import GraderConfig
+from retinalogos.classifiers.experiment import FINDING, fewest, finding_labels
 from retinalogos.classifiers.grader import UNKNOWN, Grader, Labels, fit_grader
 from retinalogos.cohort.schema import EYES, ICDR_GRADES
 from retinalogos.cohort.shards import Cohort, decode_image
 from retinalogos.errors import DataError
+from retinalogos.metrics.alignment import structure
 from retinalogos.metrics.features import FeatureSpace
 from retinalogos.metrics.memorisation import pixel_descriptor
 from retinalogos.phantom import measure
@@ -29,6 +34,10 @@ TASKS: dict[str, tuple[str, ...]] = {
 }
 
 
+# What a caption says of an eye; nothing else of a record is used.
+ASKED = ("eye", "dr_grade", "dme", "glaucoma", "vcdr", "findings")
+
+
 @dataclass(frozen=True)
 class Measured:
     """What is found in the pixels of phantom eyes; nan, and None for the side, where there is no disc to be found.
@@ -37,20 +46,27 @@ class Measured:
         side: ``left`` or ``right``, the half of the picture with the disc, n objects.
         vcdr: vertical cup-to-disc ratio, 0-1, n.
         load: share of the field covered by dark and bright lesions, 0-1, n.
+        disc_fovea: distance of the centres of disc and fovea, shares of the picture's side, n.
+        fovea_angle: degrees by which the fovea lies below the disc, n.
     """
 
     side: np.ndarray
     vcdr: np.ndarray
     load: np.ndarray
+    disc_fovea: np.ndarray
+    fovea_angle: np.ndarray
 
 
 def measure_phantoms(images: np.ndarray) -> Measured:
-    """Disc side, cup and lesion load of phantom eyes, uint8 n × h × h × 3, by :func:`retinalogos.phantom.measure`."""
+    """Disc, cup, fovea and lesion load of phantom eyes, uint8 n × h × h × 3, by :func:`retinalogos.phantom.measure`."""
     found = measure(images)
+    across, down = (np.array([eye[f"fovea_{axis}"] - eye[f"disc_{axis}"] for eye in found], float) for axis in "xy")
     return Measured(
         side=np.array([eye["disc_side"] for eye in found], dtype=object),
         vcdr=np.array([eye["vcdr"] for eye in found], float),
         load=np.array([eye["dark_load"] + eye["bright_load"] for eye in found], float),
+        disc_fovea=np.hypot(across, down),
+        fovea_angle=np.degrees(np.arctan2(down, np.abs(across))),
     )
 
 
@@ -61,11 +77,13 @@ Measurement = Callable[[np.ndarray], Measured]
 class Asked:
     """Labels of n images: of real ones what the record says, of synthetic ones what was asked for.
 
-    ``codes`` holds per task of :data:`TASKS` the index of the class, -1 where unknown; ``vcdr`` is nan where
-    unknown; ``strata`` names the grade and the glaucoma status together.
+    ``codes`` holds per task of :data:`TASKS` the index of the class, and of each finding (``finding_<code>``) 1 where
+    it is present, -1 where unknown; ``vcdr`` is nan where unknown; ``strata`` names the grade and the glaucoma status
+    together.
     """
 
     image_id: list[str]
+    patient_id: list[str]
     codes: Labels
     vcdr: np.ndarray
     strata: list[str]
@@ -73,29 +91,54 @@ class Asked:
 
 def read_labels(cohort: Cohort, split: str | None) -> Asked:
     """Labels of one split (or of all), in the order of the images."""
-    table = cohort.table(("image_id", *TASKS, "vcdr"), split).to_pydict()
+    table = cohort.table(("image_id", "patient_id", *TASKS, "vcdr", "findings"), split).to_pydict()
     codes = {
         task: np.array([names.index(str(v)) if str(v) in names else UNKNOWN for v in table[task]], np.int64)
         for task, names in TASKS.items()
-    }
+    } | finding_labels(table["findings"])
     vcdr = np.array([np.nan if v is None else v for v in table["vcdr"]], float)
     strata = [f"grade {g}, glaucoma {s}" for g, s in zip(table["dr_grade"], table["glaucoma"], strict=True)]
-    return Asked(table["image_id"], codes, vcdr, strata)
+    return Asked(table["image_id"], table["patient_id"], codes, vcdr, strata)
+
+
+def captions_of(cohort: Cohort, split: str | None, budget: TokenBudget, seed: int) -> list[str]:
+    """What a generator is told of each image: its prompt, or the fine caption of its labels; in their order.
+
+    Args:
+        cohort: real or synthetic.
+        split: one of the splits, or None for all rows.
+        budget: of the captions that are written here.
+        seed: of their wording.
+    """
+    rows = cohort.table((*ASKED, "prompt"), split).to_pylist()
+    without = [row for row in rows if not row["prompt"]]
+    written = write_captions([(row, "fine", 0, seed + at) for at, row in enumerate(without)], budget)
+    texts = iter(caption.text for caption in written)
+    return [row["prompt"] or next(texts) for row in rows]
 
 
 @dataclass(frozen=True)
 class Observed:
-    """A set of n images as the metrics see it; ``seen`` holds the judge's probabilities, n × classes, per task."""
+    """A set of n images as the metrics see it.
+
+    ``spaces`` holds features, n × d, by the name of their space; ``seen`` the judge's probabilities by task.
+    """
 
     asked: Asked
-    features: np.ndarray
+    spaces: dict[str, np.ndarray]
     descriptors: np.ndarray
+    structures: np.ndarray
     seen: dict[str, np.ndarray]
     measured: Measured | None
     kept: dict[int, np.ndarray]
 
     def __len__(self) -> int:
-        return len(self.features)
+        return len(self.descriptors)
+
+    @property
+    def features(self) -> np.ndarray:
+        """Features in the first space, n × d."""
+        return next(iter(self.spaces.values()))
 
 
 def image_batches(cohort: Cohort, split: str | None, size: int) -> Iterator[np.ndarray]:
@@ -124,7 +167,7 @@ def observe(
     cohort: Cohort,
     split: str | None,
     size: int,
-    space: FeatureSpace,
+    spaces: Sequence[FeatureSpace],
     descriptor_side: int,
     judge: Grader | None,
     measurement: Measurement | None,
@@ -136,7 +179,7 @@ def observe(
         cohort: real or synthetic.
         split: one of the splits, or None for all rows.
         size: pixels at which images are looked at.
-        space: of the features.
+        spaces: of the features, the first the one that figures without a name of a space are in.
         descriptor_side: pixels of the small grey copy (:func:`pixel_descriptor`).
         judge: classifier trained on real images, if there is one.
         measurement: of disc, cup and lesions, if the images are phantoms.
@@ -151,12 +194,15 @@ def observe(
         raise DataError(f"{cohort.folder}: no image in the split {what!r}; assessment needs some")
     wanted = set(keep)
     kept: dict[int, np.ndarray] = {}
-    features, descriptors, measured, at = [], [], [], 0
+    features: dict[str, list[np.ndarray]] = {space.name: [] for space in spaces}
+    descriptors, structures, measured, at = [], [], [], 0
     seen: dict[str, list[np.ndarray]] = {}
     batches = -(-len(asked.image_id) // BATCH)
     for images in track(image_batches(cohort, split, size), f"observe {what}", total=batches, unit="batch"):
-        features.append(space.features(images))
+        for space in spaces:
+            features[space.name].append(space.features(images))
         descriptors.append(pixel_descriptor(images, descriptor_side))
+        structures.append(structure(images))
         for task, probabilities in (judge.predict(images) if judge else {}).items():
             seen.setdefault(task, []).append(probabilities)
         if measurement:
@@ -165,18 +211,23 @@ def observe(
         at += len(images)
     return Observed(
         asked,
-        np.concatenate(features),
+        {name: np.concatenate(parts) for name, parts in features.items()},
         np.concatenate(descriptors),
+        np.concatenate(structures),
         {task: np.concatenate(parts) for task, parts in seen.items()},
-        Measured(*(np.concatenate([getattr(m, f) for m in measured]) for f in ("side", "vcdr", "load")))
+        Measured(*(np.concatenate([getattr(m, f.name) for m in measured]) for f in fields(Measured)))
         if measured
         else None,
         kept,
     )
 
 
-def fit_judge(cohort: Cohort, config: GraderConfig, size: int, most: int, seed: int) -> Grader | None:
+def fit_judge(
+    cohort: Cohort, config: GraderConfig, size: int, most: int, seed: int, finding_images: int = 20
+) -> Grader | None:
     """A grader for all tasks of :data:`TASKS` for which the real training images have two classes or more.
+
+    Findings are learnt last, on its features as they are: they change neither the features nor the other answers.
 
     Args:
         cohort: the real cohort; only its training split is learnt from, its validation split selects the state.
@@ -184,6 +235,7 @@ def fit_judge(cohort: Cohort, config: GraderConfig, size: int, most: int, seed: 
         size: pixels at which images are read.
         most: at most so many training images, a seeded sample.
         seed: of the sample and of the training.
+        finding_images: training images with a finding, and without, to learn it.
 
     Returns:
         The grader, or None where no task has two classes.
@@ -195,7 +247,12 @@ def fit_judge(cohort: Cohort, config: GraderConfig, size: int, most: int, seed: 
     if not tasks:
         return None
     validation = _load(cohort, "validation", size, most, seed)
-    return fit_grader(images, labels, tasks, config, seed, validation if len(validation[0]) else None)
+    grader = fit_grader(images, labels, tasks, config, seed, validation if len(validation[0]) else None)
+    findings = {
+        task: values for task, values in labels.items() if task.startswith(FINDING) and fewest(values) >= finding_images
+    }
+    grader.learn_more(images, findings)
+    return grader
 
 
 def _load(cohort: Cohort, split: str, size: int, most: int, seed: int) -> tuple[np.ndarray, Labels]:

@@ -45,8 +45,10 @@ def calibrate() -> dict[str, np.ndarray]:
     drawn = [draw([record], SIZE)[0].image for record in track(records, "calibrate", unit="eye")]
     pictures = drawn + [_soften(image, rng) for image in drawn]
     mirror = np.array([-1.0 if record.eye == "right" else 1.0 for record in records])
-    disc = 0.5 + np.array([record.disc for record in records]) * np.stack([mirror, np.ones_like(mirror)], 1) / FIELD_MM
+    disc = _places(np.array([record.disc for record in records]), mirror)
     filters = _fit_filters(pictures, np.concatenate([disc, disc])).astype(np.complex64)
+    fovea = _places(np.array([record.fovea for record in records]), mirror)
+    fovea_filters = _fit_filters(pictures, np.concatenate([fovea, fovea])).astype(np.complex64)
 
     found = [locate(image, filters)[:2] for image in pictures]
     # Each disc twice, the second time off its place by the error of the search.
@@ -64,10 +66,15 @@ def calibrate() -> dict[str, np.ndarray]:
         _fit(features, dark, 40, SVR(C=0.3, epsilon=0.006, gamma=0.004)),
         _fit(features, bright, 40, SVR(C=0.3, epsilon=0.006, gamma=0.004)),
     )
-    arrays = {"filters": filters}
+    arrays = {"filters": filters, "fovea_filters": fovea_filters}
     for name, model in zip(REGRESSIONS, models, strict=True):
         arrays |= {f"{name}_{part}": value.astype(np.float32) for part, value in asdict(model).items()}
     return arrays
+
+
+def _places(millimetres: np.ndarray, mirror: np.ndarray) -> np.ndarray:
+    """Places (n, 2) in the left-eye frame as fractions of the picture as it is displayed."""
+    return np.asarray(0.5 + millimetres * np.stack([mirror, np.ones_like(mirror)], 1) / FIELD_MM)
 
 
 def _fit(features: np.ndarray, target: np.ndarray, components: int, svr: SVR) -> Regression:

@@ -1,5 +1,6 @@
 """Where a phantom eye's lesions lie and what shape they have, as polygons in millimetres."""
 
+from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -86,8 +87,14 @@ def lesion_loads(record: "PhantomRecord") -> tuple[list[int], list[float]]:
     """
     lesions = place_lesions(record)
     field_area = np.pi * FIELD_RADIUS**2
-    areas = [float(sum(area(outline) for outline in outlines)) / field_area for outlines in lesions.outlines.values()]
-    return list(lesions.counts.values()), areas
+    return list(lesions.counts.values()), [_total_area(each) / field_area for each in lesions.outlines.values()]
+
+
+def _total_area(outlines: list[np.ndarray]) -> float:
+    by_points: dict[int, list[np.ndarray]] = defaultdict(list)  # so that many are measured in one call
+    for outline in outlines:
+        by_points[len(outline)].append(outline)
+    return float(sum(area(np.stack(same)).sum() for same in by_points.values()))
 
 
 def _scatter(

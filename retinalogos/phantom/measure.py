@@ -21,11 +21,16 @@ import cv2
 import numpy as np
 
 from retinalogos.errors import UsageError
+from retinalogos.phantom.geometry import FIELD_MM
 
 CALIBRATION = Path(__file__).with_name("calibration.npz")
 # Pictures are brought to this size: what the generators' first stage makes, and enough to see a cup.
 SIZE = 128
 COARSE = 64  # at which the disc is sought
+# Where the fovea lies from the disc, in shares of the picture's side, and how far off it is still sought: 4.76 mm at 7
+# degrees below (docs/phantom.md), and about three standard deviations of phantom eyes.
+_TO_FOVEA = (4.76 / FIELD_MM * math.cos(math.radians(7)), 4.76 / FIELD_MM * math.sin(math.radians(7)))
+_AROUND = 0.08
 # Peak over standard deviation of the filter's response; measured: docs/phantom.md, "Reading the attributes back".
 _FOUND = 9.0
 
@@ -41,7 +46,8 @@ def measure(images: np.ndarray) -> list[dict[str, Any]]:
 
     Returns:
         One dictionary a picture: ``disc_x``, ``disc_y`` (fractions of the picture from the top left), ``disc_side``
-        ("left" or "right" half of the picture, which is the eye's side), ``vcdr`` (vertical cup-to-disc ratio),
+        ("left" or "right" half of the picture, which is the eye's side), ``fovea_x``, ``fovea_y`` (the place that looks
+        most like a fovea where one is to be expected), ``vcdr`` (vertical cup-to-disc ratio),
         ``dark_load`` and ``bright_load`` (microaneurysms, haemorrhages and preretinal blood; hard and soft exudates:
         share of the field's area). Where the disc cannot be found ``disc_side`` is None and all numbers are nan.
 
@@ -78,7 +84,8 @@ REGRESSIONS = ("cup", "dark", "bright")
 
 @dataclass(frozen=True)
 class _Judge:
-    filters: np.ndarray  # (rows, columns, channels) complex, of the correlation
+    filters: np.ndarray  # (rows, columns, channels) complex, of the correlation with the disc
+    fovea_filters: np.ndarray  # as filters, of that with the fovea
     cup: Regression
     dark: Regression
     bright: Regression
@@ -86,8 +93,9 @@ class _Judge:
     def read(self, image: np.ndarray) -> dict[str, Any]:
         x, y, strength = locate(image, self.filters)
         if strength < _FOUND:
-            numbers = ("disc_x", "disc_y", "vcdr", "dark_load", "bright_load")
+            numbers = ("disc_x", "disc_y", "fovea_x", "fovea_y", "vcdr", "dark_load", "bright_load")
             return {"disc_side": None, **dict.fromkeys(numbers, math.nan)}
+        fovea_x, fovea_y = locate_fovea(image, self.fovea_filters, x, y)
         features = lesion_features(image, x, y)
         # The regressions are of the square roots, which spread small loads.
         dark, bright = (max(regression(features), 0.0) ** 2 for regression in (self.dark, self.bright))
@@ -95,6 +103,8 @@ class _Judge:
             "disc_side": "left" if x < 0.5 else "right",
             "disc_x": round(x, 5),
             "disc_y": round(y, 5),
+            "fovea_x": round(fovea_x, 5),
+            "fovea_y": round(fovea_y, 5),
             "vcdr": round(min(max(self.cup(disc_patch(image, x, y)), 0.0), 1.0), 5),
             "dark_load": round(dark, 7),
             "bright_load": round(bright, 7),
@@ -113,7 +123,7 @@ def _calibrated() -> _Judge:
         models = [
             Regression(**{name: arrays[f"{model}_{name}"].astype(float) for name in names}) for model in REGRESSIONS
         ]
-        return _Judge(arrays["filters"], *models)
+        return _Judge(arrays["filters"], arrays["fovea_filters"], *models)
 
 
 def to_size(image: np.ndarray, size: int) -> np.ndarray:
@@ -169,12 +179,32 @@ def spectrum(image: np.ndarray) -> np.ndarray:
 
 def locate(image: np.ndarray, filters: np.ndarray) -> tuple[float, float, float]:
     """x, y (fractions) of the disc and the strength of the response: its peak over its standard deviation."""
-    response = np.fft.irfft2(np.einsum("chw,hwc->hw", spectrum(image), filters), s=(COARSE, COARSE)) * _PRIOR
+    response = _response(image, filters) * _PRIOR
     row, column = np.unravel_index(int(response.argmax()), response.shape)
     strength = float(response.max() / (response.std() + 1e-9))
     if not _inside(image, 1).any():
         strength = 0.0
     return (float(column) + 0.5) / COARSE, (float(row) + 0.5) / COARSE, strength
+
+
+def _response(image: np.ndarray, filters: np.ndarray) -> np.ndarray:
+    return np.asarray(np.fft.irfft2(np.einsum("chw,hwc->hw", spectrum(image), filters), s=(COARSE, COARSE)))
+
+
+def locate_fovea(image: np.ndarray, filters: np.ndarray, disc_x: float, disc_y: float) -> tuple[float, float]:
+    """x, y (fractions) of the fovea, between coarse pixels, sought temporally of the disc at these fractions."""
+    to_right = _TO_FOVEA[0] if disc_x < 0.5 else -_TO_FOVEA[0]
+    distance = np.hypot((COLUMN + 0.5) / COARSE - disc_x - to_right, (ROW + 0.5) / COARSE - disc_y - _TO_FOVEA[1])
+    near = np.exp(-((distance / _AROUND) ** 2) / 2)
+    response = np.maximum(_response(image, filters), 0) * near
+    row, column = np.unravel_index(int(response.argmax()), response.shape)
+    # The centre of the peak: its place in between.
+    peak = response * (np.hypot(ROW - row, COLUMN - column) < 2.5)
+    weight = max(float(peak.sum()), 1e-12)
+    return (
+        (float((peak * COLUMN).sum()) / weight + 0.5) / COARSE,
+        (float((peak * ROW).sum()) / weight + 0.5) / COARSE,
+    )
 
 
 def disc_patch(image: np.ndarray, x: float, y: float, half: float = 0.09, points: int = 24) -> np.ndarray:

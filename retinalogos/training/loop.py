@@ -10,11 +10,11 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,10 @@ WHOLE = slice(None)
 Sample = Callable[[nn.Module, Path], None]
 # batch(step): the step's batch as plain values and tensors, for whoever looks into a step that went wrong.
 Batch = Callable[[int], dict[str, Any]]
+# after(model, step): changes what no gradient moves, such as a codebook, once a step's weights are known.
+After = Callable[[nn.Module, int], None]
+# measure(model): further figures of the averaged model for the log, by name.
+Measure = Callable[[nn.Module], Mapping[str, float]]
 
 
 def train(
@@ -45,6 +49,8 @@ def train(
     what: str,
     sample: Sample | None = None,
     batch: Batch | None = None,
+    after: After | None = None,
+    measure: Measure | None = None,
 ) -> nn.Module:
     """Trains ``model`` in place and returns its exponential moving average, in it or, sharded, in a model like it.
 
@@ -52,17 +58,20 @@ def train(
         model: float32 weights; moved to the accelerator where there is one.
         loss: mean loss over rows of a step's batch; the batch is a function of the step's number alone.
         config: see :class:`TrainingConfig`.
-        log: folder for ``log.jsonl``, ``samples/*.png`` and, where snapshots are wanted, ``averages/``.
+        log: folder for ``log.jsonl``, ``curves.json``, ``samples/*.png`` and, with snapshots, ``averages/``.
         checkpoint_folder: where checkpoints are kept; a run that finds one there goes on from it.
         what: name shown in the progress line.
         sample: draws with the averaged model every ``sample_every`` steps.
         batch: tells what a step's batch was, for the file that is written when its gradient is not finite.
+        after: called after every step without gradients, before the averages; a function of weights and step alone, and
+            the same in every process.
+        measure: logged beside the validation loss.
 
     Raises:
         UsageError: the batch does not divide into equal pieces for each process, one process is to share a model, or
             blocks are to be compiled where that does not run.
         DataError: a gradient is not finite. The file named holds the step's number, its batch and the weights that it
-            began with: with them, ``loss(model, step, WHOLE)`` is the same again.
+            began with, but for frozen ones: with them, ``loss(model, step, WHOLE)`` is the same again.
     """
     where = device()
     distributed.join(where)
@@ -103,14 +112,14 @@ def train(
         return {
             "step": done,
             "records": json.dumps(records),
-            "model": model.state_dict(),
+            "model": _changing(model),
             "averages": {"decaying": average} | {str(width): power for width, power in powers.items()},
             "optimizer": distributed.optimizer_state(model, optimizer),
         }
 
     saved = checkpoints.load_latest(checkpoint_folder, partial(state, 0) if config.sharded else None)
     if saved is not None:
-        model.load_state_dict(saved["model"])
+        _put(model, saved["model"])
         distributed.load_optimizer_state(model, optimizer, saved["optimizer"])
         for values, of_checkpoint in zip((average, *powers.values()), saved["averages"].values(), strict=True):
             for name, value in of_checkpoint.items():
@@ -119,7 +128,7 @@ def train(
         print(f"{what}: going on from step {start} of {config.steps}", flush=True)
 
     # Views of the model's own tensors, which the optimiser changes in place.
-    weights = list(model.state_dict().values())
+    weights = list(_changing(model).values())
     running, images, clock = torch.zeros((), device=where), 0, time.perf_counter()
     gradients = Gradients(model, loss, config, dtype)
     for step in track(range(start, config.steps), what, unit="step"):
@@ -129,11 +138,11 @@ def train(
         value = gradients(step)
         norm = distributed.whole(nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip))
         if not torch.isfinite(norm):
-            began_with = distributed.all_whole(model.state_dict())
+            began_with = distributed.all_whole(_changing(model))
             path = checkpoints.not_finite(checkpoint_folder, step)
             if first:
-                found = {"step": step, "loss": float(value), "gradient_norm": float(norm), "model": began_with}
-                checkpoints.write(path, found | {"batch": batch(step) if batch else {}})
+                said = {"step": step, "loss": float(value), "gradient_norm": float(norm), "model": began_with}
+                checkpoints.write(path, said | {"batch": batch(step) if batch else {}})
             distributed.wait_for_all()
             raise DataError(
                 f"{what}: the gradient is not finite at step {step}; its batch and weights are in {path}, the last "
@@ -141,6 +150,9 @@ def train(
             )
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+        if after is not None:
+            with torch.no_grad():
+                after(model, step)
         done = step + 1
         decay = min(config.ema_decay, (1 + step) / (10 + step))
         with torch.no_grad():
@@ -160,6 +172,9 @@ def train(
             }
             if done % config.validate_every == 0 or done == config.steps:
                 record["validation_loss"] = round(_evaluate(model, average, loss), 6)
+                if measure is not None:
+                    found = _with_average(model, average, partial(measure, model))
+                    record |= {name: round(float(value), 6) for name, value in found.items()}
             records.append(record)
             if done % (10 * config.log_every) == 0 or done == config.steps:
                 text = " ".join(f"{key} {value:.4g}" for key, value in record.items())
@@ -178,14 +193,36 @@ def train(
     if first:
         log.mkdir(parents=True, exist_ok=True)
         (log / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+        # The same for `dvc plots`, which wants a list whose entries have all keys.
+        whole = [{key: record.get(key) for key in records[-1]} for record in records]
+        (log / "curves.json").write_text(json.dumps(whole) + "\n")
         if powers:
             shutil.copytree(checkpoint_folder / "averages", log / "averages", dirs_exist_ok=True)
     if config.compile_blocks or config.checkpoint_activations:
         for block in blocks:
             del block.forward
-    trained.load_state_dict(distributed.all_whole(average), assign=config.sharded)
+    if config.sharded:
+        trained.load_state_dict(distributed.all_whole(average), assign=True)
+    else:
+        _put(model, average)
     trained.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     return trained.eval().cpu()
+
+
+class Batching(Protocol):
+    """How a step's batch is cut, see :class:`TrainingConfig`."""
+
+    @property
+    def batch_size(self) -> int:
+        """Images in a step."""
+
+    @property
+    def pieces(self) -> int:
+        """Of a process's rows."""
+
+    @property
+    def sharded(self) -> bool:
+        """Whether weights lie in shares on the processes."""
 
 
 class Gradients:
@@ -199,7 +236,7 @@ class Gradients:
         UsageError: the batch does not divide into equal pieces for each process.
     """
 
-    def __init__(self, model: nn.Module, loss: Loss, config: TrainingConfig, dtype: torch.dtype):
+    def __init__(self, model: nn.Module, loss: Loss, config: Batching, dtype: torch.dtype):
         self._model, self._loss, self._dtype = model, loss, dtype
         self._weights = [weight for weight in model.parameters() if weight.requires_grad]
         self._where = self._weights[0].device.type
@@ -271,19 +308,30 @@ def _decayed(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     ]
 
 
+def _changing(model: nn.Module) -> dict[str, Tensor]:
+    """The model's own tensors that training changes: all but the frozen weights, which need no copy."""
+    frozen = {name for name, weight in model.named_parameters(remove_duplicate=False) if not weight.requires_grad}
+    return {name: value for name, value in model.state_dict().items() if name not in frozen}
+
+
 def _copy(model: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+    return {name: value.detach().clone() for name, value in _changing(model).items()}
+
+
+def _put(model: nn.Module, values: dict[str, Tensor]) -> None:
+    for name, value in _changing(model).items():
+        value.copy_(values[name])
 
 
 def _with_average(model: nn.Module, average: dict[str, Tensor], work: Callable[[], Any]) -> Any:
     kept = _copy(model)
-    model.load_state_dict(average)
+    _put(model, average)
     model.eval()
     try:
         with torch.no_grad():
             return work()
     finally:
-        model.load_state_dict(kept)
+        _put(model, kept)
         model.train()
 
 

@@ -4,18 +4,21 @@ import json
 
 import numpy as np
 import pytest
-from captioned_cohort import defaults, write_cohort
+from captioned_cohort import defaults, phantom_rows, write_cohort
+from hypothesis import given
+from hypothesis import strategies as st
+from markupsafe import escape
 from model_server import Reaction, serve
 
 from components import ROOT
-from components.caption.step import STEP, decisive
-from components.runner import check_params
+from components.caption.step import STEP, decisive, joining, shares
+from components.runner import check_params, run_step
 from retinalogos.captions import shards
 from retinalogos.captions.conversation import Question, seed_of
 from retinalogos.captions.engine import CaptionRequest
 from retinalogos.captions.prompts import load_prompt
 from retinalogos.captions.table import read_captions, read_captions_meta
-from retinalogos.cohort.shards import Cohort, encode_png
+from retinalogos.cohort.shards import Cohort, CohortWriter, encode_png
 from retinalogos.errors import DataError, UsageError
 
 
@@ -33,7 +36,8 @@ def passed(tmp_path_factory):
 
 def run(cohort, validation, out, **changes):
     params = check_params(STEP, defaults("caption") | {"work": str(out.with_name("work"))} | changes)
-    metrics = STEP.run(params, {"cohort": cohort, "validation": validation}, {"captions": out})
+    outputs = {"captions": out, "page": out.with_name(f"{out.name}-page")}
+    metrics = STEP.run(params, {"cohort": cohort, "validation": validation}, outputs)
     return metrics, read_captions(out).to_pylist()
 
 
@@ -62,6 +66,7 @@ def test_same_parameters_same_bytes(cohort, passed, tmp_path):
     assert first == second
     for file in (tmp_path / "a").iterdir():
         assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes()
+    assert page_of(tmp_path / "a") == page_of(tmp_path / "b")
 
 
 def test_another_seed_another_text(cohort, passed, tmp_path):
@@ -194,7 +199,7 @@ def test_finished_captions_are_taken_where_all_that_decides_on_them_is_the_same(
     server = server_settings("http://localhost/v1")
     limits = {"concurrency": 2, "timeout_s": 1, "retries": 0, "max_wait_s": 0, "allow_remote": True}
     elsewhere = server_settings("https://example.org/v1", key_variable="KEY", **limits)
-    assert decided(**elsewhere, jobs=2, shard=1, work="x") == decided(**server)
+    assert decided(**elsewhere, jobs=2, pods=3, shards=[1], work="x") == decided(**server)
     words = (ROOT / "retinalogos/captions/prompts/record-1.yaml").read_text()
     for name, text in (("same", words), ("edited", words.replace("the", "this"))):
         (tmp_path / f"{name}.yaml").write_text(text)
@@ -214,3 +219,181 @@ def test_pictures_are_read_for_a_model_that_looks_alone(look, read, cohort, pass
     with serve(lambda body, earlier: Reaction()) as seen:
         run(cohort, passed, tmp_path / "captions", look=look, **server_settings(seen.url))
     assert len(rows) == read
+
+
+EXPERTS = {
+    "hard exudates": ["small yellowish deposits with sharp margins"],
+    "cataract": ["opacity in the macular area"],
+    "microaneurysms": ["small red dots"],
+}
+
+
+def page_of(out):
+    return out.with_name(f"{out.name}-page").joinpath("index.html").read_text(encoding="utf-8")
+
+
+def test_the_page_tells_quality_and_says_why_experts_are_left_out(cohort, passed, tmp_path):
+    metrics, rows = run(cohort, passed, tmp_path / "a", quality_sample=60)
+    html = page_of(tmp_path / "a")
+    assert f"60 of {len(rows)} captions were looked at" in html
+    assert "template, prompt template-" in html
+    assert "expert_texts</code> of this step names no file" in html
+    assert "<th>experts</th>" not in html
+    assert "None was asked" in html
+    assert metrics["quality_sample"] == 60
+    # The template says nothing but what the record knows, in coarse captions the opening alone.
+    assert metrics["caption_supported_fine"] == metrics["caption_supported_coarse"] == 1
+    assert 0 < metrics["findings_told_coarse"] < 1
+    assert 0 < metrics["self_bleu_fine"] < 1
+    assert 0 < metrics["distinct_2_fine"] < 1
+
+
+def test_the_page_has_no_identifier_no_path_and_is_complete(cohort, passed, tmp_path):
+    run(cohort, passed, tmp_path / "a")
+    html = page_of(tmp_path / "a")
+    table = Cohort(cohort).table(("image_id", "patient_id")).to_pydict()
+    assert not [name for column in table.values() for name in column if name in html]
+    assert str(tmp_path) not in html
+    assert "http" not in html.replace("http-equiv", "")
+
+
+def test_captions_stand_beside_texts_of_experts(cohort, passed, tmp_path):
+    pages = []
+    for folder in ("here", "there"):  # the place of the file leaves no trace
+        file = tmp_path / folder / f"{folder}.json"
+        file.parent.mkdir()
+        file.write_text(json.dumps({"definitions": EXPERTS}))
+        run(cohort, passed, tmp_path / folder / "captions", expert_texts=str(file))
+        pages.append(page_of(tmp_path / folder / "captions"))
+    html, other = pages
+    assert html == other
+    assert "<th>experts</th>" in html
+    assert "Beside them 3 texts in which experts describe 3 findings" in html
+    assert "<td>small red dots</td>" in html
+
+
+def test_texts_of_experts_change_no_caption_and_no_work_folder(tmp_path):
+    assert decided(expert_texts="x.json", quality_sample=5) == decided()
+
+
+def test_a_wrong_file_of_expert_texts_is_refused_before_any_caption(cohort, passed, tmp_path):
+    (tmp_path / "wrong.json").write_text("[1]")
+    for name in ("wrong.json", "missing.json"):
+        with pytest.raises(UsageError, match=f"expert texts .*{name}"):
+            run(cohort, passed, tmp_path / "a", expert_texts=str(tmp_path / name))
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize("look", [True, False])
+def test_the_page_shows_the_prompt_of_a_model(look, cohort, passed, tmp_path, monkeypatch):
+    png = encode_png(np.zeros((8, 8, 3), np.uint8))
+    monkeypatch.setattr(shards._Pictures, "encoded", lambda pictures, row: png)
+    with serve(lambda body, earlier: Reaction()) as seen:
+        run(cohort, passed, tmp_path / "a", look=look, **server_settings(seen.url))
+    html = page_of(tmp_path / "a")
+    prompt = load_prompt("record-1")
+    assert f"Prompt {prompt.identity}:" in html
+    assert html.count("Qwen/Qwen2.5-VL-3B-Instruct") == 1
+    for words, there in ((prompt.system, True), (prompt.with_image, look), (prompt.text_only, not look)):
+        assert (str(escape(words)) in html) == there
+    assert "$record" in html
+
+
+def test_a_shard_without_captions_has_a_page_too(passed, tmp_path):
+    def spoil(rows):
+        for row in rows:
+            row["eye"] = "middle"
+
+    cohort = write_cohort(tmp_path / "cohort", spoil, n=20)
+    metrics, rows = run(cohort, passed, tmp_path / "captions", shards=[0])
+    assert rows == []
+    assert metrics["quality_sample"] == 0
+    assert "nobody: there is no caption" in page_of(tmp_path / "captions")
+
+
+@given(pods=st.integers(1, 40), shards=st.integers(1, 300))
+def test_shards_are_dealt_evenly_and_in_order(pods, shards):
+    dealt = shares(pods, shards)
+    assert [number for share in dealt for number in share] == list(range(shards))
+    sizes = [len(share) for share in dealt]
+    assert len(sizes) == min(pods, shards)
+    assert 1 <= min(sizes) <= max(sizes) <= min(sizes) + 1
+
+
+@pytest.fixture(scope="module")
+def sharded(tmp_path_factory):
+    """A cohort of three shards: 64, 64 and 22 eyes."""
+    folder = tmp_path_factory.mktemp("sharded") / "cohort"
+    with CohortWriter(folder, "phantom", shard_bytes=1) as writer:
+        for row in phantom_rows(150):
+            writer.add(row)
+    assert len(Cohort(folder).shards) == 3
+    return folder
+
+
+class Pods:
+    """What a cohort is captioned with by pods: each runs the step with its share, and the last joins the outputs."""
+
+    def __init__(self, cohort, validation, folder, **changes):
+        self.inputs = {"cohort": cohort, "validation": validation}
+        self.folder = folder
+        self.params = defaults("caption") | {"work": str(folder / "work"), "pods": 2, "jobs": 1} | changes
+
+    def places(self, name):
+        names = {"captions": "captions", "page": "page", "metrics": "metrics.json"}
+        return {port: self.folder / name / file for port, file in names.items()}
+
+    def whole(self):
+        run_step(STEP, self.params, self.inputs, self.places("whole"))
+        return contents(self.folder / "whole")
+
+    def pod(self, number):
+        share = shares(self.params["pods"], 3)[number]
+        run_step(STEP, self.params | {"shards": share}, self.inputs, self.places(f"pod-{number}"))
+        return self.folder / f"pod-{number}" / "captions"
+
+    def joined(self, parts):
+        run_step(joining(parts), self.params, self.inputs, self.places("joined"))
+        return contents(self.folder / "joined")
+
+
+def contents(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_pods_write_together_what_the_step_writes_alone(sharded, passed, tmp_path):
+    """All files, the manifest and the metrics among them."""
+    pods = Pods(sharded, passed, tmp_path, wordings={"coarse": 1, "fine": 2})
+    joined = pods.joined([pods.pod(0), pods.pod(1)])
+    captions = {f"captions/{name}" for name in ("captions.parquet", "captions.json", "manifest.json")}
+    assert set(joined) == captions | {"metrics.json", "page/index.html", "page/manifest.json"}
+    assert joined == pods.whole()
+    assert not (tmp_path / "work").exists() or not list((tmp_path / "work").iterdir())
+
+
+def test_a_pod_that_is_tried_again_pays_for_no_caption_twice(sharded, passed, tmp_path):
+    """Cut off while it asks, and once more when all was asked and its output was lost on the way."""
+    answered = iter(range(80))
+
+    def cut(body, earlier):
+        return Reaction() if next(answered, None) is not None else Reaction(status=401, text="no")
+
+    with serve(cut) as seen:
+        pods = Pods(sharded, passed, tmp_path, look=False, **server_settings(seen.url, concurrency=1))
+        pods.pod(0)
+        with pytest.raises(UsageError, match="401"):
+            pods.pod(1)
+    with serve(lambda body, earlier: Reaction()) as rest:
+        pods.params |= server_settings(rest.url)
+        pods.pod(1)
+        parts = [pods.pod(0), pods.pod(1)]
+        assert len(rest.bodies) == 150 - 80
+        joined = pods.joined(parts)
+        assert not list((tmp_path / "work").iterdir())
+        assert joined == pods.whole()
+
+
+def test_captions_of_all_shards_are_needed(sharded, passed, tmp_path):
+    pods = Pods(sharded, passed, tmp_path)
+    with pytest.raises(DataError, match=r"1 parts hold 128 captions .* of 300: give the output of every shard"):
+        pods.joined([pods.pod(0)])

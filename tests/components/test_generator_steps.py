@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 from peft import PeftModel
+from safetensors.torch import load_file
 
 from components.runner import content_hash, load_step
 from retinalogos.cohort.shards import Cohort
@@ -99,6 +100,18 @@ def test_the_test_split_is_never_encoded(line):
     )
 
 
+@pytest.mark.slow
+def test_torchrun_trains_what_one_process_trains(line, tmp_path):
+    folder, metrics = line
+    inputs = {"latents": folder / "encode" / "latents", "autoencoder": folder / "autoencode" / "autoencoder"}
+    launcher = PARAMS["pretrain"]["launcher"] | {"kind": "torchrun", "processes": 2}
+    found = run("pretrain", tmp_path, inputs, launcher=launcher)
+    assert found["loss"] == pytest.approx(metrics["pretrain"]["loss"], rel=1e-3)
+    weights = "backbone/diffusion_pytorch_model.safetensors"
+    one, two = (load_file(home / "pretrain" / "generator" / weights) for home in (folder, tmp_path))
+    assert all(torch.allclose(two[name], weight, atol=1e-4) for name, weight in one.items())
+
+
 def test_a_mirrored_eye_is_the_mirrored_picture_with_sides_exchanged(line):
     folder, _ = line
     latents = Latents(folder / "encode_curated" / "latents")
@@ -163,6 +176,52 @@ def test_the_synthetic_cohort_is_balanced_and_every_picture_says_where_it_comes_
         assert row["truth"] is None
     real = {row["patient_id"] for row in Cohort(folder / "ingest" / "cohort").table().to_pylist()}
     assert not real & {row["patient_id"] for row in rows}
+
+
+def test_ablation_repeats_stage_3_as_it_was_and_changes_nothing_but_the_captions(line, tmp_path):
+    folder, _ = line
+    cohort, assess = folder / "ingest" / "cohort", load_step("assess")
+    settings = PARAMS["assess"] | {"size": 32, "resamples": 5, "distance_resamples": 5, "kernel_subset_size": 2}
+    settings |= {"neighbours": 1, "ms_ssim_pairs": 1, "memorised_neighbours": 2}
+    settings["judge"] = settings["judge"] | {
+        "size": 32,
+        "steps": 2,
+        "validate_every": 2,
+        "widths": [8, 8],
+        "features": 16,
+    }
+    looked_at = {"cohort": cohort, "synthetic": folder / "augment" / "synthetic"}
+    home = {"assessment": tmp_path / "assessed"}
+    assessed = dict(assess.run(assess.params.model_validate(settings), looked_at, home))
+    inputs = {
+        "cohort": cohort,
+        "captions": folder / "purify" / "curated",
+        "autoencoder": folder / "autoencode" / "autoencoder",
+        "known": folder / "encode" / "latents",
+        "pretrained": folder / "pretrain" / "generator",
+    }
+    made = {"latents": "encode_curated", "log": "finetune", "synthetic": "augment", "assessment": "assess"}
+    for port, stage in made.items():
+        inputs[port] = tmp_path / port
+        inputs[port].mkdir()
+        own = settings if stage == "assess" else PARAMS[stage] | SETTINGS[stage]
+        shown = {name: value for name, value in own.items() if name != "checkpoints"}
+        (inputs[port] / "manifest.json").write_text(json.dumps({"params": shown, "metrics": assessed}))
+    off = run("ablate", tmp_path, inputs, name="off", work=str(tmp_path / "work"))
+    assert (off, (tmp_path / "work").exists()) == ({"enabled": False}, False)
+    assert json.loads((tmp_path / "off" / "ablation" / "results.json").read_text()) == {"enabled": False}
+
+    def without(name: str, captions: Path) -> dict[str, Any]:
+        on = {"enabled": True, "work": str(tmp_path / "work")}
+        metrics = run("ablate", tmp_path, inputs | {"captions": captions}, name=name, **on)
+        assert {key: metrics[f"with.{key}"] for key in assessed} == assessed
+        found = json.loads((tmp_path / name / "ablation" / "results.json").read_text())["without"]
+        assert metrics["without.fid"] == found["realism"]["train"]["frechet"]["synthetic"]["value"]
+        return dict(found)
+
+    expected = json.loads((tmp_path / "assessed" / "results.json").read_text())
+    assert without("same", inputs["captions"]) == expected, "the same captions give the same figures"
+    assert without("all", folder / "caption" / "captions")["realism"] != expected["realism"]
 
 
 def test_the_same_inputs_give_the_same_bytes(line, tmp_path):

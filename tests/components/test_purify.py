@@ -2,20 +2,25 @@
 
 import csv
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 import yaml
+from model_server import Reaction, serve
 from tiny_clip import save_tiny_clip
 
 from components import ROOT
+from components.purify import agreement
 from components.runner import content_hash, load_step
 from retinalogos.captions.table import CaptionWriter
-from retinalogos.cohort.shards import Cohort, CohortWriter
+from retinalogos.cohort.shards import Cohort, CohortWriter, decode_image, encode_png
 from retinalogos.errors import UsageError
-from retinalogos.generators.text.latents import mirrored_words
+from retinalogos.generators.text.latents import Latents, mirrored_words
 
 DEFAULTS = yaml.safe_load((ROOT / "params.yaml").read_text())
 NAME = "The eye of Anna Schmidt."
@@ -70,9 +75,9 @@ def scores(home: Path) -> list[dict[str, Any]]:
 def test_with_every_filter_off_all_captions_stay(data, tmp_path):
     metrics = run("purify", data, tmp_path, **OFF)
     assert (metrics["dropped"], metrics["kept"]) == (0, 60)
-    columns = ("broken_rules", "agreement", "quality", "copy_of", "dropped_by")
+    columns = ("broken_rules", "contradiction", "agreement", "quality", "copy_of", "dropped_by")
     assert all(row[name] is None for row in scores(tmp_path) for name in columns)
-    assert (tmp_path / "page" / "index.html").read_text().count("This filter was off.") == 3
+    assert (tmp_path / "page" / "index.html").read_text().count("This filter was off.") == 4
     assert not (tmp_path / "curated" / "dropped.csv").exists()
 
 
@@ -94,11 +99,26 @@ def test_image_alone_drops_poor_pictures_and_copies_but_not_the_first_of_them(da
     assert {row["copy_of"] for row in scores(tmp_path) if row["image_id"] == rows[3]} == {rows[2]}
 
 
+def test_a_picture_without_vessels_is_poor_though_its_light_is_even(data, tmp_path):
+    rows = list(Cohort(data["cohort"]).rows())
+    with CohortWriter(tmp_path / "cohort", "phantom") as writer:
+        for number, row in enumerate(rows):
+            image = decode_image(row["image"]["bytes"])
+            if number == 7:
+                image = np.full_like(image, 90)
+            writer.add(row | {"quality": 0.9, "image": {"bytes": encode_png(image), "path": "x.png"}})
+    run("purify", data | {"cohort": tmp_path / "cohort"}, tmp_path, **OFF | {"image": True})
+    poor = {row["image_id"] for row in scores(tmp_path) if row["quality"] < 0.3}
+    assert poor == {rows[7]["image_id"]}
+    dropped = (tmp_path / "curated" / "dropped.csv").read_text()
+    assert dropped.count("sharpness") == 2
+
+
 @pytest.mark.parametrize("judge", ["contrastive", "clip"])
 def test_agreement_alone_drops_its_share_of_training_captions(data, tmp_path, judge):
     settings = OFF | {"agreement": judge, "agreement_quantile": 0.2}
     if judge == "clip":
-        settings["clip_model"] = str(save_tiny_clip(tmp_path / "clip"))
+        settings["clip"] = DEFAULTS["purify"]["clip"] | {"model": str(save_tiny_clip(tmp_path / "clip"))}
     else:
         settings["contrastive"] = DEFAULTS["purify"]["contrastive"] | {"steps": 3, "folds": 2}
     run("purify", data, tmp_path, **settings)
@@ -118,8 +138,86 @@ def test_agreement_alone_drops_its_share_of_training_captions(data, tmp_path, ju
     assert content_hash(again / "page") == content_hash(tmp_path / "page")
 
 
+def judge(home: Path, **server: Any) -> dict[str, Any]:
+    """Settings with the language model alone."""
+    reached = DEFAULTS["purify"]["judge"]["server"] | {"concurrency": 4, "retries": 0, "timeout_s": 5.0} | server
+    own = {"engine": "server", "server": reached, "work": str(home / "work"), "attempts": 2}
+    return OFF | {"judge": DEFAULTS["purify"]["judge"] | own}
+
+
+def contradicted(body: dict[str, Any]) -> dict[str, Any]:
+    """A verdict by the side alone, as a language model would give it."""
+    text = body["messages"][1]["content"]
+    record, _ = json.JSONDecoder().raw_decode(text[text.index("{") :])
+    caption = text.partition("Caption:")[2].partition("A caption may")[0]
+    other = {"left": "right eye", "right": "left eye"}[record["eye"]]
+    wrong = other in caption.lower()
+    return {"reason": f"says {other}" if wrong else "", "contradiction": 0.9 if wrong else 0.05}
+
+
+def test_a_language_model_drops_what_it_says_contradicts_the_record(data, tmp_path):
+    def behaviour(body: dict[str, Any], earlier: int) -> Reaction:
+        assert NAME.split()[3] not in json.dumps(body), "identifiers leave no caption"
+        assert body["response_format"]["json_schema"]["schema"]["required"] == ["reason", "contradiction"]
+        return Reaction(text=json.dumps(contradicted(body)))
+
+    with serve(behaviour) as seen:
+        metrics = run("purify", data, tmp_path, **judge(tmp_path, endpoint=seen.url))
+    assert len(seen.bodies) == 60
+    assert not any(isinstance(message["content"], list) for body in seen.bodies for message in body["messages"])
+    rows = scores(tmp_path)
+    assert [number for number, row in enumerate(rows) if row["dropped_by"] == "judge"] == [20]
+    assert {round(row["contradiction"], 2) for row in rows} == {0.05, 0.9}
+    assert (metrics["found_by_judge"], metrics["dropped_contradiction"], metrics["judge_unanswered"]) == (1, 1, 0)
+    html = (tmp_path / "page" / "index.html").read_text()
+    assert "contradiction: says" in html
+    assert DEFAULTS["purify"]["judge"]["server"]["model"] in html
+    assert not (tmp_path / "work").exists() or not list((tmp_path / "work").iterdir())
+
+
+def test_a_caption_without_verdict_stays_and_a_step_that_broke_off_asks_for_none_twice(data, tmp_path):
+    broken, told = threading.Event(), []
+
+    def behaviour(body: dict[str, Any], earlier: int) -> Reaction:
+        told.append(json.dumps(body["messages"][:2]))
+        if "Anna" in told[-1] or "The eye of" in told[-1]:
+            return Reaction(text="I would rather not say.")
+        if not broken.is_set() and len(told) > 30:
+            return Reaction(status=401, text=None, body="who are you?")
+        return Reaction(text=json.dumps(contradicted(body)))
+
+    with serve(behaviour) as seen:
+        settings = judge(tmp_path, endpoint=seen.url, concurrency=1)
+        with pytest.raises(UsageError, match=r"purify\.judge\.server: the server answers 401"):
+            run("purify", data, tmp_path / "broken", **settings)
+        broken.set()
+        before = len(told)
+        metrics = run("purify", data, tmp_path, **settings)
+    answered = [text for text in told[:30] if "The eye of" not in text]
+    assert not set(answered) & set(told[before:])
+    assert metrics["judge_unanswered"] == 1
+    assert [row["contradiction"] is None for row in scores(tmp_path)].index(True) == 30
+    assert scores(tmp_path)[30]["dropped_by"] is None
+
+
+def test_records_are_judged_on_no_foreign_server(data, tmp_path):
+    with pytest.raises(UsageError, match=r"purify\.judge\.server\.endpoint .* is remote"):
+        run("purify", data, tmp_path, **judge(tmp_path, endpoint="http://8.8.8.8/v1"))
+
+
+def test_captions_are_read_in_batches(data, monkeypatch):
+    latents = Latents(data["latents"])
+    expected = torch.stack([latents.tokens([number])[0].mean(0) for number in range(len(latents.texts))])
+    monkeypatch.setattr(agreement, "_AT_ONCE", 16)
+    asked = []
+    tokens = Latents.tokens
+    monkeypatch.setattr(Latents, "tokens", lambda self, texts: asked.append(len(texts)) or tokens(self, texts))
+    torch.testing.assert_close(agreement._caption_features(latents), expected)
+    assert asked[:-1] == [16] * (len(latents.texts) // 16)
+
+
 def test_clip_needs_a_name(data, tmp_path):
-    with pytest.raises(UsageError, match=r"purify\.clip_model is empty"):
+    with pytest.raises(UsageError, match=r"purify\.clip\.model is empty"):
         run("purify", data, tmp_path, **OFF | {"agreement": "clip"})
 
 

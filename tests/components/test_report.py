@@ -19,6 +19,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from components import ROOT
+from components.__main__ import main
 from components.report import layout
 from components.report.charts import line_chart
 from components.report.figures import Gate, every, find, judge, number
@@ -78,6 +79,17 @@ ASSESSMENT = {
         }
         for reference in ("train", "test")
     },
+    "other_spaces": [{"feature_space": "random_conv", "realism": {"test": {"n": 12, "frechet": distances(0.7, 0.5)}}}],
+    "counterfactual": {
+        "pairs": 6,
+        "eye": {
+            "vessels": {"changed": estimate(0.62), "other_seed": estimate(0.31)},
+            "judge": {
+                "target": {"changed": estimate(0.91), "other_seed": estimate(0.02)},
+                "others": {"glaucoma": {"changed": estimate(0.04), "other_seed": estimate(0.22)}},
+            },
+        },
+    },
     "diversity": {"ms_ssim": both(0.55, 0.5), "scales": 3},
     "memorisation": {
         "share": estimate(0.01, 0.008),
@@ -106,7 +118,12 @@ ARMS = {"real": 0.0, "real_plus_50": 0.02, "real_plus_100": 0.04, "synthetic": -
 CLASSIFICATION = {
     "tasks": {"dr_grade": ["a", "b"], "glaucoma": ["no", "glaucoma"]},
     "seeds": [0, 1],
-    "arms": {arm: {"real": 36, "synthetic": 30, "optimiser_steps": 10} for arm in ARMS},
+    "primary": {"dr_grade": "qwk", "glaucoma": "auc"},
+    "specificity": 0.95,
+    "arms": {
+        arm: {"real": 36, "synthetic": 30, "optimiser_steps": 10, "against": None if arm == "real" else "real"}
+        for arm in ARMS
+    },
     "test": {
         "figures": {
             task: {
@@ -124,6 +141,32 @@ CLASSIFICATION = {
             for task in ("dr_grade", "glaucoma")
         },
         "confusion": {"dr_grade": {"real": [[3, 1], [0, 4]]}},
+        "verdicts": {
+            task: {
+                arm: {
+                    "figure": merit,
+                    "against": "real",
+                    "difference": estimate(gain, 0.03),
+                    "p": 0.2 if gain > 0 else 0.0001,
+                    "p_holm": 0.6 if gain > 0 else 0.0006,
+                    "says": "harms" if arm == "synthetic" else "no difference shown",
+                }
+                for arm, gain in ARMS.items()
+                if arm != "real"
+            }
+            for task, merit in (("dr_grade", "qwk"), ("glaucoma", "auc"))
+        },
+        "subgroups": {
+            "glaucoma": {
+                "sex": {
+                    sex: {
+                        "figures": {arm: estimate(0.7, n=20) for arm in ARMS},
+                        "difference": {arm: estimate(0.0, n=20) for arm in ARMS if arm != "real"},
+                    }
+                    for sex in ("female", "male")
+                }
+            }
+        },
         "skipped": {},
     },
     "pictures": [],
@@ -180,7 +223,11 @@ def write_captions(folder: Path, rows: list[dict], dropped: list[dict] | None = 
         for wording in range(2)
     ]
     pq.write_table(pa.Table.from_pylist(table), folder / "captions.parquet")
-    (folder / "captions.json").write_text("{}")
+    engines = [
+        {"engine": "server", "prompt_version": "record-1+01234567", "model": "one <b>"},
+        {"engine": "template", "prompt_version": "template-9"},
+    ]
+    (folder / "captions.json").write_text(json.dumps({"engines": engines}))
     if dropped is not None:
         with (folder / "dropped.csv").open("w", newline="") as file:
             writer = csv.DictWriter(file, ["image_id", "wording", "granularity", "rule", "detail"])
@@ -227,6 +274,8 @@ def inputs(tmp_path_factory) -> dict[str, Path]:
         (paths[name] / "verdict.json").write_text(json.dumps(VERDICT))
     write_log(paths["pretrain_log"])
     write_log(paths["finetune_log"])
+    paths["ablation"].mkdir()
+    (paths["ablation"] / "results.json").write_text('{"enabled": false}')
     paths["purification"].write_text(json.dumps({"captions": 192, "kept": 189, "dropped": 3}))
     return paths
 
@@ -276,7 +325,7 @@ def test_page_is_whole_and_asks_for_nothing_from_elsewhere(report):
     assert page.open == []
     links = [value for _, attributes in page.attributes for key, value in attributes.items() if key in ("src", "href")]
     assert links
-    assert all(link.startswith(("data:image/", "#")) for link in links)
+    assert all(link.startswith(("data:image/", "data:text/csv;", "#")) for link in links)
     assert "url(" not in html
     assert "@import" not in html
     assert "<script" not in html
@@ -299,14 +348,36 @@ def test_page_says_what_a_reader_must_know(report):
         "Agreement",  # rule by which captions were dropped
         "laterality detail",
         "Real + 50 % of the synthetic",
-        "not clearly different from",
-        "worse than one of real images only",
+        "training on real + 50 % of the synthetic: no difference shown (Weighted kappa 0.550 with real only, change "
+        "+0.020, 95 % interval −0.010 to +0.050, corrected p 0.600)",
+        "training on synthetic only: harms",
         "assessment",
         "fid",
         "minilm-UNet2DConditionModel:0123456789abcdef",
         "Apache-2.0",
     ):
         assert fact in text, fact
+
+
+def test_the_engine_and_its_prompt_are_named(report):
+    html = (report / "index.html").read_text(encoding="utf-8")
+    assert "(server, model one &lt;b&gt;, prompt record-1+01234567; template, prompt template-9)" in html
+
+
+def test_with_and_without_purification_stand_side_by_side(report, inputs, params, tmp_path):
+    before = Page((report / "index.html").read_text(encoding="utf-8")).text
+    assert "Not compared in this run" in before
+    unpurified = json.loads(json.dumps(ASSESSMENT))
+    unpurified["realism"]["train"]["frechet"]["synthetic"]["value"] = 7.77
+    (tmp_path / "ablation").mkdir()
+    (tmp_path / "ablation" / "results.json").write_text(json.dumps({"enabled": True, "without": unpurified}))
+    STEP.run(params, inputs | {"ablation": tmp_path / "ablation"}, {"report": tmp_path / "report"})
+    text = " ".join(Page((tmp_path / "report" / "index.html").read_text(encoding="utf-8")).text.split())
+    _, told, side_by_side = text.partition("on the 189 captions that were kept, and on all 192")
+    assert told
+    assert "with purification without other real images" in side_by_side
+    row = side_by_side[side_by_side.index("FID to the training images") :]
+    assert re.search(r"4\.200 3\.8\S* to 4\.6\S* 7\.770 3\.8\S* to 4\.6\S* 1\.300", row[:300]), row[:300]
 
 
 def test_text_of_captions_and_prompts_is_shown_and_never_run(report):
@@ -339,7 +410,7 @@ def test_pictures_are_jpeg_without_metadata_and_the_page_is_small(report):
 
 def test_same_inputs_give_the_same_bytes(inputs, params, report, tmp_path):
     STEP.run(params, inputs, {"report": tmp_path / "again"})
-    for name in ("index.html", "gates.json"):
+    for name in ("index.html", "gates.json", "figures.csv"):
         assert (tmp_path / "again" / name).read_bytes() == (report / name).read_bytes()
 
 
@@ -444,8 +515,72 @@ def test_classification_has_figures_and_differences_of_every_task():
     titles = [table.title for table in layout.classification(CLASSIFICATION)]
     assert titles == [
         "DR grade (five classes)",
-        "DR grade (five classes): difference to real images only",
+        "DR grade (five classes): difference to what each is compared with",
         "Glaucoma (yes or no)",
-        "Glaucoma (yes or no): difference to real images only",
+        "Glaucoma (yes or no): difference to what each is compared with",
+        "Glaucoma (yes or no), by sex: AUC",
+        "Glaucoma (yes or no), by sex: AUC: difference to what each is compared with",
     ]
     assert layout.classification({"test": {"figures": {}}}) == []
+
+
+def test_eyes_of_another_place_are_told_apart():
+    results = {**CLASSIFICATION, "external": {"hei_med": CLASSIFICATION["test"]}}
+    titles = [table.title for table in layout.classification(results)]
+    assert titles[6] == "DR grade (five classes), on eyes of Hei med"
+    sentences = layout.help_sentences(results)
+    assert len(sentences) == 12
+    assert sum("on eyes of Hei med" in sentence for sentence in sentences) == 6
+
+
+def test_tables_can_be_saved(report):
+    rows = list(csv.DictReader(io.StringIO((report / "figures.csv").read_text(encoding="utf-8"))))
+    by_name = {row["name"]: row for row in rows}
+    fid = by_name["assessment.realism.test.frechet.synthetic"]
+    assert (float(fid["value"]), float(fid["low"]), int(fid["n"])) == (4.2, 3.8, 40)
+    assert by_name["metrics.assessment.fid"]["value"] == "4.2"
+    assert by_name["metrics.assessment.fid"]["low"] == ""
+    html = (report / "index.html").read_text(encoding="utf-8")
+    assert 'download="assessment.csv"' in html
+    [saved] = re.findall(r'href="data:text/csv;base64,([^"]+)" download="classification.csv"', html)
+    table = list(csv.DictReader(io.StringIO(base64.b64decode(saved).decode())))
+    assert {f"classification.{row['name']}" for row in table} == {n for n in by_name if n.startswith("classification.")}
+
+
+def test_gates_hold_ends_of_intervals_and_metrics_of_steps(inputs, params, tmp_path):
+    gates = {
+        "floor": Gate(title="t", figure="assessment.control.judge.synthetic.eye.accuracy.low", min=0.96),
+        "steps": Gate(title="t", figure="metrics.assessment.fid", max=4.2),
+    }
+    metrics = STEP.run(params.model_copy(update={"gates": gates}), inputs, {"report": tmp_path / "report"})
+    assert (metrics["gate.floor"], metrics["gate.steps"]) == (False, True)
+    verdict = judge("floor", gates["floor"], {"assessment": ASSESSMENT})
+    assert verdict.says.startswith("report.gates.floor failed: assessment.control.judge.synthetic.eye.accuracy.low")
+
+
+def test_two_runs_stand_beside_each_other(inputs, params, report, tmp_path, capsys):
+    later = tmp_path / "later"
+    gates = {**params.gates, "grade": params.gates["grade"].model_copy(update={"min": 0.9})}
+    changed = json.loads(json.dumps(ASSESSMENT))
+    changed["realism"]["test"]["frechet"]["synthetic"] = estimate(9.0, 0.4)
+    assessed = tmp_path / "assessment"
+    assessed.mkdir()
+    (assessed / "results.json").write_text(json.dumps(changed))
+    STEP.run(params.model_copy(update={"gates": gates}), {**inputs, "assessment": assessed}, {"report": later})
+    for folder, steps in ((report, 5), (later, 9)):
+        entry = {"step": "finetune", "version": "1", "params": {"steps": steps, "seed": 0}, "inputs": {}}
+        (folder / "manifest.json").write_text(json.dumps({**entry, "metrics": {}, "stages": {}}))
+    page = tmp_path / "comparison.html"
+    assert main(["compare", f"before={report}", str(later), "--out", str(page)]) == 0
+    (report / "manifest.json").unlink()
+    parsed = Page(page.read_text(encoding="utf-8"))
+    text = " ".join(parsed.text.split())
+    assert parsed.open == []
+    assert "finetune.steps 5 9" in text
+    assert "finetune.seed" not in text, "the same in both"
+    assert "assessment.realism.test.frechet.synthetic 4.200 3.800 to 4.600 9 8.600 to 9.400 ≠" in text
+    assert "assessment.realism.train.frechet.synthetic 4.200 3.800 to 4.600 4.200 3.800 to 4.600 assessment" in text
+    assert "✗ failed" in text
+    assert main(["compare", str(report), "--out", str(page)]) == 2
+    assert main(["compare", str(report), str(tmp_path), "--out", str(page)]) == 1
+    assert "is not what the step report writes" in capsys.readouterr().err

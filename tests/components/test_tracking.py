@@ -2,14 +2,14 @@
 
 import json
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+from kfp.dsl import Dataset, Metrics
 
 from components import runner, tracking
-from components.runner import content_hash, run_step
+from components.runner import content_hash, run_component, run_step
 from components.step import Params, Port, Step
 
 mlflow = pytest.importorskip("mlflow")
@@ -40,26 +40,17 @@ BROKEN = Step("broken", "breaks", NoParams, _break, **PORTS)
 VALUES = {"rate": 0.1, "nested": {"depth": 2}}
 
 
-@pytest.fixture(scope="module")
-def empty_store(tmp_path_factory) -> Path:
-    """A new MLflow store, made once: its migrations take seconds."""
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
-
-
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Path):
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mlflow_store: str):
     """MLflow in a store of its own; the client of it."""
-    shutil.copy(empty_store, tmp_path / "mlflow.db")
     for name in ("RETINALOGOS_RUN", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "DVC_STAGE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("RETINALOGOS_TRACKING", "on")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_store)
     monkeypatch.setattr(runner, "ROOT", tmp_path)
     monkeypatch.setattr(tracking, "ROOT", tmp_path)
     monkeypatch.setattr(tracking, "PARENT_FILE", tmp_path / "run" / "mlflow_parent")
-    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    mlflow.set_tracking_uri(mlflow_store)
     yield mlflow.MlflowClient()
     mlflow.set_tracking_uri(None)
     os.environ.pop("MLFLOW_EXPERIMENT_ID", None)  # MLflow sets it for its child processes
@@ -140,6 +131,38 @@ def test_kubeflow_logs_scalars_itself(store, tmp_path: Path, monkeypatch) -> Non
     assert "loss" not in run.data.metrics
     assert "curve/loss" in run.data.metrics
     assert run.data.params == {}
+
+
+def test_a_task_that_kubeflow_tries_again_logs_nothing_twice(store, tmp_path: Path, monkeypatch) -> None:
+    """The body of a Kubeflow component, in the run that Kubeflow's own integration has begun for its task."""
+    experiment = store.create_experiment("kubeflow")
+    parent = store.create_run(experiment)
+    task = store.create_run(experiment, tags={"mlflow.parentRunId": parent.info.run_id}).info.run_id
+    monkeypatch.setattr(runner, "load_step", lambda name: TRAIN)
+    cohort = tmp_path / "cohort"
+    cohort.mkdir()
+    (cohort / "cohort.json").write_text(json.dumps({"name": "phantom", "content_sha256": "ab" * 32}))
+    for attempt in "12":
+        # Each attempt is a process of its own; MLflow takes the variable out of the environment when it begins.
+        monkeypatch.setenv("MLFLOW_RUN_ID", task)
+        monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", experiment)
+        made = {
+            "log": Dataset(name="log", uri=str(tmp_path / attempt / "log")),
+            "metrics": Metrics(name="metrics", uri=str(tmp_path / attempt / "metrics")),
+        }
+        given = {"cohort": Dataset(name="cohort", uri=str(cohort))}
+        run_component("train", "train", {"rate": 0.1, "nested": {"depth": 2.0}}, given, made)
+        assert made["metrics"].metadata == {"loss": 0.5, "verdict": "good"}
+    assert {run.info.run_id for run in store.search_runs([experiment])} == {parent.info.run_id, task}
+    run = store.get_run(task)
+    assert run.data.params == {}
+    assert "loss" not in run.data.metrics, "Kubeflow logs it"
+    assert run.data.tags["result.verdict"] == "good"
+    assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    for name in ("curve/loss", "system/seconds"):
+        logged = [(point.step, point.value) for point in store.get_metric_history(task, name)]
+        assert len(logged) == len(set(logged)) == (1500 if name == "curve/loss" else 1)
+    assert len(run.inputs.dataset_inputs) == 1
 
 
 def test_one_process_shares_its_run_through_the_environment(store, tmp_path: Path, monkeypatch) -> None:

@@ -48,10 +48,12 @@ class Drawing:
     Attributes:
         image: uint8, size × size × 3.
         maps: name of a cohort map → uint8, size × size.
+        cube: what is stored in the column ``cube``, or None for a photograph.
     """
 
     image: np.ndarray
     maps: Mapping[str, np.ndarray]
+    cube: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,9 @@ from safetensors import safe_open
 from safetensors.torch import save, save_file
 from torch import Tensor
 
-from retinalogos.errors import DataError, UsageError
+from retinalogos.errors import DataError
+from retinalogos.storage.bucket import AT_ONCE, Bucket
 
-SCHEME = "s3://"
-# Requests under way at once: an object store answers in some ten milliseconds and serves many.
-_AT_ONCE = 16
 # The header of a file with one tensor has about a hundred bytes, after eight that tell its length.
 _HEADER_BYTES = 1024
 _FLOAT16_BYTES = 2
@@ -75,8 +73,6 @@ class FolderShards:
 class BucketShards:
     """Objects of a bucket; of one that is read only the bytes of the rows asked for are sent.
 
-    Who may read and where the store is, boto3 knows from its own settings (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, …).
-
     Args:
         place: ``s3://bucket/prefix``.
         objects: names by kind, as an index has them.
@@ -86,10 +82,7 @@ class BucketShards:
     """
 
     def __init__(self, place: str, objects: dict[str, list[str]] | None = None):
-        self._bucket, _, prefix = place.removeprefix(SCHEME).partition("/")
-        if not place.startswith(SCHEME) or not self._bucket:
-            raise UsageError(f"{place!r} is no address of a bucket: expected s3://bucket/prefix")
-        self._prefix = prefix.strip("/")
+        self._bucket = Bucket(place)
         self.meta: dict[str, Any] = {"shards_at": place, "objects": objects or {"latents": [], "text": []}}
         self._headers: dict[str, tuple[int, list[int]]] = {}
 
@@ -97,8 +90,8 @@ class BucketShards:
         """See :class:`Shards`."""
         data = save({tensor: rows.contiguous()})
         name = f"{hashlib.sha256(data).hexdigest()}.safetensors"
-        if not self._is_there(name, len(data)):
-            self._ask("put_object", name, Body=data)
+        if self._bucket.size(name) != len(data):
+            self._bucket.ask("put_object", name, Body=data)
         self.meta["objects"][kind].append(name)
 
     def read(self, kind: str, tensor: str, spans: Sequence[Span]) -> list[Tensor]:
@@ -108,62 +101,22 @@ class BucketShards:
     def _read(self, name: str, span: Span) -> Tensor:
         start, shape = self._header(name)
         row = _FLOAT16_BYTES * int(np.prod(shape[1:]))
-        data = self._bytes(name, start + span.first * row, span.count * row)
+        data = self._bucket.read(name, start + span.first * row, span.count * row)
         rows = np.frombuffer(data, np.float16).reshape(span.count, *shape[1:])
         return torch.from_numpy(rows.astype(np.float32))
 
     def _header(self, name: str) -> tuple[int, list[int]]:
         """Where the tensor of an object begins, and its shape."""
         if name not in self._headers:
-            data = self._bytes(name, 0, _HEADER_BYTES)
+            data = self._bucket.read(name, 0, _HEADER_BYTES)
             length = int.from_bytes(data[:8], "little")
             try:
                 (entry,) = (value for key, value in json.loads(data[8 : 8 + length]).items() if key != "__metadata__")
             except ValueError:
-                raise DataError(f"{self._address(name)} is no shard of ours; run `encode` again") from None
+                raise DataError(f"{self._bucket.address(name)} is no shard of ours; run `encode` again") from None
             self._headers[name] = 8 + length, entry["shape"]
         return self._headers[name]
 
-    def _bytes(self, name: str, first: int, count: int) -> bytes:
-        answer: bytes = self._ask("get_object", name, Range=f"bytes={first}-{first + count - 1}")["Body"].read()
-        return answer
-
-    def _is_there(self, name: str, size: int) -> bool:
-        from botocore.exceptions import ClientError
-
-        try:
-            return bool(self._client.head_object(Bucket=self._bucket, Key=self._key(name))["ContentLength"] == size)
-        except ClientError:
-            return False
-
-    def _ask(self, what: str, name: str, **arguments: Any) -> dict[str, Any]:
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        try:
-            answer: dict[str, Any] = getattr(self._client, what)(Bucket=self._bucket, Key=self._key(name), **arguments)
-        except (BotoCoreError, ClientError) as error:
-            raise DataError(
-                f"{self._address(name)}: {error}; is the address right (encode.shards_at), and do AWS_ACCESS_KEY_ID, "
-                "AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL fit the store?"
-            ) from None
-        return answer
-
-    def _key(self, name: str) -> str:
-        return f"{self._prefix}/{name}" if self._prefix else name
-
-    def _address(self, name: str) -> str:
-        return f"{SCHEME}{self._bucket}/{self._key(name)}"
-
-    @cached_property
-    def _client(self) -> Any:
-        import boto3
-        from botocore.config import Config
-
-        # Ten attempts with growing pauses: a store that is busy for a minute does not end a training of days.
-        retries: Any = {"mode": "standard", "max_attempts": 10}
-        # A session of its own: the one that boto3 shares keeps the credentials it was first asked with.
-        return boto3.Session().client("s3", config=Config(retries=retries, max_pool_connections=_AT_ONCE))
-
     @cached_property
     def _threads(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="shards")
+        return ThreadPoolExecutor(AT_ONCE, thread_name_prefix="shards")

@@ -135,10 +135,9 @@ def test_finished_parts_are_not_captioned_again_and_are_removed_in_the_end(cohor
     first = len(calls(paid))
     list(caption_shards(job, tmp_path / "work", range(4), 1))
     assert len(calls(paid)) == len(set(calls(paid))) == 400 > first > 0
-    remove_parts(Cohort(cohort), tmp_path / "work", [0, 1, 2])
-    assert [file.name for file in (tmp_path / "work").iterdir()] == ["shard-00003"]
-    remove_parts(Cohort(cohort), tmp_path / "work", [3])
-    assert not (tmp_path / "work").exists()
+    for _ in range(2):  # by a pod that was tried again
+        remove_parts(Cohort(cohort), tmp_path / "work")
+        assert not (tmp_path / "work").exists()
 
 
 def test_the_template_begins_anew(cohort, tmp_path):

@@ -1,35 +1,66 @@
-"""The dry run: its formula, and what it reads from a cohort and from a run that was cut off."""
+"""The dry run: its formula, and its number of calls against those that a server gets."""
 
 import pytest
-from slow_engine import SlowEngine, captioning
+from model_server import Reaction, serve
 from test_caption_shards import write_cohort
+from test_server import engine
 
-from retinalogos.captions.estimate import Rates, estimate, finished_captions, main
-from retinalogos.captions.journal import Journal
-from retinalogos.captions.shards import caption_shards, requests_of
+from retinalogos.captions.estimate import Rates, estimate, main, open_questions
+from retinalogos.captions.shards import Captioning, caption_shards
 from retinalogos.cohort.shards import Cohort
+from retinalogos.errors import UsageError
 
 
 def test_the_formula():
     rates = Rates(1000, 250, seconds=7.2, concurrency=10, prompt_price=2, answer_price=8, hour_price=3, repeats=0.25)
-    found = estimate(4500, rates, finished=500)
+    found = estimate(4000, rates)
     assert (found.calls, found.prompt_tokens, found.answer_tokens) == (5000, 5_000_000, 1_250_000)
     assert found.hours == pytest.approx(1.0)
     assert found.money == pytest.approx(10 + 10 + 3)
 
 
-def test_finished_work_costs_nothing(tmp_path, capsys):
-    cohort = write_cohort(tmp_path / "cohort", 70)
-    job = captioning(cohort, tmp_path / "calls")
-    list(caption_shards(job, tmp_path / "work", [1], 1))
-    engine = SlowEngine(tmp_path / "calls", failing=(f"{1:016x}",))
-    with Journal(tmp_path / "work" / "shard-00000.jsonl") as journal:
-        for request in list(requests_of(Cohort(cohort).shards[0], {"fine": 1}, 0))[:5]:
-            journal.add(engine.answer(request))
-    assert finished_captions(tmp_path / "work") == 2 * 6 + 4
-    arguments = ["--cohort", str(cohort), "--work", str(tmp_path / "work"), "--seconds", "2", "--concurrency", "4"]
-    assert main([*arguments, "--repeats", "0", "--prompt-price", "1"]) == 0
-    out = capsys.readouterr().out
-    assert "captions to write   140, of which finished 16" in out
-    assert "calls               124" in out
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    return write_cohort(tmp_path_factory.mktemp("cohort") / "cohort", 70)  # two shards, of 64 and 6
+
+
+def job(cohort, url, budget, wordings, temperature):
+    def make():
+        return engine(url, budget, temperature=temperature)
+
+    return Captioning(cohort, make, wordings, seed=0, token_budget=64, text_encoder="minilm", of_model=True)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+@pytest.mark.parametrize("wordings", [{"coarse": 1, "fine": 1}, {"coarse": 0, "fine": 2}, {"coarse": 3, "fine": 1}])
+def test_as_many_calls_as_a_server_gets(cohort, budget, tmp_path, wordings, temperature):
+    with serve(lambda body, earlier: Reaction()) as seen:
+        list(caption_shards(job(cohort, seen.url, budget, wordings, temperature), tmp_path, [0, 1], 1))
+    assert open_questions(Cohort(cohort), wordings, temperature) == len(seen.bodies)
+    assert open_questions(Cohort(cohort), wordings, temperature, tmp_path) == 0
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_what_a_run_that_was_cut_off_has_is_not_paid_again(cohort, budget, tmp_path, temperature, capsys):
+    wordings = {"coarse": 2, "fine": 1}
+    good = iter(range(9))
+
+    def cut(body, earlier):
+        return Reaction() if next(good, None) is not None else Reaction(status=401, text="no")
+
+    with serve(cut) as seen, pytest.raises(UsageError, match="401"):
+        list(caption_shards(job(cohort, seen.url, budget, wordings, temperature), tmp_path, [1, 0], 1))
+    left = open_questions(Cohort(cohort), wordings, temperature, tmp_path)
+    with (tmp_path / "shard-00000.jsonl").open("a") as journal:
+        journal.write('{"image_id": "half')
+    assert open_questions(Cohort(cohort), wordings, temperature, tmp_path) == left
+    arguments = ["--cohort", str(cohort), "--work", str(tmp_path), "--seconds", "2", "--concurrency", "4"]
+    assert main([*arguments, "--repeats", "0", "--coarse", "2", "--temperature", str(temperature)]) == 0
+    assert f"calls               {left}\n" in capsys.readouterr().out
+    with pytest.warns(UserWarning, match="passed over"), serve(lambda body, earlier: Reaction()) as rest:
+        list(caption_shards(job(cohort, rest.url, budget, wordings, temperature), tmp_path, [0, 1], 1))
+    assert len(rest.bodies) == left < open_questions(Cohort(cohort), wordings, temperature)
+
+
+def test_a_cohort_that_is_none_ends_with_2(tmp_path):
     assert main(["--cohort", str(tmp_path), "--seconds", "1", "--concurrency", "1"]) == 2

@@ -213,9 +213,9 @@ def test_amounts_follow_the_counts(wide_budget):
         truth = json.dumps({"microaneurysms": count})
         record = {"eye": "left", "dr_grade": 2, "findings": ["microaneurysm"], "truth": truth}
         text[count] = write_caption(record, granularity="fine", wording=0, seed=0, budget=wide_budget).text
-    assert "a few microaneurysms" in text[2]
-    assert "several microaneurysms" in text[12]
-    assert "numerous microaneurysms" in text[40]
+    assert "a few small red microaneurysms" in text[2]
+    assert "several small red microaneurysms" in text[12]
+    assert "numerous small red microaneurysms" in text[40]
 
 
 def test_too_small_a_budget_is_refused_by_name():

@@ -1,6 +1,8 @@
 """The grader learns, forgets nothing on disk, and takes backbones by name."""
 
 import json
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -256,3 +258,118 @@ def test_features_see_a_dark_spot_and_not_the_brightness():
         moments = [backbone(x)[0, 2 * 16 :] for x in (plain, plain + 0.5, spot)]
     assert torch.allclose(moments[0], moments[1], atol=1e-5)
     assert (moments[2] - moments[0]).abs().max() > 0.1
+
+
+def test_without_balance_the_rare_class_is_still_told_at_equal_frequencies(eyes, small_config):
+    images, labels = eyes(300, 4)
+    kept = np.flatnonzero((labels["glaucoma"] == 0) | (np.cumsum(labels["glaucoma"]) <= 15))
+    config = small_config.model_copy(update={"balanced": False, "steps": 60})
+    grader = fit_grader(images[kept], {"glaucoma": labels["glaucoma"][kept]}, {"glaucoma": 2}, config, seed=0)
+    images, labels = eyes(200, 2)
+    found = grader.predict(images)["glaucoma"]
+    assert roc_auc_score(labels["glaucoma"], found[:, 1]) > 0.95
+    assert (found.argmax(1) == 1)[labels["glaucoma"] == 1].mean() > 0.7
+
+
+def test_the_mean_of_the_weights_is_kept_and_not_the_last_ones(eyes, small_config):
+    images, labels = eyes(40, 0)
+    short = small_config.model_copy(update={"steps": 3})
+    last, mean, almost_last = (
+        fit_grader(images, labels, CLASSES, short.model_copy(update={"averaging": decay}), seed=0)
+        for decay in (0.0, 0.9, 1e-9)
+    )
+    ends = [grader.network.neck.weight for grader in (last, mean, almost_last)]
+    assert torch.allclose(ends[0], ends[2], atol=1e-6)
+    assert not torch.allclose(ends[0], ends[1], atol=1e-4)
+    assert not mean.network.training
+
+
+def test_smoothed_labels_give_less_certain_answers(eyes, small_config):
+    images, labels = eyes(120, 0)
+    sure, smoothed = (
+        fit_grader(
+            images, labels, CLASSES, small_config.model_copy(update={"steps": 60, "label_smoothing": share}), seed=0
+        ).predict(images)["glaucoma"]
+        for share in (0.0, 0.3)
+    )
+    assert smoothed.max(1).mean() < sure.max(1).mean() - 0.05
+
+
+def test_a_start_without_the_regression_is_a_start_from_nothing(eyes, small_config, monkeypatch):
+    started = []
+    monkeypatch.setattr("retinalogos.classifiers.grader._train", lambda network, *_: started.append(network.eval()))
+    images, labels = eyes(60, 0)
+    fit_grader(images, labels, CLASSES, small_config.model_copy(update={"pretrained": False}), seed=0)
+    (network,) = started
+    assert network.backbone.moments_std.max() != 1, "the scale of the moments is set all the same"
+    with torch.no_grad():
+        found = network(normalise(images, network.backbone, torch.device("cpu")))["glaucoma"].softmax(1)[:, 1]
+    assert 0.2 < roc_auc_score(labels["glaucoma"], found.numpy()) < 0.8
+
+
+def test_the_backbone_learns_at_its_own_rate(eyes, small_config, tmp_path):
+    name = _tiny("resnet", tmp_path / "backbone")
+    images, labels = eyes(40, 0)
+    start = AutoModel.from_pretrained(name).state_dict()
+    moved = []
+    for rate in (1.0, 0.01):
+        config = small_config.model_copy(update={"backbone": name, "size": 32, "steps": 4, "backbone_rate": rate})
+        grader = fit_grader(images, labels, CLASSES, config, seed=0)
+        weights = grader.network.backbone.model.named_parameters()
+        moved.append(max(float((value.detach() - start[key]).abs().max()) for key, value in weights))
+    assert moved[1] < 0.05 * moved[0]
+
+
+def test_weights_are_random_where_published_ones_are_not_wanted(eyes, small_config, tmp_path):
+    name = _tiny("vit", tmp_path / "backbone")
+    config = small_config.model_copy(update={"backbone": name, "size": 32, "steps": 1, "pretrained": False})
+    grader = fit_grader(*eyes(20, 0), CLASSES, config, seed=1)  # that of the folder's weights is 0
+    start = AutoModel.from_pretrained(name).state_dict()
+    weights = dict(grader.network.backbone.model.named_parameters())
+    key = next(key for key in weights if "patch_embeddings" in key and key.endswith("weight"))
+    assert (weights[key] - start[key]).abs().max() > 0.02
+
+
+class _Pooled(torch.nn.Module):
+    """As timm's models without a classifier: pooled features, and a note of what they were trained on."""
+
+    num_features = 6
+
+    def __init__(self):
+        super().__init__()
+        self.stem = torch.nn.Conv2d(3, 6, 8, 8)
+        self.pretrained_cfg = {"mean": (0.4, 0.4, 0.4), "std": (0.2, 0.2, 0.2), "input_size": (3, 32, 32),
+                               "fixed_input_size": True}  # fmt: skip
+
+    def forward(self, x):
+        return self.stem(x).mean((2, 3))
+
+
+def test_models_of_timm_are_taken_by_name(eyes, small_config, tmp_path, monkeypatch):
+    asked = []
+
+    def create_model(name, pretrained, num_classes):
+        asked.append((name, pretrained, num_classes))
+        if name != "pooled":
+            raise RuntimeError(f"Unknown model ({name})")
+        return _Pooled()
+
+    monkeypatch.setitem(sys.modules, "timm", types.SimpleNamespace(create_model=create_model))
+    images, labels = eyes(20, 0)
+    config = small_config.model_copy(update={"backbone": "timm:pooled", "size": 32, "steps": 2})
+    grader = fit_grader(images, labels, CLASSES, config, seed=0)
+    grader.save(tmp_path / "grader")
+    back = Grader.load(tmp_path / "grader")
+    assert asked == [("pooled", True, 0), ("pooled", False, 0)]
+    assert np.array_equal(back.features(images), grader.features(images))
+    with pytest.raises(UsageError, match="takes images of 32 px, not 48"):
+        fit_grader(images, labels, CLASSES, config.model_copy(update={"size": 48}), seed=0)
+    with pytest.raises(UsageError, match="timm:nothing: timm cannot make it"):
+        fit_grader(images, labels, CLASSES, config.model_copy(update={"backbone": "timm:nothing"}), seed=0)
+
+
+def test_without_timm_its_models_are_refused_with_advice(eyes, small_config, monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    config = small_config.model_copy(update={"backbone": "timm:resnet50"})
+    with pytest.raises(UsageError, match=r"needs timm.*retinalogos\[timm\]"):
+        fit_grader(*eyes(4, 0), CLASSES, config, seed=0)

@@ -1,3 +1,5 @@
+from unittest import mock
+
 import cv2
 import numpy as np
 import pytest
@@ -5,6 +7,7 @@ from drawn_eye import textured
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from retinalogos.cohort import duplicates
 from retinalogos.cohort.duplicates import HASH_BITS, Neighbours, near_pairs, perceptual_hash
 
 DISTANCE = 72  # the default, see docs/cohorts.md
@@ -31,9 +34,10 @@ def test_different_pictures_and_mirrored_ones_are_far() -> None:
     assert near_pairs(hashes + mirrored, DISTANCE) == []
 
 
+@pytest.mark.parametrize("few", [0, 50])
 @settings(max_examples=30)
-@given(st.integers(0, 2**32 - 1), st.integers(0, 100), st.integers(2, 60))
-def test_banded_search_finds_exactly_the_near_pairs(seed: int, distance: int, count: int) -> None:
+@given(seed=st.integers(0, 2**32 - 1), distance=st.integers(0, 100), count=st.integers(2, 60))
+def test_search_finds_exactly_the_near_pairs(few: int, seed: int, distance: int, count: int) -> None:
     rng = np.random.default_rng(seed)
     centres = [int.from_bytes(rng.bytes(HASH_BITS // 8), "little") for _ in range(4)]
     hashes = []
@@ -45,7 +49,8 @@ def test_banded_search_finds_exactly_the_near_pairs(seed: int, distance: int, co
     expected = [
         (i, j) for i in range(count) for j in range(i + 1, count) if (hashes[i] ^ hashes[j]).bit_count() <= distance
     ]
-    assert near_pairs(hashes, distance) == expected
+    with mock.patch.object(duplicates, "_FEW", few), mock.patch.object(duplicates, "_BLOCK", 16):
+        assert near_pairs(hashes, distance) == expected
 
 
 def test_many_equal_hashes_are_all_paired() -> None:

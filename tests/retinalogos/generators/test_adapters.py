@@ -78,6 +78,10 @@ def test_a_stopped_run_ends_with_the_same_adapters(name, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         run(stopped, "a")
+    saved = torch.load(tmp_path / "a" / "step-00000002.pt", weights_only=True)
+    for part in (saved["model"], saved["averages"]["decaying"]):
+        assert part
+        assert all("lora_" in key for key in part)
     resumed, whole = run(loss, "a"), run(loss, "b")
     assert all(torch.equal(resumed[key], whole[key]) for key in whole)
 

@@ -1,8 +1,8 @@
 import pytest
 import torch
 from backbones_at_hand import TINY, inputs, jolt, tiny
-from conftest import CHANNELS, DIM, WIDTH
 from diffusers import FlowMatchEulerDiscreteScheduler, Lumina2Pipeline, Lumina2Transformer2DModel
+from latents_at_hand import CHANNELS, DIM, WIDTH
 from short_training import FLOW, TRAINING
 
 from retinalogos.errors import UsageError

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from conftest import CHANNELS, DIM, WIDTH, write_latents
+from latents_at_hand import CHANNELS, DIM, WIDTH, write_latents
 from short_training import FLOW, TRAINING
 
 from retinalogos.errors import DataError, UsageError

@@ -205,3 +205,21 @@ def test_errors_name_what_is_wrong(prior):
         LatentPrior.fit(torch.ones(7, 1, 2, 2), torch.ones(1, 7, TEXT), EMPTY, 1, [None] * 7)
     with pytest.raises(UsageError, match="latents of 3×4×4, not of 3×8×8"):
         prior(torch.zeros(1, 3, 8, 8), torch.zeros(1), EMPTY[None])
+
+
+def test_a_small_detail_that_captions_tell_follows_them():
+    """A spot far below the largest components, which every second caption names among words that mean nothing."""
+    draw = torch.Generator().manual_seed(5)
+    data, _ = eyes(2000, seed=6)
+    named = torch.arange(2000) % 2 == 0
+    data[named, 0, 2, 1] += 1.0
+    captions = torch.randn(2, 2000, TEXT, generator=draw)
+    captions[:, :, 2] = torch.where(named, 1.0, -1.0)
+    prior = LatentPrior.fit(data, captions, EMPTY, 2, [None] * 2000)
+    noise = torch.randn(500, CHANNELS, SIZE, SIZE, generator=draw)
+
+    def spot(feature: float) -> float:
+        said = torch.tensor([0, 0, feature, 0, 0]).expand(500, -1)
+        return float(solve(lambda x, t: prior(x, t, said).known_bchw, noise, 20)[:, 0, 2, 1].mean())
+
+    assert spot(1.0) - spot(-1.0) == pytest.approx(1.0, rel=0.25)

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import CHANNELS, DIM, write_latents
+from latents_at_hand import CHANNELS, DIM, write_latents
 from short_training import FLOW, TRAINING
 from two_processes import in_two_processes
 
@@ -107,6 +107,7 @@ def test_a_stage_on_two_processes_writes_once_and_the_generator_of_one(tmp_path,
 
     assert in_two_processes(work) == [0, 0]
     assert sorted(path.name for path in (tmp_path / "of-0" / "log").iterdir()) == [
+        "curves.json",
         "log.jsonl",
         "prompts.json",
         "samples",

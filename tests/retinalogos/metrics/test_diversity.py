@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torchmetrics.image.inception import InceptionScore
 
 from retinalogos.errors import UsageError
 from retinalogos.metrics import diversity
@@ -76,25 +78,49 @@ def test_manifold_of_one_distribution_of_a_far_one_and_of_a_collapsed_one() -> N
     rng = np.random.default_rng(0)
     real, same = rng.normal(size=(300, 4)), rng.normal(size=(300, 4))
     alike = diversity.manifold(real, same, k=5)
-    assert alike.precision > 0.9
-    assert alike.recall > 0.9
-    assert alike.density == pytest.approx(1, abs=0.15)
-    assert alike.coverage > 0.9
+    assert alike.precision.value > 0.9
+    assert alike.recall.value > 0.9
+    assert alike.density.value == pytest.approx(1, abs=0.15)
+    assert alike.coverage.value > 0.9
     far = diversity.manifold(real, same + 100, k=5)
-    assert (far.precision, far.recall, far.density, far.coverage) == (0, 0, 0, 0)
+    assert [getattr(far, name).value for name in ("precision", "recall", "density", "coverage")] == [0, 0, 0, 0]
     collapsed = diversity.manifold(real, real[:1] + 0.01 * same, k=5)
-    assert collapsed.precision > 0.9
-    assert collapsed.recall < 0.1
-    assert collapsed.coverage < 0.3
+    assert collapsed.precision.value > 0.9
+    assert collapsed.recall.value < 0.1
+    assert collapsed.coverage.value < 0.3
 
 
 def test_manifold_by_hand() -> None:
     # Balls to the nearest neighbour: real {0, 1, 10} have radii 1, 1, 9; synthetic {0.5, 30} have 29.5.
     measures = diversity.manifold(np.array([[0.0], [1.0], [10.0]]), np.array([[0.5], [30.0]]), k=1)
-    assert measures.precision == 0.5  # 0.5 lies in the balls of 0 and 1; 30 in none
-    assert measures.density == 1.0  # 2 balls around 0.5 (10 − 0.5 > 9), none around 30
-    assert measures.recall == 1.0
-    assert measures.coverage == pytest.approx(2 / 3)
+    assert measures.precision.value == 0.5  # 0.5 lies in the balls of 0 and 1; 30 in none
+    assert measures.density.value == 1.0  # 2 balls around 0.5 (10 − 0.5 > 9), none around 30
+    assert measures.recall.value == 1.0
+    assert measures.coverage.value == pytest.approx(2 / 3)
+
+
+def test_manifold_does_not_depend_on_the_band_and_has_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    real, made = rng.normal(size=(50, 3)), rng.normal(0.5, 1, size=(40, 3))
+    whole = diversity.manifold(real, made, k=3, resamples=100, seed=0)
+    monkeypatch.setattr(diversity, "ROWS", 7)
+    assert diversity.manifold(real, made, k=3, resamples=100, seed=0) == whole
+    assert whole.precision.low < whole.precision.value < whole.precision.high
+    assert (whole.precision.n, whole.coverage.n) == (40, 50)
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 1000), st.integers(2, 40), st.integers(2, 9))
+def test_inception_score_equals_torchmetrics(seed: int, n: int, classes: int) -> None:
+    logits = torch.from_numpy(np.random.default_rng(seed).normal(0, 3, (n, classes)))
+    metric = InceptionScore(feature=torch.nn.Identity(), splits=1)
+    metric.features = [logits]  # as its update would keep them
+    assert diversity.inception_score(logits.softmax(1).numpy()) == pytest.approx(float(metric.compute()[0]), rel=1e-9)
+
+
+def test_inception_score_of_sure_and_even_classes_is_their_number_and_of_one_class_is_one() -> None:
+    assert diversity.inception_score(np.eye(5)[np.arange(50) % 5], splits=5) == pytest.approx(5)
+    assert diversity.inception_score(np.eye(5)[np.zeros(50, int)]) == pytest.approx(1)
 
 
 def test_manifold_refuses_too_many_neighbours() -> None:

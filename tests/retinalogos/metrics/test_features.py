@@ -1,11 +1,24 @@
+import argparse
 from pathlib import Path
 
 import numpy as np
 import pytest
-from transformers import BitImageProcessor, Dinov2Config, Dinov2Model, ResNetConfig, ResNetModel
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import (
+    BitImageProcessor,
+    CLIPConfig,
+    CLIPImageProcessorPil,
+    CLIPModel,
+    Dinov2Config,
+    Dinov2Model,
+    ResNetConfig,
+    ResNetModel,
+)
 
 from retinalogos.errors import UsageError
-from retinalogos.metrics import features
+from retinalogos.metrics import features, inception
 from retinalogos.metrics.realism import frechet_distance
 
 
@@ -46,7 +59,14 @@ def save_resnet(folder: Path) -> None:
     BitImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(folder)
 
 
-@pytest.mark.parametrize("save", [save_dinov2, save_resnet])
+def save_clip(folder: Path) -> None:
+    tower = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision = tower | {"image_size": 28, "patch_size": 14}
+    CLIPModel(CLIPConfig(text_config=tower, vision_config=vision, projection_dim=16)).save_pretrained(folder)
+    CLIPImageProcessorPil(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}).save_pretrained(folder)
+
+
+@pytest.mark.parametrize("save", [save_dinov2, save_resnet, save_clip])
 def test_any_vision_backbone_loads_from_a_folder(tmp_path: Path, save) -> None:
     folder = tmp_path / "tiny"
     save(folder)
@@ -75,3 +95,131 @@ def test_an_unknown_name_is_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="feature space 'no-such-model'") as caught:
         features.feature_space("no-such-model", seed=0)
     assert "\n" not in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def inception_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights in the layout of torch-fidelity's file."""
+    torch.manual_seed(0)
+    network = inception.InceptionV3()
+    for part in network.modules():
+        if isinstance(part, torch.nn.BatchNorm2d):
+            part.running_mean.normal_(0, 0.1)
+            part.running_var.uniform_(0.5, 1.5)
+        if isinstance(part, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(part.weight)
+    path = tmp_path_factory.mktemp("weights") / "inception.pth"
+    torch.save(network.state_dict(), path)
+    return path
+
+
+def test_inception_loads_from_its_file_and_names_classes(inception_file: Path) -> None:
+    space = features.feature_space(f"inception:{inception_file}", seed=0)
+    assert space.name == "inception"
+    vectors = space.features(images(0, 2, 40))
+    assert vectors.shape == (2, 2048)
+    assert vectors.std() > 0
+    assert isinstance(space, features.Classifying)
+    shares = space.probabilities(vectors)
+    assert shares.shape == (2, 1008)
+    np.testing.assert_allclose(shares.sum(1), 1)
+    weights = torch.load(inception_file)
+    # Of the published file: 94 convolutions with five arrays of batch normalisation each, and the classes.
+    assert len(weights) == 94 * 6 + 2
+    assert weights["Mixed_6c.branch7x7dbl_5.conv.weight"].shape == (192, 160, 1, 7)
+    assert weights["Mixed_7c.branch3x3dbl_3b.conv.weight"].shape == (384, 384, 3, 1)
+
+
+def test_inception_equals_torch_fidelity(inception_file: Path) -> None:
+    module = "torch_fidelity.feature_extractor_inceptionv3"
+    fidelity = pytest.importorskip(module, exc_type=ImportError, reason="torch-fidelity needs torchvision")
+    theirs = fidelity.FeatureExtractorInceptionV3(
+        "inception-v3-compat", ["2048"], feature_extractor_weights_path=str(inception_file)
+    )
+    batch = images(0, 2, 64)
+    expected = theirs.eval()(torch.from_numpy(batch).permute(0, 3, 1, 2))[0].numpy()
+    ours = features.feature_space(f"inception:{inception_file}", seed=0).features(batch)
+    np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+
+
+def test_the_resize_of_inception_begins_at_the_first_pixel() -> None:
+    ramp = torch.arange(4.0).reshape(1, 1, 1, 4).expand(1, 1, 4, 4)
+    # Half a pixel apart, and beyond the last pixel its own value.
+    assert inception.resize_from_first_pixel(ramp, 8)[0, 0, 0].tolist() == [0, 0.5, 1, 1.5, 2, 2.5, 3, 3]
+
+
+def test_other_weights_for_inception_are_refused(tmp_path: Path) -> None:
+    torch.save({"layer": torch.zeros(2)}, tmp_path / "other.pth")
+    with pytest.raises(UsageError, match="other weights than torch-fidelity's"):
+        features.feature_space(f"inception:{tmp_path / 'other.pth'}", seed=0)
+    with pytest.raises(UsageError, match="name the file, inception:FILE"):
+        features.feature_space(f"inception:{tmp_path / 'none.pth'}", seed=0)
+
+
+WIDTH, PATCH, SIDE = 64, 8, 16
+
+
+def mae_checkpoint() -> dict[str, Tensor]:
+    """A tiny ViT under the names of MAE's code, with a piece of its decoder."""
+    generator = torch.Generator().manual_seed(0)
+
+    def some(*shape: int) -> Tensor:
+        return 0.1 * torch.randn(shape, generator=generator)
+
+    weights = {
+        "cls_token": some(1, 1, WIDTH),
+        "pos_embed": some(1, 1 + (SIDE // PATCH) ** 2, WIDTH),
+        "patch_embed.proj.weight": some(WIDTH, 3, PATCH, PATCH),
+        "patch_embed.proj.bias": some(WIDTH),
+        "norm.weight": some(WIDTH),
+        "norm.bias": some(WIDTH),
+        "mask_token": some(1, 1, WIDTH),
+        "decoder_embed.weight": some(8, WIDTH),
+    }
+    layers = {"attn.qkv": (3 * WIDTH, WIDTH), "attn.proj": (WIDTH, WIDTH)}
+    layers |= {"mlp.fc1": (2 * WIDTH, WIDTH), "mlp.fc2": (WIDTH, 2 * WIDTH)}
+    for block in range(2):
+        for name, shape in layers.items():
+            weights[f"blocks.{block}.{name}.weight"] = some(*shape)
+            weights[f"blocks.{block}.{name}.bias"] = some(shape[0])
+        for name in ("norm1", "norm2"):
+            weights[f"blocks.{block}.{name}.weight"] = 1 + some(WIDTH)
+            weights[f"blocks.{block}.{name}.bias"] = some(WIDTH)
+    return weights
+
+
+def mae_features(weights: dict[str, Tensor], x_bchw: Tensor) -> Tensor:
+    """The same network written out (one head of 64 channels)."""
+    x_bchw = (x_bchw / 255 - torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)) / torch.tensor(
+        [0.229, 0.224, 0.225]
+    ).view(3, 1, 1)
+    patches = F.conv2d(x_bchw, weights["patch_embed.proj.weight"], weights["patch_embed.proj.bias"], PATCH)
+    tokens = torch.cat([weights["cls_token"].expand(len(x_bchw), 1, WIDTH), patches.flatten(2).mT], 1)
+    tokens = tokens + weights["pos_embed"]
+    for block in range(2):
+        own = {key.split(".", 2)[2]: value for key, value in weights.items() if key.startswith(f"blocks.{block}.")}
+
+        def layer(name: str, x: Tensor, own: dict[str, Tensor] = own) -> Tensor:
+            return F.linear(x, own[f"{name}.weight"], own[f"{name}.bias"])
+
+        def norm(name: str, x: Tensor, own: dict[str, Tensor] = own) -> Tensor:
+            return F.layer_norm(x, (WIDTH,), own[f"{name}.weight"], own[f"{name}.bias"], 1e-6)
+
+        q, k, v = layer("attn.qkv", norm("norm1", tokens)).chunk(3, -1)
+        tokens = tokens + layer("attn.proj", (q @ k.mT / WIDTH**0.5).softmax(-1) @ v)
+        tokens = tokens + layer("mlp.fc2", F.gelu(layer("mlp.fc1", norm("norm2", tokens))))
+    return F.layer_norm(tokens[:, 1:].mean(1), (WIDTH,), eps=1e-6)
+
+
+def test_retfound_reads_the_layout_of_mae(tmp_path: Path) -> None:
+    weights, batch = mae_checkpoint(), images(0, 3, SIDE)
+    torch.save({"model": weights, "args": argparse.Namespace(lr=1e-3), "epoch": 799}, tmp_path / "mae.pth")
+    space = features.feature_space(f"retfound:{tmp_path / 'mae.pth'}", seed=0)
+    assert space.name == "retfound"
+    expected = mae_features(weights, torch.from_numpy(batch).permute(0, 3, 1, 2).float())
+    np.testing.assert_allclose(space.features(batch), expected.numpy(), rtol=1e-3, atol=1e-4)
+    torch.save({"model": {"layer": torch.zeros(2)}}, tmp_path / "other.pth")
+    with pytest.raises(UsageError, match="no checkpoint of a ViT in the layout of MAE"):
+        features.feature_space(f"retfound:{tmp_path / 'other.pth'}", seed=0)
+    with pytest.raises(UsageError, match="name the file, retfound:FILE"):
+        features.feature_space("retfound", seed=0)

@@ -28,14 +28,18 @@ def altered_copies(images: np.ndarray, seed: int) -> np.ndarray:
     return changed.clip(0, 255).astype(np.uint8)
 
 
+def flagged(found: np.ndarray, unseen: np.ndarray, quantile: float) -> np.ndarray:
+    calibration = memorisation.calibrate({"one": unseen}, quantile)
+    return calibration.spreads({"one": found})[:, 0] > calibration.limit
+
+
 def test_planted_copies_are_flagged_and_originals_are_not() -> None:
     train, test, fresh = pictures(0, 300), pictures(1, 200), pictures(2, 100)
     synthetic = np.concatenate([altered_copies(train[:20], 3), fresh])
     references = memorisation.pixel_descriptor(train, SIDE)
     unseen = memorisation.nearest(memorisation.pixel_descriptor(test, SIDE), references, 20)
     found = memorisation.nearest(memorisation.pixel_descriptor(synthetic, SIDE), references, 20)
-    threshold = memorisation.calibrated_threshold(unseen.relative, 0.01)
-    marks = memorisation.flagged(found.relative, threshold)
+    marks = flagged(found.relative, unseen.relative, 0.01)
     assert marks[:20].all()
     assert marks[20:].mean() <= 0.05
     np.testing.assert_array_equal(found.index[:20], np.arange(20))
@@ -47,16 +51,33 @@ def test_blurred_averages_are_near_to_all_and_copies_of_none() -> None:
     train, test = rng.normal(size=(300, 40)), rng.normal(size=(200, 40))
     averages = 0.2 * rng.normal(size=(100, 40))
     unseen, found = (memorisation.nearest(x, train, 20) for x in (test, averages))
-    by_distance = memorisation.calibrated_threshold(unseen.distance, 0.01)
-    threshold = memorisation.calibrated_threshold(unseen.relative, 0.01)
-    assert memorisation.flagged(found.distance, by_distance).mean() > 0.9  # why distances are taken relatively
-    assert memorisation.flagged(found.relative, threshold).mean() <= 0.1
+    assert flagged(found.distance, unseen.distance, 0.01).mean() > 0.9  # why distances are taken relatively
+    assert flagged(found.relative, unseen.relative, 0.01).mean() <= 0.1
 
 
 @pytest.mark.parametrize("quantile", [0.05, 0.2])
 def test_unseen_images_are_flagged_at_the_quantile(quantile: float) -> None:
-    distance = np.random.default_rng(0).gamma(4, size=1000)
-    assert memorisation.leave_one_out_flagged(distance, quantile).mean() == pytest.approx(quantile, abs=0.005)
+    rng = np.random.default_rng(0)
+    # Two spaces of unlike scale: together they may flag no more than the quantile.
+    distances = {"one": rng.gamma(4, size=1000), "other": 0.9 + 0.01 * rng.random(1000)}
+    calibration = memorisation.calibrate(distances, quantile)
+    assert memorisation.leave_one_out_flagged(calibration, quantile).mean() == pytest.approx(quantile, abs=0.005)
+    again = {"one": rng.gamma(4, size=20000), "other": 0.9 + 0.01 * rng.random(20000)}
+    most = calibration.spreads(again).max(1)
+    assert (most > calibration.limit).mean() == pytest.approx(quantile, rel=0.4)
+    at_limit = np.mean([again[space] < calibration.threshold(space) for space in again], axis=0) > 0
+    assert at_limit.mean() == pytest.approx((most > calibration.limit).mean(), abs=1e-3)
+
+
+def test_few_unseen_images_flag_one_in_their_number() -> None:
+    rng = np.random.default_rng(0)
+    alarms = []
+    for _ in range(300):
+        calibration = memorisation.calibrate({space: rng.gamma(9, size=39) for space in "abc"}, 0.001)
+        most = calibration.spreads({space: rng.gamma(9, size=20) for space in "abc"}).max(1)
+        alarms.append((most > calibration.limit).mean())
+    # A little more, for middle and spread are those of the same images.
+    assert 1 / 40 <= np.mean(alarms) < 1.5 / 40
 
 
 def test_descriptor_ignores_brightness_and_contrast() -> None:
@@ -81,10 +102,8 @@ def test_nearest_equals_brute_force_at_any_chunk(n: int, m: int, seed: int) -> N
         patch.setattr(memorisation, "CHUNK", 7)
         found = memorisation.nearest(queries, references, 5)
         own = memorisation.nearest(references, references, 5, exclude_self=True)
-        batches = memorisation.nearest_of_batches(np.array_split(queries, 3), references, 5)
     np.testing.assert_allclose(found.distance, distance.min(1), atol=1e-9)
     np.testing.assert_array_equal(found.index, distance.argmin(1))
-    np.testing.assert_array_equal(batches.index, found.index)
     ordered = np.sort(distance, axis=1)[:, :5]
     np.testing.assert_allclose(found.relative, ordered[:, 0] / ordered[:, 1:].mean(1), atol=1e-6)
     among = np.linalg.norm(references[:, None] - references[None], axis=2)

@@ -104,6 +104,43 @@ def test_kernel_distance_equals_torchmetrics(seed: int, n: int) -> None:
     assert realism.kernel_distance(x, y) == pytest.approx(float(theirs), rel=1e-8, abs=1e-10)
 
 
+def by_hand(x: np.ndarray, y: np.ndarray) -> float:
+    """CMMD without its diagonal terms, pair by pair."""
+    x, y = (z / np.linalg.norm(z, axis=1, keepdims=True) for z in (x, y))
+
+    def kernel(a: np.ndarray, b: np.ndarray) -> float:
+        return float(np.exp(-((a - b) ** 2).sum() / 200))
+
+    inside = [np.mean([kernel(a, b) for i, a in enumerate(z) for j, b in enumerate(z) if i != j]) for z in (x, y)]
+    return 1000 * (sum(inside) - 2 * np.mean([kernel(a, b) for a in x for b in y]))
+
+
+def test_gaussian_distance_is_that_of_cmmd_at_any_band(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = features(0, 12, 5), features(1, 9, 5, 0.7)
+    expected = by_hand(x, y)
+    estimate = realism.gaussian_with_interval(x, y, resamples=200, seed=0)
+    assert estimate.value == pytest.approx(expected, rel=1e-9)
+    assert estimate.low < estimate.value < estimate.high
+    monkeypatch.setattr(realism, "ROWS", 5)
+    again = realism.gaussian_with_interval(x, y, resamples=200, seed=0)
+    assert [again.value, again.low, again.high] == pytest.approx([estimate.value, estimate.low, estimate.high])
+    assert realism.gaussian_with_interval(3 * x, y, 0, 0).value == pytest.approx(expected)  # length does not count
+
+
+def test_the_distance_at_no_end_of_images_takes_the_bias_of_few_away() -> None:
+    # Both of one distribution: the true distance is 0, that of a finite sample is not.
+    rng = np.random.default_rng(0)
+    reference = rng.normal(size=(20_000, 8))
+    few = rng.normal(size=(160, 8))
+    found = realism.frechet_at_infinity(reference, few, points=6, resamples=10, seed=0)
+    assert (found.sizes[0], found.sizes[-1]) == (80, 160)
+    assert found.values[0] > found.values[-1] == pytest.approx(realism.frechet_distance(reference, few))
+    assert abs(found.infinity.value) < found.values[-1] / 2
+    assert found.infinity.low < found.infinity.value < found.infinity.high
+    with pytest.raises(UsageError, match="has 2 images"):
+        realism.frechet_at_infinity(reference, few[:2], points=6, resamples=0, seed=0)
+
+
 def test_kernel_distance_is_unbiased() -> None:
     # Of one distribution the mean over many small samples is zero within its own standard error;
     # the biased estimate (with the diagonal) would be off by about (k(x,x) − k(x,y)) / n a side.

@@ -32,6 +32,8 @@ def test_disc_cup_and_load_are_read_back(fresh: tuple[np.ndarray, list[dict], li
     assert len(seen) >= 0.98 * len(found)
     off = [math.hypot(f["disc_x"] - t["disc_x"], f["disc_y"] - t["disc_y"]) for f, t in seen]
     assert np.median(off) < 0.012
+    away = [math.hypot(f["fovea_x"] - t["fovea_x"], f["fovea_y"] - t["fovea_y"]) for f, t in seen]
+    assert np.median(away) < 0.02
     vcdr = np.array([(f["vcdr"], t["vcdr"]) for f, t in seen])
     assert np.abs(vcdr[:, 0] - vcdr[:, 1]).mean() < 0.06
     assert np.corrcoef(vcdr.T)[0, 1] > 0.90

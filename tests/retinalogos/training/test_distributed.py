@@ -53,7 +53,8 @@ def test_two_processes_stopped_and_started_again_end_with_the_weights_of_one(tmp
     assert rows_of_one == [(0, 1), (1, 2)]
     assert rows_of_other == [(2, 3), (3, 4)]
     assert all(torch.equal(value, other[name]) for name, value in one.items())
-    assert sorted(path.name for path in (tmp_path / "log-0").iterdir()) == ["averages", "log.jsonl", "samples"]
+    written = sorted(path.name for path in (tmp_path / "log-0").iterdir())
+    assert written == ["averages", "curves.json", "log.jsonl", "samples"]
     assert not (tmp_path / "log-1").exists()
 
     assert_close(one, alone.state_dict())

@@ -1,0 +1,110 @@
+"""A training step of the hyperspectral VQ-GAN against the same sizes with float32 defaults, and the cohort's memory.
+
+    python -m benchmarks.cubes
+    python -m benchmarks.cubes --memory 672 4 16
+
+A step is the loss of a batch of random cubes and its gradients. Ours is the workflow's: pixels made channels first,
+pieces side by side on the cores, the precision that the processor is fast in. The other side has the same compression,
+latent channels, codes and base channels, works on whole pixels and in float32, and leaves threads to PyTorch. With
+--memory SIZE FEW MANY no step is timed; the peak memory of reading a cohort of that many cubes is told instead.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.paired import Way, compare, memories
+from retinalogos.cohort.cubes import Cube, encode_cube
+from retinalogos.cohort.shards import Cohort, CohortWriter
+from retinalogos.generators.hyperspectral.autoencoder import CubeAutoencoder
+from retinalogos.phantom.spectra import DEFAULT_WAVELENGTHS
+from retinalogos.training.configuration import TrainingConfig
+from retinalogos.training.device import compute_dtype, device
+from retinalogos.training.loop import Gradients
+
+OURS, DEFAULTS = "ours", "float32 defaults"
+
+
+def make(name: str, options: argparse.Namespace) -> Way:
+    """Loss and gradients of a batch."""
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    bands = len(DEFAULT_WAVELENGTHS)
+    model = CubeAutoencoder(
+        DEFAULT_WAVELENGTHS, [0.5] * bands, compression=options.compression, base_channels=options.base_channels,
+        unshuffle=4 if name == OURS else 1,
+    )  # fmt: skip
+    x = torch.rand(options.batch, bands, options.size, options.size) * 2 - 1
+
+    def loss(module: torch.nn.Module, step: int | None, rows: slice) -> torch.Tensor:
+        z = model.encode(x[rows])
+        q, _ = model.quantise(z)
+        return (model.decode(z + (q - z).detach()).float() - x[rows]).abs().mean() + (q - z.detach()).square().mean()
+
+    ours = name == OURS
+    config = TrainingConfig(
+        steps=1, batch_size=options.batch, pieces=options.threads if ours else 1, learning_rate=1e-3, warmup_steps=0,
+        weight_decay=0.0, beta2=0.99, gradient_clip=1.0, ema_decay=0.0, snapshot_every=0, sharded=False,
+        checkpoint_activations=False, compile_blocks=False, precision="auto", checkpoint_every=1, log_every=1,
+        validate_every=1, sample_every=1,
+    )  # fmt: skip
+    dtype = compute_dtype("auto", device()) if ours else torch.float32
+    if ours:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    gradients = Gradients(model, loss, config, dtype)
+    return lambda: gradients(0)
+
+
+def reading(name: str, options: argparse.Namespace) -> Way:
+    """Reading all cubes of a cohort of so many, which is written before the reading is measured."""
+
+    def run() -> None:
+        for _, cube in Cohort(options.folder / name).cubes():
+            assert cube.values.shape[-1] == options.memory[0]
+
+    return run
+
+
+def write_cohorts(options: argparse.Namespace) -> list[str]:
+    """Cohorts of few and of many cubes of noise, which compress least."""
+    size, *counts = options.memory
+    bands = len(DEFAULT_WAVELENGTHS)
+    rng = np.random.default_rng(0)
+    for count in counts:
+        with CohortWriter(options.folder / f"{count} cubes", "noise", wavelengths=DEFAULT_WAVELENGTHS) as writer:
+            for number in range(count):
+                cube = Cube(rng.integers(0, 65536, (bands, size, size), np.uint16), DEFAULT_WAVELENGTHS)
+                writer.add(
+                    {
+                        "image_id": f"{number:016x}", "patient_id": str(number), "split": "train", "source": "noise",
+                        "width": size, "height": size, "sha256": "0", "image": {"bytes": b"", "path": "x"},
+                        "cube": encode_cube(cube),
+                    }
+                )  # fmt: skip
+    return [f"{count} cubes" for count in counts]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Prints a line for each way."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=64, help="pixels (default: 64)")
+    parser.add_argument("--compression", type=int, default=4, help="(default: 4)")
+    parser.add_argument("--base-channels", type=int, default=64, help="(default: 64)")
+    parser.add_argument("--batch", type=int, default=16, help="cubes of a step (default: 16)")
+    parser.add_argument("--threads", type=int, default=2, help="(default: 2)")
+    parser.add_argument("--turns", type=int, default=5, help="steps of each that are timed (default: 5)")
+    parser.add_argument("--memory", type=int, nargs=3, metavar=("SIZE", "FEW", "MANY"), help="of reading cohorts")
+    options = parser.parse_args(arguments)
+    if options.memory is None:
+        compare(make, [OURS, DEFAULTS], options, options.turns, options.batch, "cubes")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        options.folder = Path(folder)
+        memories(reading, write_cohorts(options), options, runs=1)
+
+
+if __name__ == "__main__":
+    main()

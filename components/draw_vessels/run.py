@@ -1,0 +1,38 @@
+"""Draws the synthetic cohort with the three trained models."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from components.draw_vessels.step import DrawVesselsParams
+from components.step import Metrics, Paths
+from retinalogos.cohort.shards import Cohort
+from retinalogos.generators.vessel_map.cascade import PARTS, Cascade, Drawn, Wish
+from retinalogos.generators.vessel_map.cohorts import wishes, write_drawn
+from retinalogos.generators.vessel_map.grid import write_grid
+from retinalogos.progress import track
+from retinalogos.provenance import generator_hash
+
+
+def run(params: DrawVesselsParams, inputs: Paths, outputs: Paths) -> Metrics:
+    """See the module."""
+    cohort = Cohort(inputs["cohort"])
+    cascade = Cascade.load({part: inputs[part] for part in PARTS}, params.noise, params.tile, params.overlap)
+    name = "vessel_map:" + "-".join(generator_hash(inputs[part])[:8] for part in PARTS)
+    first: list[Drawn] = []
+    empty = 0
+
+    def drawn() -> Iterator[tuple[Wish, Drawn]]:
+        nonlocal empty
+        asked = wishes(cohort, params.n, params.seed)
+        for wish, eye in track(cascade.stream(asked, params.batch_size), "draw_vessels", total=params.n, unit="eye"):
+            if len(first) < params.shown:
+                first.append(eye)
+            empty += not eye.classes.any()
+            yield wish, eye
+
+    write_drawn(drawn(), outputs["synthetic"], f"{cohort.meta['name']}-vessel-map", name, params.large)
+    outputs["grid"].mkdir(parents=True)
+    write_grid(outputs["grid"] / "grid.png", first, {"generator": name, "seed": params.seed})
+    coverage = float(np.mean([(eye.classes > 0).mean() for eye in first]))
+    return {"eyes": params.n, "empty_maps": empty, "vessel_share_of_shown": coverage}

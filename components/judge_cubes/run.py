@@ -1,0 +1,148 @@
+"""Judges synthetic cubes against real ones, each figure beside its real-to-real floor."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from components.judge_cubes.figures import draw_figures
+from components.judge_cubes.step import JudgeCubesParams
+from components.step import Metrics, Paths
+from retinalogos.classifiers.structures import (
+    STRUCTURES,
+    StructureFinder,
+    dice,
+    structure_maps,
+    train_finder,
+)
+from retinalogos.cohort.cubes import FULL_SCALE
+from retinalogos.cohort.shards import Cohort
+from retinalogos.errors import DataError, UsageError
+from retinalogos.generators.hyperspectral.autoencoder import CubeAutoencoder
+from retinalogos.generators.hyperspectral.cube_files import CubeFile
+from retinalogos.metrics.cubes import Compared, CubeFeatures, CubeSets, RandomCubeFeatures
+from retinalogos.metrics.realism import frechet_distance
+from retinalogos.metrics.spectral import spectral_angle
+
+_ENCODED = 8
+
+
+def run(params: JudgeCubesParams, inputs: Paths, outputs: Paths) -> Metrics:
+    """See the module.
+
+    Raises:
+        DataError: real and synthetic cubes have other wavelengths, or too few are held out.
+    """
+    cohort, synthetic = Cohort(inputs["cohort"]), Cohort(inputs["synthetic"])
+    if not np.allclose(cohort.wavelengths, synthetic.wavelengths, atol=0.1):
+        raise DataError(f"{inputs['synthetic']} has other wavelengths than {inputs['cohort']}")
+    work = Path(params.checkpoints)
+    unpacked = {split: CubeFile(cohort, split, work) for split in ("train", "validation", "test")}
+    held = np.concatenate([unpacked[split].values[: params.most] for split in ("test", "validation")])[: params.most]
+    drawn = CubeFile(synthetic, "train", work)
+    if held.shape[1:] != drawn.values.shape[1:]:
+        raise DataError(f"synthetic cubes are {drawn.values.shape[1:]}, real ones {held.shape[1:]}")
+    # As many of each: a Fréchet distance depends on the number of images.
+    count = min(len(held), len(drawn.values))
+    train = unpacked["train"].values
+    reference = np.asarray(train[:: max(1, len(train) // params.most)][: params.most])
+    held, fake = held[:count], np.asarray(drawn.values[:count])
+    if count < 2:
+        raise DataError("fewer than two real cubes are held out: raise ingest_cubes.n, or the shares of the splits")
+
+    judgement = outputs["judgement"]
+    judgement.mkdir(parents=True)
+    metrics: dict[str, float | int | None] = {"compared": count}
+    finder, quality = _finder(params, cohort, unpacked, work, judgement)
+    metrics |= quality
+    classes = [finder.classes(cubes) for cubes in (reference, held, fake)] if finder else [None] * 3
+    sets = CubeSets(reference, held, fake, cohort.wavelengths, params.resamples, params.seed, *classes)
+
+    found: dict[str, Compared] = {}
+    for space in _spaces(params, finder, reference):
+        found[f"fid_{space.name}"] = sets.frechet(space)
+    found["ms_ssim_gap"] = sets.similarity(params.pairs)
+    found["authentic"] = sets.authenticity(params.side)
+    found["band_correlation_gap"] = sets.correlation()
+    if finder is not None:
+        for name, structure in STRUCTURES.items():
+            found[f"divergence_{name}"] = sets.divergence(structure, params.bins)
+            found[f"angle_{name}"] = sets.angle(structure)
+        for name in ("arteries", "veins"):
+            found[f"saturation_{name}"] = sets.oxygen(STRUCTURES[name])
+    written = {
+        name: {"synthetic": pair.synthetic.as_json(), "real": pair.floor.as_json()} for name, pair in found.items()
+    }
+    for name, pair in found.items():
+        metrics |= {
+            name: pair.synthetic.value,
+            f"{name}_low": pair.synthetic.low,
+            f"{name}_high": pair.synthetic.high,
+            f"{name}_real": pair.floor.value,
+        }
+    for port in ("autoencoder", "baseline"):
+        if port in inputs:
+            model = CubeAutoencoder.from_pretrained(str(inputs[port])).eval()
+            metrics |= {f"{port}_{name}": value for name, value in _rebuilding(model, held, reference, params).items()}
+    (judgement / "judgement.json").write_text(json.dumps(written, indent=2, sort_keys=True) + "\n")
+    draw_figures(judgement, params.figures, sets, synthetic)
+    drawn.remove()
+    return metrics
+
+
+def _finder(
+    params: JudgeCubesParams, cohort: Cohort, unpacked: dict[str, CubeFile], work: Path, judgement: Path
+) -> tuple[StructureFinder | None, dict[str, float | int | None]]:
+    """The network that finds structures, and its Dice on test cubes; None where the cohort has no truth maps."""
+    maps = {split: structure_maps(cohort, split) for split in unpacked}
+    train, validation, test = (maps[split] for split in ("train", "validation", "test"))
+    if train is None or validation is None or test is None:
+        if params.features == ["structures"]:
+            raise UsageError("judge_cubes.features: 'structures' needs truth maps, which this cohort has not")
+        return None, {}
+    finder = train_finder(
+        unpacked["train"].values,
+        train,
+        np.asarray(unpacked["validation"].values[: params.most]),
+        validation[: params.most],
+        params.structures.width,
+        params.structures,
+        params.seed,
+        judgement / "structures",
+        work / f"structures-{cohort.meta['content_sha256'][:16]}-{params.seed}-{params.structures.steps}",
+    )
+    seen = finder.classes(np.asarray(unpacked["test"].values[: params.most]))
+    return finder, {f"dice_{name}": dice(seen, test[: params.most], value) for name, value in STRUCTURES.items()}
+
+
+def _spaces(params: JudgeCubesParams, finder: StructureFinder | None, reference: np.ndarray) -> list[CubeFeatures]:
+    spaces: list[CubeFeatures] = []
+    for name in params.features:
+        if name == "random_conv":
+            spaces.append(RandomCubeFeatures(reference, params.seed))
+        elif finder is not None:
+            spaces.append(finder)
+    return spaces
+
+
+@torch.inference_mode()
+def _rebuilding(
+    model: CubeAutoencoder, held: np.ndarray, reference: np.ndarray, params: JudgeCubesParams
+) -> dict[str, float]:
+    """How an autoencoder rebuilds held-out cubes: signal-to-noise ratio, spectral angle, Fréchet distance."""
+    rebuilt = np.concatenate(
+        [
+            model.from_model(model.decode(model.quantise(model.encode(model.to_model(held[i : i + _ENCODED])))[0]))
+            for i in range(0, len(held), _ENCODED)
+        ]
+    )
+    one, other = (np.moveaxis(x, 1, -1) / FULL_SCALE for x in (held, rebuilt))
+    scale = np.array(model.config.scale)
+    error = np.mean(np.square((one - other) / scale), (1, 2, 3))
+    space = RandomCubeFeatures(reference, params.seed)
+    return {
+        "psnr": float((-10 * np.log10(np.maximum(error, 1e-12))).mean()),
+        "spectral_angle": float(np.nanmean(spectral_angle(one, other))),
+        "frechet": frechet_distance(space.features(held), space.features(rebuilt)),
+    }

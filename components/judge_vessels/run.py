@@ -1,0 +1,77 @@
+"""Judges drawn eyes: anatomy, agreement of mask and photograph, realism; each beside what real eyes score."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from components.judge_vessels import figures
+from components.judge_vessels.step import JudgeVesselsParams
+from components.step import Metrics, Paths
+from retinalogos.cohort.shards import Cohort
+from retinalogos.errors import DataError
+from retinalogos.generators.vessel_map.agreement import of_eyes, summary
+from retinalogos.generators.vessel_map.examples import Examples, read_examples
+from retinalogos.generators.vessel_map.judgement import anatomy, compare
+from retinalogos.generators.vessel_map.loaders import load_segmenter
+from retinalogos.metrics.features import FeatureSpace, feature_space
+from retinalogos.metrics.realism import frechet_with_interval, kernel_with_interval
+from retinalogos.metrics.results import flat, write_results
+
+
+def run(params: JudgeVesselsParams, inputs: Paths, outputs: Paths) -> Metrics:
+    """See the module."""
+    real, synthetic = Cohort(inputs["cohort"]), Cohort(inputs["synthetic"])
+    segmenter = load_segmenter(str(inputs["segmenter"]))
+    spaces = [feature_space(name, params.seed) for name in params.feature_spaces]
+    with tempfile.TemporaryDirectory() as scratch:
+        train, test = (read_examples(real, split, params.size, Path(scratch) / split) for split in ("train", "test"))
+        # An empty map that was drawn is judged too.
+        drawn = read_examples(synthetic, None, params.size, Path(scratch) / "drawn", lambda _: True)
+        if len(test) < 2 or len(train) < 2 or len(drawn) < 2:
+            raise DataError(
+                f"{inputs['cohort']} has {len(train)} training and {len(test)} test eyes with artery and vein maps, "
+                f"{inputs['synthetic']} {len(drawn)} eyes: judging needs two of each"
+            )
+        # As many further real eyes as test eyes: the floor of a distance depends on the size of the sample.
+        further = train.take(np.arange(min(len(train), len(test))))
+        seen = {
+            "test": read_examples(real, "test", segmenter.size, Path(scratch) / "test-seen"),
+            "train": read_examples(real, "train", segmenter.size, Path(scratch) / "train-seen"),
+            "drawn": read_examples(synthetic, None, segmenter.size, Path(scratch) / "drawn-seen", lambda _: True),
+        }
+        # Training eyes were seen by the segmenter; they serve for the floor alone.
+        found = {
+            name: anatomy(seen[name].take(np.arange(min(len(seen[name]), most))), segmenter)
+            for name, most in (("test", len(test)), ("train", len(test)), ("drawn", len(drawn)))
+        }
+        results: dict[str, Any] = {
+            "eyes": {"train": len(train), "test": len(test), "synthetic": len(drawn)},
+            "masks": compare(anatomy(test), anatomy(drawn), anatomy(further), params.resamples, params.seed),
+            "photographs": compare(found["test"], found["drawn"], found["train"], params.resamples, params.seed),
+            "consistency": {
+                "real": summary(of_eyes(segmenter, seen["test"]), params.resamples, params.seed),
+                "synthetic": summary(of_eyes(segmenter, seen["drawn"]), params.resamples, params.seed),
+            },
+            "realism": {space.name: _realism(space, test, drawn, further, params) for space in spaces},
+        }
+    write_results(outputs["judgement"] / "results.json", results)
+    figures.intervals(outputs["judgement"] / "anatomy.png", results["masks"])
+    return flat({name: results[name] for name in ("consistency", "realism")})
+
+
+def _realism(
+    space: FeatureSpace, test: Examples, drawn: Examples, further: Examples, params: JudgeVesselsParams
+) -> dict[str, Any]:
+    """Distances of as many drawn as test eyes to the test eyes, and of as many further real ones."""
+    n = min(len(test), len(drawn), len(further))
+    real = space.features(np.asarray(test.images))
+    found = {}
+    for name, eyes in (("synthetic", drawn), ("floor", further)):
+        other = space.features(np.asarray(eyes.images[:n]))
+        found[name] = {
+            "frechet": frechet_with_interval(real, other, params.distance_resamples, params.seed),
+            "kernel": kernel_with_interval(real, other, params.resamples, params.seed),
+        }
+    return found

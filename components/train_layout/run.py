@@ -1,0 +1,32 @@
+"""Trains the layout network on the maps of the training split."""
+
+import json
+import shutil
+from pathlib import Path
+
+from components.step import Metrics, Paths
+from components.train_layout.step import TrainLayoutParams
+from retinalogos.cohort.shards import Cohort
+from retinalogos.generators.lesion_map.adversarial import checkpoint_folder, train
+from retinalogos.generators.lesion_map.examples import read
+from retinalogos.generators.lesion_map.layout_training import LayoutObjective
+from retinalogos.generators.lesion_map.pipeline import save_network
+
+
+def run(params: TrainLayoutParams, inputs: Paths, outputs: Paths) -> Metrics:
+    """See the module."""
+    examples = read(Cohort(inputs["cohort"]), "train", params.network.size)
+    objective = LayoutObjective(examples, params.network, params.loss, params.training.batch_size, params.seed)
+    settings, data = ["train_layout", params.model_dump(mode="json")], [examples.candidates, examples.grades]
+    checkpoints = checkpoint_folder(Path(params.checkpoints), settings, data)
+    train(objective, params.training, outputs["training"], checkpoints, "train_layout")
+    objective.generator.find_centres(params.seed)
+    save_network(objective.generator, params.network, outputs["layout"])
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    last = json.loads((outputs["training"] / "log.jsonl").read_text().splitlines()[-1])
+    return {
+        "eyes": len(examples) - objective.left_out,
+        "left_out": objective.left_out,
+        "parameters": sum(weight.numel() for weight in objective.generator.parameters()),
+        **{name: last[name] for name in ("generator_loss", "discriminator_loss", "augmentation")},
+    }

@@ -1,0 +1,45 @@
+"""Trains graders and segmenters with and without synthetic eyes, and judges them on the test split."""
+
+import json
+from typing import Any
+
+from components.step import Metrics, Paths
+from components.try_lesion_maps.step import TryLesionMapsParams
+from retinalogos.cohort.shards import Cohort
+from retinalogos.generators.lesion_map.examples import read
+from retinalogos.generators.lesion_map.trials import REAL, try_grading, try_segmentation
+
+
+def run(params: TryLesionMapsParams, inputs: Paths, outputs: Paths) -> Metrics:
+    """See the module."""
+    cohort, size = Cohort(inputs["cohort"]), params.grader.size
+    training, test = (read(cohort, split, size) for split in ("train", "test"))
+    synthetic = read(Cohort(inputs["synthetic"]), None, size)
+    told = {"folds": params.folds, "seed": params.seed, "resamples": params.resamples}
+    graded = try_grading(training, synthetic, test, params.grader, **told)
+    found = try_segmentation(training, synthetic, test, params.segmenter, **told)
+    results: dict[str, Any] = {
+        "images": {"training": len(training), "synthetic": len(synthetic), "test": len(test)},
+        "grading": {
+            arm: {name: estimate.as_json() for name, estimate in each.estimates().items()}
+            for arm, each in graded.items()
+        },
+        "grading_against_real": {
+            arm: {name: estimate.as_json() for name, estimate in each.minus(graded[REAL]).estimates().items()}
+            for arm, each in graded.items()
+            if arm != REAL
+        },
+        "segmentation": {
+            arm: {name: estimate.as_json() for name, estimate in each.items()} for arm, each in found.items()
+        },
+    }
+    outputs["trial"].mkdir(parents=True)
+    (outputs["trial"] / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    return {
+        **{f"qwk_{arm}": each["qwk"]["value"] for arm, each in results["grading"].items()},
+        **{
+            f"dice_{arm}_{name}": estimate["value"]
+            for arm, each in results["segmentation"].items()
+            for name, estimate in each.items()
+        },
+    }

@@ -1,0 +1,124 @@
+"""The trained generator as a diffusers pipeline: a folder that loads and draws cubes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import DDIMScheduler, UNet2DModel
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+
+from retinalogos.errors import UsageError
+from retinalogos.generators.hyperspectral.autoencoder import CubeAutoencoder
+from retinalogos.progress import track
+
+
+class CubePipeline(DiffusionPipeline):
+    """Noise to hyperspectral cube: DDIM in the latents, codes, decoder.
+
+    Args:
+        unet: predicts noise or velocity in standardised latents.
+        autoencoder: its codes are what is decoded.
+        scheduler: of the noise that the network was trained with.
+        size: pixels of the cubes that it was trained on.
+        steps: network evaluations that sampling spends.
+        mean: of the latents by channel.
+        std: of the latents by channel.
+    """
+
+    def __init__(
+        self,
+        unet: UNet2DModel,
+        autoencoder: CubeAutoencoder,
+        scheduler: DDIMScheduler,
+        # diffusers reads from model_index.json only arguments that have a default; saved folders hold them all.
+        size: int = 64,
+        steps: int = 50,
+        mean: list[float] | None = None,
+        std: list[float] | None = None,
+    ):
+        super().__init__()
+        self.register_modules(unet=unet, autoencoder=autoencoder, scheduler=scheduler)
+        self.register_to_config(size=size, steps=steps, mean=mean or [], std=std or [])
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, **options: Any) -> "CubePipeline":
+        """Loads a folder written by ``save_pretrained``; in evaluation mode.
+
+        Raises:
+            UsageError: the folder is no such generator.
+        """
+        if not (Path(folder) / "model_index.json").is_file():
+            raise UsageError(f"{folder} is no generator: it has no model_index.json; run `train_cube_diffusion`")
+        try:
+            pipeline: CubePipeline = super().from_pretrained(str(folder), **options)
+        except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UsageError(f"{folder} is damaged, or no generator of cubes: {str(error).splitlines()[0]}") from None
+        for part in (pipeline.unet, pipeline.autoencoder):
+            part.eval().requires_grad_(False)
+        return pipeline
+
+    def save_pretrained(self, save_directory: str | Path, **options: Any) -> None:
+        """Writes a diffusers-layout folder, without the places on this machine that its parts were loaded from."""
+        for part in (self, self.unet, self.autoencoder):
+            part.register_to_config(_name_or_path="")
+        super().save_pretrained(save_directory, **options)
+
+    @property
+    def wavelengths(self) -> list[float]:
+        """Wavelengths, nm, of the bands it draws."""
+        return [float(nm) for nm in self.autoencoder.config.wavelengths]
+
+    @torch.inference_mode()
+    def __call__(
+        self,
+        *,
+        seeds: Sequence[int],
+        steps: int | None = None,
+        size: int | None = None,
+        batch_size: int = 16,
+        progress: str | None = None,
+    ) -> np.ndarray:
+        """Draws one cube for each seed; a cube depends on its seed, not on its batch.
+
+        Args:
+            seeds: one for each cube.
+            steps: network evaluations; default as trained.
+            size: pixels; a size that it was not trained on is drawn directly, whatever comes of it.
+            batch_size: cubes drawn at once.
+            progress: name of a progress line to show.
+
+        Returns:
+            uint16, n×bands×size×size; 65535 is a reflectance of 1.
+
+        Raises:
+            UsageError: the size has no whole number of latents that can be halved twice, or there are more steps than
+                the noise of training had.
+        """
+        size = size or self.config.size
+        unit = 4 * self.autoencoder.compression
+        if size % unit:
+            raise UsageError(f"size {size} is no multiple of {unit} pixels (four latents)")
+        if (steps or 0) > self.scheduler.config.num_train_timesteps:
+            most = self.scheduler.config.num_train_timesteps
+            raise UsageError(f"{steps} steps are more than the {most} of the noise that the network was trained with")
+        shape = (self.autoencoder.latent_channels, size // self.autoencoder.compression)
+        starts: Any = range(0, len(seeds), batch_size)
+        if progress:
+            starts = track(starts, progress, unit="batch")
+        mean, std = (torch.tensor(self.config[name], device=self.device).view(-1, 1, 1) for name in ("mean", "std"))
+        drawn = []
+        for start in starts:
+            # On the CPU, so that every device draws the same.
+            noise = [
+                torch.randn(shape[0], shape[1], shape[1], generator=torch.Generator().manual_seed(seed))
+                for seed in seeds[start : start + batch_size]
+            ]
+            x = torch.stack(noise).to(self.device)
+            self.scheduler.set_timesteps(steps or self.config.steps)
+            for time in self.scheduler.timesteps:
+                x = self.scheduler.step(self.unet(x, time).sample, time, x).prev_sample
+            codes, _ = self.autoencoder.quantise(x * std + mean)
+            drawn.append(self.autoencoder.from_model(self.autoencoder.decode(codes)))
+        return np.concatenate(drawn)

@@ -1,0 +1,1 @@
+"""Lesion maps: grade to seven-channel lesion map to photograph."""

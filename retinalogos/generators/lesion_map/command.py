@@ -1,0 +1,184 @@
+"""The command ``retinalogos lesion-map``: draw maps by grade, turn maps into photographs, an empty map to draw on."""
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from retinalogos.arguments import Commands, Parser, at_least, number_from, output_folder
+from retinalogos.contact_sheet import make_sheet
+from retinalogos.errors import UsageError
+from retinalogos.provenance import NOTICE, append_records, generator_hash, software, write_png
+
+if TYPE_CHECKING:
+    from retinalogos.generators.lesion_map.pipeline import LesionMapPipeline
+
+# pyarrow, OpenCV and torch are imported where they are needed: --help should not wait for them.
+# What `make run WORKFLOW=lesion_map` leaves.
+LAST_TRAINED = Path("models/lesion_map")
+
+_GENERATE = """\
+Draws lesion maps of an ICDR grade and their photographs. Into --out go, for each seed:
+
+  grade-<grade>-seed<seed>-map.png    the map, which can be edited and rendered again
+  grade-<grade>-seed<seed>.png        the photograph, with its provenance in its text chunks
+  index.jsonl, contact_sheet.png      all of them
+
+example:
+  retinalogos lesion-map generate --grade 3 --n 8 --out out/
+"""
+
+_RENDER = """\
+Turns a map, drawn or generated, into a photograph: in a style drawn from --seed, or in that of a photograph. With
+--before, the map as it was before it was edited, the picture stays bit for bit what it was but near the edit.
+
+examples:
+  retinalogos lesion-map render map.png --style ref.jpg --out out/
+  retinalogos lesion-map render edited.png --before map.png --seed 4 --out out/
+"""
+
+_TEMPLATE = """\
+Writes an empty map to draw on, and prints the colours. Draw without smoothing and save as PNG, mode RGB.
+
+example:
+  retinalogos lesion-map template --size 256 --out map.png
+"""
+
+
+def add_commands(commands: Commands) -> None:
+    """Adds ``lesion-map`` to the commands of ``retinalogos``."""
+    own = commands.add_parser("lesion-map", help="photographs from lesion maps", epilog=NOTICE)
+    parts = own.add_subparsers(dest="part", required=True)
+
+    def part(name: str, text: str, run: Callable[[argparse.Namespace], None], about: str) -> Parser:
+        parser: Parser = parts.add_parser(name, help=about, description=text, epilog=NOTICE)
+        parser.set_defaults(run=run)
+        return parser
+
+    generate = part("generate", _GENERATE, _generate, "draw maps of a grade and their photographs")
+    generate.add_argument("--grade", type=int, required=True, help="ICDR grade, 0 to 4")
+    generate.add_argument("--n", type=at_least(1), default=1, help="how many (default 1)")
+    generate.add_argument(
+        "--seed", type=at_least(0), default=0, help="of the first; the next have the next (default 0)"
+    )
+    generate.add_argument(
+        "--truncation", type=number_from(0, 1), default=1.0, help="1 as drawn, 0 the usual map (default 1)"
+    )
+    render = part("render", _RENDER, _render, "turn a map into a photograph")
+    render.add_argument("map", type=Path, metavar="MAP", help="PNG in the colours that `template` prints")
+    render.add_argument("--style", type=Path, metavar="PHOTOGRAPH", help="fundus photograph whose style is taken over")
+    render.add_argument("--seed", type=at_least(0), default=0, help="of the style where none is given (default 0)")
+    render.add_argument("--before", type=Path, metavar="MAP", help="the map before it was edited")
+    # A tenth of a picture of 64 pixels.
+    render.add_argument(
+        "--margin", type=at_least(0), default=6, help="with --before: pixels around the edit (default 6)"
+    )
+    for each in (generate, render):
+        each.add_argument("--out", type=output_folder, required=True, help="folder")
+        each.add_argument("--model", type=Path, default=LAST_TRAINED, help=f"folder (default {LAST_TRAINED})")
+    template = part("template", _TEMPLATE, _template, "an empty map to draw on")
+    template.add_argument("--size", type=at_least(16), help="pixels of the side (default: that of the renderer)")
+    template.add_argument("--out", type=Path, required=True, help="PNG file")
+    template.add_argument("--model", type=Path, default=LAST_TRAINED, help=f"folder (default {LAST_TRAINED})")
+
+
+def _load(folder: Path) -> tuple["LesionMapPipeline", dict[str, str]]:
+    """The networks, and what provenance says of them."""
+    from retinalogos.generators.lesion_map.pipeline import LAYOUT, RENDER, LesionMapPipeline
+
+    if not folder.is_dir():
+        raise UsageError(f"--model {folder} is not there: train with `make run WORKFLOW=lesion_map`, or name a folder")
+    pipeline = LesionMapPipeline.from_pretrained(folder)
+    hashes = {f"{part}_sha256": generator_hash(folder / part) for part in (LAYOUT, RENDER)}
+    return pipeline, {"generator": type(pipeline).__name__, **hashes}
+
+
+def _generate(arguments: argparse.Namespace) -> None:
+    from retinalogos.generators.lesion_map import maps
+
+    pipeline, generator = _load(arguments.model)
+    seeds = [arguments.seed + number for number in range(arguments.n)]
+    drawn = pipeline.draw([arguments.grade] * len(seeds), seeds, arguments.truncation)
+    images = pipeline.render(drawn, seeds)
+    shown, labels, records = [], [], []
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    for seed, classes, image in zip(seeds, drawn, images, strict=True):
+        record = {"grade": arguments.grade, "seed": seed, "truncation": arguments.truncation, **generator}
+        name = f"grade-{arguments.grade}-seed{seed}"
+        for file, picture in ((f"{name}-map.png", maps.to_rgb(classes)), (f"{name}.png", image)):
+            write_png(arguments.out / file, picture, record)
+            records.append({"file": file, "synthetic": True, "notice": NOTICE, "software": software(), **record})
+            shown.append(picture)
+            labels.append(f"grade {arguments.grade}, seed {seed}")
+    append_records(arguments.out / "index.jsonl", records, key="file")
+    write_png(arguments.out / "contact_sheet.png", make_sheet(shown, labels, 8), generator)
+    print(f"{len(seeds)} maps with their photographs in {arguments.out}. {NOTICE}")
+
+
+def _render(arguments: argparse.Namespace) -> None:
+    from retinalogos.generators.lesion_map import maps
+
+    pipeline, generator = _load(arguments.model)
+    classes = maps.read_drawn(arguments.map, pipeline.size)
+    record: dict[str, str | int | float | None] = {"map": json.dumps(_shares(classes)), **generator}
+    if arguments.style is None:
+        style = pipeline.styles([arguments.seed])
+        record["seed"] = arguments.seed
+    else:
+        style = pipeline.style_of(_photograph(arguments.style, pipeline.size)[None])
+        record["style"] = "of a photograph"
+    if arguments.before is None:
+        image = pipeline.render(classes[None], styles=style)[0]
+    else:
+        before = maps.read_drawn(arguments.before, pipeline.size)
+        old = pipeline.render(before[None], styles=style)[0]
+        image = pipeline.edit(old, before, classes, style, arguments.margin)
+        record["edited"] = f"{int((before != classes).sum())} pixels of the map"
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    path = arguments.out / f"{arguments.map.stem}-rendered.png"
+    write_png(path, image, record)
+    entry = {"file": path.name, "synthetic": True, "notice": NOTICE, "software": software(), **record}
+    append_records(arguments.out / "index.jsonl", [entry], key="file")
+    print(f"{path}. {NOTICE}")
+
+
+def _shares(classes: np.ndarray) -> dict[str, float]:
+    """Share of the field of each class that a map has, for its provenance."""
+    from retinalogos.generators.lesion_map import maps
+
+    field = max(1, int((classes != maps.BG).sum()))
+    present = [c for c in (*maps.LESIONS, maps.OD) if (classes == c).any()]
+    return {maps.CLASSES[c]: round(float((classes == c).sum()) / field, 5) for c in present}
+
+
+def _photograph(path: Path, size: int) -> np.ndarray:
+    """A photograph cut to its field of view as `ingest` does."""
+    from retinalogos.cohort.field_of_view import find_field, place, square_image
+    from retinalogos.cohort.picture import UnusableImage, check_visible, open_photograph
+
+    try:
+        image = open_photograph(path).pixels()
+        check_visible(image)
+    except UnusableImage as error:
+        raise UsageError(f"--style {path} cannot be used as a picture: {error} ({error.detail})") from None
+    frame = find_field(image)
+    return square_image(image, frame, place(frame, image.shape[1], image.shape[0], size))
+
+
+def _template(arguments: argparse.Namespace) -> None:
+    from retinalogos.generators.lesion_map import maps
+
+    size = arguments.size
+    if size is None:
+        from retinalogos.generators.lesion_map.pipeline import RENDER, load_render
+
+        size = load_render(arguments.model / RENDER).config.size
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(maps.to_rgb(maps.template(size))).save(arguments.out, "PNG")
+    for short, name, colour in zip(maps.CLASSES, maps.NAMES, maps.COLOURS, strict=True):
+        print(f"{short}  #{bytes(colour.tolist()).hex()}  {name}")
+    print(f"{arguments.out}: {size} × {size} pixels")

@@ -1,0 +1,1 @@
+"""Artery and vein maps by diffusion, the photograph for a map, and its enlargement."""

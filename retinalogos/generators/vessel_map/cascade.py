@@ -1,0 +1,156 @@
+"""The three models one after another: a vessel map, the photograph for it, and its enlargement."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self, get_args
+
+import numpy as np
+import torch
+
+from retinalogos.errors import UsageError
+from retinalogos.generators.vessel_map.configuration import Part, SamplerConfig
+from retinalogos.generators.vessel_map.diffusion import draw, starting_noise
+from retinalogos.generators.vessel_map.maps import to_classes
+from retinalogos.generators.vessel_map.networks import Denoiser
+from retinalogos.generators.vessel_map.objective import (
+    grown,
+    images_as_bytes,
+    images_as_signal,
+    maps_as_signal,
+    spots,
+    with_noise,
+)
+from retinalogos.generators.vessel_map.tiles import in_tiles
+from retinalogos.training.device import device
+
+PARTS: tuple[Part, ...] = get_args(Part)
+# Each part's noise is its own, whatever the seed of a picture.
+_STRIDE = 3
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is asked of one eye.
+
+    Attributes:
+        seed: of all noise.
+        side: index into SIDES; 0 leaves it open.
+        marks: disc and fovea, 2×2: column and row in shares of the side; nan leaves one open.
+    """
+
+    seed: int
+    side: int
+    marks: np.ndarray
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One eye: map of classes h×w, photograph h×w×3 of the same size, and its enlargement; uint8."""
+
+    classes: np.ndarray
+    image: np.ndarray
+    enlarged: np.ndarray
+
+
+@dataclass
+class Cascade:
+    """The trained models, in evaluation mode.
+
+    Args:
+        parts: networks by part; one that is missing is refused when it is needed.
+        factor: by which ``enlarge`` enlarges.
+        noise: level of noise on what is enlarged.
+        tile: side of the tiles in which larger pictures are enlarged, pixels.
+        overlap: of neighbouring tiles, pixels.
+        sampling: how a part draws, where not as it was trained to.
+    """
+
+    parts: dict[str, Denoiser]
+    factor: int
+    noise: float
+    tile: int
+    overlap: int
+    sampling: dict[str, SamplerConfig]
+
+    @classmethod
+    def load(
+        cls,
+        folders: dict[str, Path],
+        noise: float,
+        tile: int,
+        overlap: int,
+        sampling: dict[str, SamplerConfig] | None = None,
+    ) -> Self:
+        """Loads folders that training wrote, by part.
+
+        Raises:
+            UsageError: a folder holds no such network.
+        """
+        parts = {part: load_part(folder, part) for part, folder in folders.items()}
+        sizes = {part: model.config.size for part, model in parts.items()}
+        factor = sizes["enlarge"] // sizes["paint"] if {"enlarge", "paint"} <= sizes.keys() else 1
+        if len({sizes[part] for part in ("masks", "paint") if part in sizes}) > 1:
+            raise UsageError(f"maps of {sizes['masks']} pixels and a painter of {sizes['paint']} do not go together")
+        return cls(parts, factor, noise, tile, overlap, sampling or {})
+
+    def draw_maps(self, wishes: Sequence[Wish]) -> np.ndarray:
+        """Maps of classes, uint8 n×size×size."""
+        model = self._part("masks")
+        size = model.config.size
+        start = starting_noise([_STRIDE * wish.seed for wish in wishes], 2, size, size)
+        marks = spots(np.stack([wish.marks for wish in wishes]).astype(np.float32), size)
+        sides = torch.tensor([wish.side for wish in wishes])
+        signal = draw(model, start, marks, sides, self.sampling.get("masks"))
+        return np.stack([to_classes(one > 0) for one in signal.cpu().numpy()])
+
+    def paint(self, classes_nhw: np.ndarray, seeds: Sequence[int]) -> np.ndarray:
+        """Photographs for maps, uint8 n×size×size×3."""
+        model = self._part("paint")
+        height, width = classes_nhw.shape[1:]
+        start = starting_noise([_STRIDE * seed + 1 for seed in seeds], 3, height, width)
+        return images_as_bytes(draw(model, start, maps_as_signal(classes_nhw), None, self.sampling.get("paint")))
+
+    def enlarge(self, images_nhwc: np.ndarray, seeds: Sequence[int]) -> np.ndarray:
+        """Pictures enlarged by the factor, uint8; larger ones than a tile in overlapping tiles."""
+        model = self._part("enlarge")
+        small = images_as_signal(images_nhwc)
+        height, width = (self.factor * side for side in small.shape[-2:])
+        # On the CPU, and each picture's own: the same on every device and in every batch.
+        extra = starting_noise([-_STRIDE * seed - 1 for seed in seeds], 3, *small.shape[-2:])
+        levels = torch.full((len(small),), self.noise)
+        condition = grown(with_noise(small, levels, extra), self.factor)
+        start = starting_noise([_STRIDE * seed + 2 for seed in seeds], 3, height, width)
+        through = in_tiles(self.tile, self.overlap) if max(height, width) > self.tile else None
+        missing = draw(model, start, condition, levels, self.sampling.get("enlarge"), through).cpu()
+        return images_as_bytes(grown(small, self.factor) + missing / model.config.scale)
+
+    def stream(self, wishes: Sequence[Wish], batch_size: int) -> Iterator[tuple[Wish, Drawn]]:
+        """Eyes as they are drawn, a batch in memory at a time."""
+        for start in range(0, len(wishes), batch_size):
+            batch = wishes[start : start + batch_size]
+            seeds = [wish.seed for wish in batch]
+            maps = self.draw_maps(batch)
+            images = self.paint(maps, seeds)
+            for wish, *pictures in zip(batch, maps, images, self.enlarge(images, seeds), strict=True):
+                yield wish, Drawn(*pictures)
+
+    def _part(self, part: str) -> Denoiser:
+        if part not in self.parts:
+            raise UsageError(f"this needs the model {part!r}; given are {', '.join(self.parts) or 'none'}")
+        return self.parts[part]
+
+
+def load_part(folder: Path, part: str) -> Denoiser:
+    """The trained network of one part, in evaluation mode on the accelerator where there is one.
+
+    Raises:
+        UsageError: the folder holds none, or that of another part.
+    """
+    try:
+        model = Denoiser.from_pretrained(str(folder))
+    except (OSError, TypeError, ValueError) as error:
+        raise UsageError(f"{folder} holds no model of vessel maps ({str(error).splitlines()[0]})") from None
+    if model.config.part != part:
+        raise UsageError(f"{folder} holds the model {model.config.part!r}, not {part!r}")
+    return model.eval().requires_grad_(False).to(device())

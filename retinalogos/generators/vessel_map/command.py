@@ -1,0 +1,144 @@
+"""The command ``retinalogos vessel-map``: draw eyes, or paint a vessel map that was drawn by hand."""
+
+import argparse
+import hashlib
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from retinalogos.arguments import Commands, Parser, at_least, number_from, output_folder
+from retinalogos.errors import UsageError
+
+if TYPE_CHECKING:
+    from retinalogos.generators.vessel_map.cascade import Cascade, Drawn, Wish
+
+_DESCRIPTION = (
+    "Draws vessel maps, photographs for them and their enlargements. Synthetic images: for research use only, not for "
+    "diagnosis."
+)
+# Where the workflow's stages put the models.
+_MODELS = Path("models/vessel_map")
+_GRID_EYES = 32  # a grid of more is no longer read
+
+
+def add_commands(commands: Commands) -> None:
+    """Adds ``vessel-map`` with ``generate`` and ``render`` to argparse's sub-parsers."""
+    vessel_map = commands.add_parser("vessel-map", help="eyes by vessel maps", description=_DESCRIPTION)
+    actions = vessel_map.add_subparsers(required=True, metavar="ACTION")
+    generate = _action(actions, "generate", "draw masks, photographs and enlargements", _generate)
+    generate.add_argument("--n", type=at_least(1), default=6, help="eyes (default 6)")
+    generate.add_argument("--eye", choices=("left", "right"), help="side (default: either)")
+    for mark in ("disc", "fovea"):
+        generate.add_argument(
+            f"--{mark}",
+            type=number_from(0, 1),
+            nargs=2,
+            metavar=("X", "Y"),
+            help=f"where the {mark} lies, in shares of the side",
+        )
+    render = _action(actions, "render", "paint the photograph for a drawn vessel map", _render)
+    render.add_argument("mask", type=Path, help="PNG: red arteries, blue veins, green crossings on black")
+    render.add_argument("--n", type=at_least(1), default=1, help="photographs of the same map (default 1)")
+
+
+def _action(actions: Commands, name: str, text: str, run: Callable[[argparse.Namespace], None]) -> Parser:
+    action = actions.add_parser(name, help=text, description=f"{text.capitalize()}.")
+    action.add_argument(
+        "--models", type=Path, default=_MODELS, help=f"folder with masks, paint and enlarge (default {_MODELS})"
+    )
+    action.add_argument("--out", type=output_folder, required=True, help="folder for the pictures")
+    action.add_argument(
+        "--seed", type=at_least(0), default=0, help="of the first picture; the next has the next (default 0)"
+    )
+    action.add_argument("--batch-size", type=at_least(1), default=8, help="eyes drawn at once (default 8)")
+    action.add_argument("--noise", type=float, default=0.1, help="level of noise on what is enlarged (default 0.1)")
+    action.set_defaults(run=run)
+    return action
+
+
+def _cascade(arguments: argparse.Namespace, parts: tuple[str, ...]) -> "tuple[Cascade, str]":
+    """The models and the hash that names them."""
+    if not 0 <= arguments.noise < 1:
+        raise UsageError(f"--noise {arguments.noise} is no level from 0 to below 1")
+    # Here and not above: torch takes seconds to import, and --help needs none of it.
+    from retinalogos.generators.vessel_map.cascade import Cascade
+    from retinalogos.provenance import generator_hash
+
+    folders = {part: arguments.models / part for part in parts}
+    for part, folder in folders.items():
+        if not folder.is_dir():
+            raise UsageError(
+                f"{folder} is missing: the model {part!r}; run `make run WORKFLOW=vessel_map` or --models DIR"
+            )
+    weights = hashlib.sha256("".join(generator_hash(folder) for folder in folders.values()).encode()).hexdigest()
+    cascade = Cascade.load(folders, arguments.noise, tile=1, overlap=0)
+    # A tile is the size that the enlarger knows, and neighbours share a fourth of it.
+    cascade.tile = cascade.parts["enlarge"].config.size
+    cascade.overlap = cascade.tile // 4
+    return cascade, weights
+
+
+def _generate(arguments: argparse.Namespace) -> None:
+    import numpy as np
+
+    from retinalogos.generators.vessel_map.cascade import PARTS, Wish
+    from retinalogos.generators.vessel_map.examples import SIDES
+
+    cascade, weights = _cascade(arguments, PARTS)
+    marks = np.array([arguments.disc or (np.nan, np.nan), arguments.fovea or (np.nan, np.nan)])
+    side = SIDES.index(arguments.eye)
+    wishes = [Wish(arguments.seed + i, side, marks) for i in range(arguments.n)]
+    _write(arguments.out, cascade.stream(wishes, arguments.batch_size), weights, {"eye": arguments.eye})
+
+
+def _render(arguments: argparse.Namespace) -> None:
+    import numpy as np
+
+    from retinalogos.generators.vessel_map.cascade import Drawn, Wish
+    from retinalogos.generators.vessel_map.maps import read_drawn
+
+    cascade, weights = _cascade(arguments, ("paint", "enlarge"))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", UserWarning)
+        classes = read_drawn(arguments.mask, cascade.parts["paint"].config.size)
+    for warning in said:
+        print(f"warning: {warning.message}")
+    seeds = [arguments.seed + i for i in range(arguments.n)]
+    nowhere = np.full((2, 2), np.nan)
+
+    def eyes() -> Iterator[tuple[Wish, Drawn]]:
+        for start in range(0, arguments.n, arguments.batch_size):
+            batch = seeds[start : start + arguments.batch_size]
+            images = cascade.paint(np.stack([classes] * len(batch)), batch)
+            for seed, *pictures in zip(batch, images, cascade.enlarge(images, batch), strict=True):
+                yield Wish(seed, 0, nowhere), Drawn(classes, *pictures)
+
+    drawn_by_hand = hashlib.sha256(arguments.mask.read_bytes()).hexdigest()
+    _write(arguments.out, eyes(), weights, {"mask_sha256": drawn_by_hand})
+
+
+def _write(out: Path, eyes: "Iterable[tuple[Wish, Drawn]]", weights: str, asked: dict[str, str | None]) -> None:
+    """Writes masks, photographs and enlargements as they come, then the grid and index.jsonl."""
+    from retinalogos.generators.vessel_map.grid import write_grid
+    from retinalogos.generators.vessel_map.maps import to_colour
+    from retinalogos.provenance import NOTICE, append_records, software, write_png
+
+    source = {"generator": "vessel_map", "generator_sha256": weights, **asked}
+    shown: list[Drawn] = []
+    records: list[dict[str, str | int | float | None]] = []
+    drawn = 0
+    for drawn, (wish, eye) in enumerate(eyes, start=1):
+        out.mkdir(parents=True, exist_ok=True)
+        name = f"{weights[:8]}-{(asked.get('mask_sha256') or asked.get('eye') or 'either')[:8]}-seed{wish.seed}"
+        record = {**source, "seed": wish.seed}
+        pictures = {"mask": to_colour(eye.classes), "image": eye.image, "enlarged": eye.enlarged}
+        for kind, picture in pictures.items():
+            file = f"{name}-{kind}.png"
+            write_png(out / file, picture, record)
+            records.append({"file": file, "synthetic": "true", "notice": NOTICE, "software": software(), **record})
+        if drawn <= _GRID_EYES:
+            shown.append(eye)
+    append_records(out / "index.jsonl", records, key="file")
+    write_grid(out / "grid.png", shown, source)
+    print(f"{drawn} eyes, index.jsonl and grid.png in {out}. {NOTICE}")

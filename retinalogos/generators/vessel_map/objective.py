@@ -1,0 +1,241 @@
+"""What each of the three models is shown and asked, as a loss that is a function of the step's number alone."""
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from retinalogos.errors import UsageError
+from retinalogos.generators.vessel_map.configuration import DenoiserConfig, Part
+from retinalogos.generators.vessel_map.diffusion import Process
+from retinalogos.generators.vessel_map.examples import SIDES, Examples
+from retinalogos.generators.vessel_map.maps import to_channels
+from retinalogos.generators.vessel_map.networks import Denoiser
+
+# The validation loss is a mean over this many eyes at fixed times and noise, so that curves compare.
+_VALIDATION_EYES = 64
+# Width of the spot that marks disc or fovea, in shares of the side: about a disc's radius at 45 degrees.
+_SPOT = 0.07
+# Examples from which the spread of what is missing in an enlarged picture is taken.
+_SCALE_EYES = 64
+
+
+def maps_as_signal(classes_nhw: np.ndarray) -> Tensor:
+    """Maps of classes to n×2×h×w of −1 and 1: the analog bits of Chen et al., arXiv 2208.04202."""
+    return torch.from_numpy(np.stack([to_channels(one) for one in classes_nhw])).float() * 2 - 1
+
+
+def images_as_signal(images_nhwc: np.ndarray) -> Tensor:
+    """uint8 n×h×w×3 to n×3×h×w in [−1, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(images_nhwc)).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def images_as_bytes(signal_nchw: Tensor) -> np.ndarray:
+    """[−1, 1] n×3×h×w to uint8 n×h×w×3."""
+    return ((signal_nchw.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+
+
+def spots(marks_n22: np.ndarray, size: int) -> Tensor:
+    """Disc and fovea as two channels, n×2×size×size in [0, 1], a smooth spot each; zero where not known."""
+    axis = (np.arange(size, dtype=np.float32) + 0.5) / size
+    x, y = marks_n22[..., 0, None, None], marks_n22[..., 1, None, None]
+    squared = (axis - x) ** 2 + (axis[:, None] - y) ** 2
+    return torch.from_numpy(np.nan_to_num(np.exp(-squared / (2 * _SPOT**2)))).float()
+
+
+def shrunk(images_nchw: Tensor, factor: int) -> Tensor:
+    """Mean over factor×factor pixels: what the painter makes of the scene that the enlarger is to show."""
+    return nn.functional.avg_pool2d(images_nchw, factor)
+
+
+def grown(images_nchw: Tensor, factor: int) -> Tensor:
+    """Cubic enlargement, to which the enlarger adds what is missing."""
+    return interpolate(images_nchw, scale_factor=factor, mode="bicubic", align_corners=False)
+
+
+def new_denoiser(part: Part, config: DenoiserConfig, examples: Examples, factor: int, size: int, seed: int) -> Denoiser:
+    """A network with seeded random weights for one of the three models; ``size`` is what it is trained on."""
+    torch.manual_seed(seed)
+    shapes = {
+        "masks": {"channels": 2, "condition_channels": 2, "labels": len(SIDES), "levels": False},
+        "paint": {"channels": 3, "condition_channels": 2, "labels": 0, "levels": False},
+        "enlarge": {"channels": 3, "condition_channels": 3, "labels": 0, "levels": True},
+    }
+    scale = 1.0
+    if part == "enlarge":
+        some = images_as_signal(examples.images[:_SCALE_EYES])
+        scale = round(1 / max(float((some - grown(shrunk(some, factor), factor)).std()), 1e-3), 3)
+    return Denoiser(
+        part=part,
+        size=size,
+        conditioning=config.conditioning,
+        scale=scale,
+        unet=config.unet,
+        diffusion=config.diffusion.model_dump(),
+        sampling=config.sampling.model_dump(),
+        **shapes[part],
+    )
+
+
+@dataclass
+class Denoising:
+    """Mean squared error of what the network tells of a noisy picture.
+
+    Each part draws something for something: ``masks`` draws two channels of vessels for spots on disc and fovea and the
+    label of the side; ``paint`` a photograph for vessels; ``enlarge`` what a cubic enlargement lacks, divided by its
+    spread (Li et al., arXiv 2104.14951, on residuals), for that enlargement with noise of a known level (Ho et al.,
+    arXiv 2106.15282), so that it takes the painter's faults as well as real pictures.
+
+    Eyes are mirrored by lot, sides and marks with them; mirrored left eyes are right eyes.
+
+    Args:
+        part: which model.
+        train, validation: eyes; the validation loss is measured on training eyes where there are no others.
+        config: of the model.
+        batch_size: eyes of a step.
+        seed: of order, mirrors, times and noise.
+        factor: by which ``enlarge`` enlarges.
+        crop: pixels of the side of the cut that ``enlarge`` learns from; None: whole pictures.
+        most_noise: largest level of noise on the condition of ``enlarge``.
+        scale: of the network, see :class:`~.networks.Denoiser`.
+
+    Raises:
+        UsageError: no eye to learn from, or a crop that does not fit.
+    """
+
+    part: Part
+    train: Examples
+    validation: Examples
+    config: DenoiserConfig
+    batch_size: int
+    seed: int
+    factor: int = 1
+    crop: int | None = None
+    most_noise: float = 0.0
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not len(self.train):
+            raise UsageError(
+                f"{self.part}: no training eye has a vessel map that tells arteries from veins; label the cohort first "
+                "(step label_vessels)"
+            )
+        size = self.train.images.shape[1]
+        if self.crop is not None and (self.crop > size or self.crop % self.factor):
+            raise UsageError(
+                f"enlarge.crop {self.crop} should be a multiple of {self.factor} and no more than {size} pixels"
+            )
+        self._process = Process(self.config.diffusion)
+
+    @cached_property
+    def _judged(self) -> tuple[Examples, np.ndarray]:
+        eyes = self.validation if len(self.validation) else self.train
+        return eyes, np.arange(len(eyes))[:: max(1, len(eyes) // _VALIDATION_EYES)][:_VALIDATION_EYES]
+
+    def __call__(self, model: nn.Module, step: int | None, rows: slice = slice(None)) -> Tensor:
+        """Loss over ``rows`` of a training step's batch, or of the fixed validation batch where ``step`` is None."""
+        where = next(model.parameters()).device
+        drawn = self.batch(step)
+        data, noise, t = (drawn[name][rows] for name in ("data", "noise", "times"))
+        condition, joined = drawn["condition"][rows], drawn["joined"]
+        noisy, target = self._process.noisy(data, noise, t), self._process.target(data, noise, t)
+        told = model(
+            noisy.to(where), t.to(where), condition.to(where), None if joined is None else joined[rows].to(where)
+        )
+        return (told.float() - target.to(where)).square().mean()
+
+    def batch(self, step: int | None) -> dict[str, Any]:
+        """What a step shows: ``data``, ``noise``, ``condition`` (B×C×H×W), ``times`` and ``joined`` (B), ``image_ids``.
+
+        ``joined`` is the label or the level, None for ``paint``.
+        """
+        draw = np.random.default_rng([self.seed, 0 if step is None else 1 + step])
+        generator = torch.Generator().manual_seed(int(draw.integers(2**62)))
+        eyes, chosen = self._judged if step is None else (self.train, self._eyes(step))
+        mirrored = (draw.random(len(chosen)) < 0.5) if step is not None else np.zeros(len(chosen), bool)
+        kept = torch.ones(len(chosen))
+        if step is not None:
+            kept = (torch.rand(len(chosen), generator=generator) >= self.config.condition_dropout).float()
+        data, condition, joined = getattr(self, f"_{self.part}")(eyes, chosen, mirrored, kept, draw, generator)
+        return {
+            "image_ids": [eyes.ids[i] for i in chosen],
+            "data": data,
+            "condition": condition,
+            "joined": joined,
+            "times": self._process.times(len(chosen), generator),
+            "noise": torch.randn(data.shape, generator=generator),
+        }
+
+    def _eyes(self, step: int) -> np.ndarray:
+        """The step's eyes: consecutive pieces of one shuffled epoch after another."""
+        chosen = []
+        for position in range(step * self.batch_size, (step + 1) * self.batch_size):
+            epoch, place = divmod(position, len(self.train))
+            chosen.append(int(_order(len(self.train), self.seed, epoch)[place]))
+        return np.array(chosen)
+
+    def _masks(
+        self, eyes: Examples, chosen: np.ndarray, mirrored: np.ndarray, kept: Tensor, _: Any, __: Any
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        data = maps_as_signal(_mirrored(eyes.maps[chosen], mirrored))
+        marks = eyes.marks[chosen].copy()
+        marks[mirrored, :, 0] = 1 - marks[mirrored, :, 0]
+        sides = eyes.sides[chosen].copy()
+        swapped = mirrored & (sides > 0)
+        sides[swapped] = len(SIDES) - sides[swapped]
+        condition = spots(marks, data.shape[-1]) * kept.view(-1, 1, 1, 1)
+        return data, condition, torch.from_numpy(sides) * kept.long()
+
+    def _paint(
+        self, eyes: Examples, chosen: np.ndarray, mirrored: np.ndarray, kept: Tensor, _: Any, __: Any
+    ) -> tuple[Tensor, Tensor, None]:
+        data = images_as_signal(_mirrored(eyes.images[chosen], mirrored))
+        condition = maps_as_signal(_mirrored(eyes.maps[chosen], mirrored)) * kept.view(-1, 1, 1, 1)
+        return data, condition, None
+
+    def _enlarge(
+        self,
+        eyes: Examples,
+        chosen: np.ndarray,
+        mirrored: np.ndarray,
+        kept: Tensor,
+        draw: np.random.Generator,
+        generator: torch.Generator,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        whole = images_as_signal(_mirrored(eyes.images[chosen], mirrored))
+        small = shrunk(whole, self.factor)
+        levels = torch.rand(len(chosen), generator=generator) * self.most_noise
+        noisy = with_noise(small, levels, torch.randn(small.shape, generator=generator))
+        data = (whole - grown(small, self.factor)) * self.scale
+        condition = grown(noisy, self.factor) * kept.view(-1, 1, 1, 1)
+        if self.crop is not None:
+            corners = draw.integers(0, whole.shape[-1] - self.crop + 1, (len(chosen), 2))
+            data, condition = (
+                torch.stack(
+                    [one[:, y : y + self.crop, x : x + self.crop] for one, (y, x) in zip(batch, corners, strict=True)]
+                )
+                for batch in (data, condition)
+            )
+        return data, condition, levels
+
+
+@lru_cache(maxsize=4)
+def _order(n: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch, 1]).permutation(n)
+
+
+def with_noise(images_nchw: Tensor, levels_n: Tensor, noise_nchw: Tensor) -> Tensor:
+    """Noise of variance level², the picture scaled so that its own variance shrinks by as much."""
+    level = levels_n.view(-1, 1, 1, 1)
+    return (1 - level.square()).sqrt() * images_nchw + level * noise_nchw
+
+
+def _mirrored(arrays: np.ndarray, mirrored_n: np.ndarray) -> np.ndarray:
+    return np.stack(
+        [cv2.flip(one, 1) if flip else one for one, flip in zip(np.asarray(arrays), mirrored_n, strict=True)]
+    )

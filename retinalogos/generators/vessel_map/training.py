@@ -1,0 +1,116 @@
+"""Trains one of the three models with the project's loop."""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from retinalogos.cohort.shards import Cohort, encode_png
+from retinalogos.contact_sheet import make_sheet
+from retinalogos.generators.vessel_map.cascade import Cascade, Wish
+from retinalogos.generators.vessel_map.configuration import DenoiserConfig, Part
+from retinalogos.generators.vessel_map.examples import Examples, read_examples
+from retinalogos.generators.vessel_map.maps import to_colour
+from retinalogos.generators.vessel_map.networks import Denoiser
+from retinalogos.generators.vessel_map.objective import (
+    Denoising,
+    images_as_bytes,
+    images_as_signal,
+    new_denoiser,
+    shrunk,
+)
+from retinalogos.training import distributed
+from retinalogos.training.configuration import TrainingConfig
+from retinalogos.training.loop import train
+
+# Eyes on the sample pictures.
+_SHOWN = 6
+
+
+def train_part(
+    part: Part,
+    cohort: Cohort,
+    *,
+    size: int,
+    factor: int,
+    crop: int | None,
+    most_noise: float,
+    config: DenoiserConfig,
+    training: TrainingConfig,
+    seed: int,
+    checkpoints: Path,
+    model: Path,
+    log: Path,
+) -> dict[str, float]:
+    """Trains, writes the network's folder and its log, and returns the metrics.
+
+    Checkpoints lie in ``checkpoints/<hash of all settings and of the data>``, as the text generator's do: a killed run
+    goes on there, and they are removed when it has ended well.
+
+    Args:
+        part: which of the three.
+        cohort: eyes with vessel maps that tell arteries from veins; ``enlarge`` takes eyes without too.
+        size: pixels of what is drawn.
+        factor: by which ``enlarge`` enlarges to that size.
+        crop: of ``enlarge``, pixels; None for whole pictures.
+        most_noise: of ``enlarge``, see :class:`~.objective.Denoising`.
+        config: of the network.
+        training: of the loop.
+        seed: of everything drawn at random.
+        checkpoints, model, log: folders.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        wanted = (lambda _: True,) if part == "enlarge" else ()
+        eyes, validation = (
+            read_examples(cohort, split, size, Path(scratch) / split, *wanted) for split in ("train", "validation")
+        )
+        objective = Denoising(part, eyes, validation, config, training.batch_size, seed, factor, crop, most_noise)
+        network = new_denoiser(part, config, eyes, factor, size, seed)
+        objective.scale = network.config.scale
+        settings = [part, size, factor, crop, most_noise, config.model_dump(), training.model_dump(), seed]
+        about = json.dumps([*settings, cohort.meta["content_sha256"]], sort_keys=True)
+        folder = checkpoints / f"{part}-{hashlib.sha256(about.encode()).hexdigest()[:16]}"
+        shown = validation if len(validation) else eyes
+
+        def sample(trained: nn.Module, path: Path) -> None:
+            assert isinstance(trained, Denoiser)
+            sheet = _sheet(trained, shown, factor)
+            if distributed.rank() == distributed.FIRST:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(encode_png(sheet))
+
+        trained = train(network, objective, training, log, folder, f"vessel {part}", sample, objective.batch)
+        assert isinstance(trained, Denoiser)
+    if distributed.rank() != distributed.FIRST:
+        return {}
+    trained.save_pretrained(model)
+    shutil.rmtree(folder, ignore_errors=True)
+    records = [json.loads(line) for line in (log / "log.jsonl").read_text().splitlines()]
+    return {
+        "eyes": len(eyes),
+        "steps": training.steps,
+        "images_seen": training.steps * training.batch_size,
+        "parameters": sum(weight.numel() for weight in trained.parameters()),
+        "loss": records[-1]["loss"],
+        "validation_loss": records[-1]["validation_loss"],
+    }
+
+
+def _sheet(model: Denoiser, eyes: Examples, factor: int) -> np.ndarray:
+    """Uncurated: the first eyes' conditions and what is drawn for them."""
+    part, chosen = model.config.part, np.arange(min(_SHOWN, len(eyes)))
+    cascade = Cascade({part: model}, factor, 0.0, model.config.size, 0, {})
+    if part == "masks":
+        wishes = [Wish(int(i), int(eyes.sides[i]), eyes.marks[i]) for i in chosen]
+        rows = [[to_colour(one) for one in eyes.maps[chosen]], [to_colour(one) for one in cascade.draw_maps(wishes)]]
+    elif part == "paint":
+        drawn = cascade.paint(eyes.maps[chosen], chosen.tolist())
+        rows = [[to_colour(one) for one in eyes.maps[chosen]], list(drawn), list(eyes.images[chosen])]
+    else:
+        small = images_as_bytes(shrunk(images_as_signal(eyes.images[chosen]), factor))
+        rows = [list(small), list(cascade.enlarge(small, chosen.tolist())), list(eyes.images[chosen])]
+    return make_sheet([picture for row in rows for picture in row], columns=len(chosen))

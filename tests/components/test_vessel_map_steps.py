@@ -1,0 +1,115 @@
+"""The steps of the vessel-map workflow, one after another, as its smoke preset has them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from components import runner
+from components.runner import run_step
+from pipelines.params import Choices, compose
+from pipelines.vessel_map import STAGES
+from retinalogos.cohort.shards import Cohort, CohortWriter, decode_map, encode_png
+from retinalogos.errors import UsageError
+from retinalogos.generators.vessel_map.maps import tells_kinds
+
+VALUES = compose(Choices(workflow="vessel_map", preset="smoke"))
+BY_NAME = {stage.name: stage for stage in STAGES}
+
+
+def run(stage: str, folder: Path, inputs: dict[str, Path] | None = None, **settings: Any) -> dict[str, Any]:
+    """Runs a stage in a folder of its own, fed by the stages before it."""
+    declared, values = BY_NAME[stage], VALUES[stage] | settings
+    if "checkpoints" in values:
+        values["checkpoints"] = str(folder / "checkpoints")
+    given = {port: folder / BY_NAME[source.stage].path(source.output) for port, source in declared.inputs.items()} | (
+        inputs or {}
+    )
+    outputs = {port: folder / declared.path(port) for port in (*declared.outputs, "metrics")}
+    return run_step(declared.step, values, given, outputs, stage=stage)
+
+
+@pytest.fixture(scope="module")
+def line(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, dict[str, Any]]]:
+    folder = tmp_path_factory.mktemp("vessel_map")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner, "ROOT", folder)
+        return folder, {
+            stage.name: run(stage.name, folder, **({"workers": 1} if stage.name == "ingest" else {}))
+            for stage in STAGES
+        }
+
+
+def test_every_stage_leaves_what_it_declares(line: tuple[Path, dict[str, dict[str, Any]]]) -> None:
+    folder, metrics = line
+    assert not list((folder / "checkpoints").rglob("*.pt"))
+    assert metrics["label_vessels"]["kept"] == metrics["ingest"]["rows"]
+    assert 0 <= metrics["segment_vessels"]["cohort.dice"] <= 1
+    for part in ("masks", "paint", "enlarge"):
+        assert list((folder / f"models/vessel_map/{part}_log/samples").glob("*.png"))
+
+
+def test_the_synthetic_cohort_says_where_it_comes_from(line: tuple[Path, dict[str, dict[str, Any]]]) -> None:
+    folder, _ = line
+    cohort = Cohort(folder / "data/vessel_map/synthetic")
+    rows = list(cohort.rows())
+    assert len(rows) == VALUES["draw_vessels"]["n"]
+    for row in rows:
+        assert row["generator"].startswith("vessel_map:")
+        assert row["source"] == "synthetic"
+        assert row["patient_id"].startswith("synthetic-")
+        assert decode_map(row["vessels"]["bytes"]).shape == (64, 64)
+        assert {"disc_x", "fovea_y"} <= json.loads(row["labels"]).keys()
+    with Image.open(folder / "metrics/vessel_map/grid/grid.png") as grid:
+        assert grid.info["synthetic"] == "true"
+
+
+def test_judgement_stands_beside_real_eyes(line: tuple[Path, dict[str, dict[str, Any]]]) -> None:
+    folder, metrics = line
+    results = json.loads((folder / "metrics/vessel_map/judgement/results.json").read_text())
+    density = results["masks"]["vein_density"]
+    assert density["real"]["low"] <= density["real"]["value"] <= density["real"]["high"]
+    assert density["difference"]["value"] == pytest.approx(
+        density["synthetic"]["value"] - density["real"]["value"], rel=1e-3
+    )
+    assert metrics["judge_vessels"]["realism.random_conv.synthetic.frechet"] > 0
+    use = json.loads((folder / "metrics/vessel_map/use/results.json").read_text())
+    assert set(use["eyes"]) == {"real", "real+0.25", "synthetic"}
+    assert use["test"]["figures"]["real"]["dice"]["n"] == results["eyes"]["test"]
+
+
+def test_eyes_without_kinds_are_labelled(line: tuple[Path, dict[str, dict[str, Any]]], tmp_path: Path) -> None:
+    folder, _ = line
+    with CohortWriter(tmp_path / "unlabelled", "unlabelled") as writer:
+        for number, row in enumerate(Cohort(folder / "data/vessel_map/cohort").rows()):
+            classes = decode_map(row["vessels"]["bytes"])
+            unknown = {"bytes": encode_png(np.where(classes > 0, 3, 0).astype(np.uint8)), "path": "map.png"}
+            writer.add(row | {"vessels": [None, unknown, row["vessels"]][number % 3]})
+    run("label_vessels", tmp_path, {
+        "cohort": tmp_path / "unlabelled", "segmenter": folder / "models/vessel_map/segmenter",
+    })  # fmt: skip
+    before = Cohort(folder / "data/vessel_map/cohort").rows()
+    for number, (row, own) in enumerate(zip(Cohort(tmp_path / "data/vessel_map/labelled").rows(), before, strict=True)):
+        classes, truth = decode_map(row["vessels"]["bytes"]), decode_map(own["vessels"]["bytes"])
+        if number % 3 == 1:
+            assert ((classes > 0) <= (truth > 0)).all()
+            assert not tells_kinds(np.where(truth > 0, 3, 0).astype(np.uint8))
+        if number % 3 == 2:
+            assert (classes == truth).all()
+
+
+def test_cohorts_without_maps_are_refused_with_advice(
+    line: tuple[Path, dict[str, dict[str, Any]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, _ = line
+    monkeypatch.setattr(runner, "ROOT", tmp_path)
+    with CohortWriter(tmp_path / "bare", "bare") as writer:
+        for row in Cohort(folder / "data/vessel_map/cohort").rows():
+            writer.add(row | {"vessels": None})
+    with pytest.raises(UsageError, match="label_vessels"):
+        run("train_vessel_paint", tmp_path, {"cohort": tmp_path / "bare"})
+    with pytest.raises(UsageError, match="nothing to learn from"):
+        run("segment_vessels", tmp_path, {"cohort": tmp_path / "bare"})

@@ -1,0 +1,136 @@
+"""What changed between two compiled pipelines, and which steps run again for it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from components import image
+from pipelines.__main__ import main
+from pipelines.cluster import read
+from pipelines.compiled import Compiled, changes, runs_again
+from pipelines.kubeflow import build, write
+from pipelines.params import Choices
+from pipelines.placement import Placement
+from pipelines.pools import choose
+from pipelines.workflows import PIPELINES
+from retinalogos.errors import UsageError
+
+
+def compiled(path: Path, *settings: str, name: str = "evaluate", pool: str = "l4") -> Path:
+    placement = Placement(read(), choose("laptop", [f"evaluate={pool}"]))
+    return write(build(PIPELINES[name], Choices(settings=settings), placement), path)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory) -> Path:
+    return compiled(tmp_path_factory.mktemp("plain") / "evaluate.yaml")
+
+
+def test_nothing_changed(plain: Path, tmp_path: Path) -> None:
+    again = compiled(tmp_path / "again.yaml")
+    assert list(changes(Compiled(plain), Compiled(again))) == ["runs again: preflight"]
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "line", "again"),
+    [
+        ("evaluate", "classify.runs=3", "classify.runs: 2.0 → 3.0", {"classify"}),
+        ("evaluate", "augment.per_grade=9", "augment.per_grade: 24.0 → 9.0", {"augment", "assess", "classify"}),
+        (
+            "caption",
+            "caption.seed=5",
+            "caption.seed: 0.0 → 5.0",
+            {"deal-shards", "for-loop-1/caption", "join-captions", "validate-2"},
+        ),
+    ],
+)
+def test_a_changed_parameter_runs_its_stage_and_what_depends_on_it(tmp_path, name, setting, line, again) -> None:
+    old, new = (
+        Compiled(compiled(tmp_path / "a.yaml", name=name)),
+        Compiled(compiled(tmp_path / "b.yaml", setting, name=name)),
+    )
+    parameter, last = changes(old, new)
+    assert parameter == f"parameter {line}"
+    assert set(last.removeprefix("runs again: ").split(", ")) == set(runs_again(old, new)) == again | {"preflight"}
+
+
+def test_a_changed_argument_counts_as_the_parameter(plain: Path) -> None:
+    section = Compiled(plain).parameters["classify"] | {"runs": 3.0}
+    assert set(runs_again(Compiled(plain), Compiled(plain, {"classify": section}))) == {"preflight", "classify"}
+    moved = Compiled(plain, {"generator": "s3://b/other"})
+    assert {"augment", "assess", "classify"} <= set(runs_again(Compiled(plain), moved))
+
+
+def test_another_image_runs_everything(plain: Path, tmp_path: Path) -> None:
+    new = tmp_path / "new.yaml"
+    new.write_text(plain.read_text().replace("@sha256:" + "0" * 64, "@sha256:" + "1" * 64))
+    old, found = Compiled(plain), Compiled(new)
+    assert [name for name in found.tasks if name not in runs_again(old, found)] == ["importer", "importer-2"]
+    line = f"step assess: image {old.tasks['assess'].image} → {found.tasks['assess'].image}"
+    assert line in list(changes(old, found))
+
+
+def test_another_pool_runs_nothing(plain: Path, tmp_path: Path) -> None:
+    lines = list(changes(Compiled(plain), Compiled(compiled(tmp_path / "new.yaml", pool="l4-spot"))))
+    assert "step augment: pod podMetadata.labels.retinalogos.io/pool: l4 → l4-spot" in lines
+    assert any(line.startswith("step augment: retries None → ") for line in lines)
+    assert not [line for line in lines if line.startswith("step preflight")]
+    # Which pools the pre-flight step looks at is a parameter.
+    assert any(line.startswith("parameter preflight.pools.l4-spot") for line in lines)
+    assert lines[-1] == "runs again: preflight"
+
+
+def test_a_pool_with_an_accelerator_is_another_image_and_runs_again(plain: Path, tmp_path: Path) -> None:
+    old, new = Compiled(plain), Compiled(compiled(tmp_path / "new.yaml", pool="cpu"))
+    assert set(runs_again(old, new)) == {"preflight", "augment", "assess", "classify"}
+    assert (old.tasks["assess"].image, new.tasks["assess"].image) == (image.image("gpu"), image.image("cpu"))
+
+
+def test_steps_and_edges(plain: Path, tmp_path: Path) -> None:
+    def edited(name: str, edit: Callable[[dict[str, Any]], Any]) -> Compiled:
+        specification, platform = yaml.safe_load_all(plain.read_text())
+        edit(specification["root"]["dag"]["tasks"])
+        (tmp_path / name).write_text(yaml.safe_dump_all([specification, platform]))
+        return Compiled(tmp_path / name)
+
+    def rewire(tasks: dict[str, Any]) -> None:
+        tasks["classify"]["inputs"]["artifacts"]["cohort"] = tasks["classify"]["inputs"]["artifacts"]["synthetic"]
+
+    old = Compiled(plain)
+    lines = list(changes(old, edited("rewired.yaml", rewire)))
+    assert lines == [
+        "step classify: input cohort: importer.artifact → augment.synthetic",
+        "runs again: preflight, classify",
+    ]
+    less = edited("less.yaml", lambda tasks: tasks.pop("classify"))
+    assert list(changes(old, less)) == ["step classify: removed", "runs again: preflight"]
+    added, last = changes(less, old)
+    assert added == "step classify: added"
+    assert set(last.removeprefix("runs again: ").split(", ")) == {"preflight", "classify"}
+
+
+def test_the_command(plain: Path, tmp_path: Path, capsys) -> None:
+    assert main(["diff", str(plain), str(compiled(tmp_path / "new.yaml", "classify.runs=3"))]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == "parameter classify.runs: 2.0 → 3.0"
+    (tmp_path / "none.yaml").write_text("a: 1")
+    assert main(["diff", str(plain), str(tmp_path / "none.yaml")]) == 2
+    with pytest.raises(UsageError, match="no compiled pipeline"):
+        Compiled(tmp_path)
+
+
+def test_export_is_what_submit_sends_or_objects_of_kubernetes(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("RETINALOGOS_IMAGE", "")
+    words = ["export", "caption", "--pool", "caption=l4", "--set", "caption.pods=3"]
+    assert main([*words, "--out", str(tmp_path / "a.yaml")]) == 0
+    assert main([*words, "--out", str(tmp_path / "a.txt")]) == 2
+    assert Compiled(tmp_path / "a.yaml").parameters["caption"]["pods"] == 3
+    assert main([*words, "--out", str(tmp_path / "b.yaml"), "--manifest", "team"]) == 0
+    objects = list(yaml.safe_load_all((tmp_path / "b.yaml").read_text()))
+    assert [(found["kind"], found["metadata"]["namespace"]) for found in objects] == [
+        ("Pipeline", "team"),
+        ("PipelineVersion", "team"),
+    ]
+    assert objects[1]["spec"]["pipelineSpec"] == next(yaml.safe_load_all((tmp_path / "a.yaml").read_text()))

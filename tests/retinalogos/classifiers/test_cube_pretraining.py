@@ -1,0 +1,39 @@
+"""Pre-training on cubes and the probe after it: known answers on cubes of a few pixels."""
+
+import numpy as np
+import pytest
+from short_training import TRAINING
+
+from retinalogos.classifiers.cube_pretraining import MaskedAutoencoderConfig, gain, mean_auc, pretrained, scores
+
+CONFIG = MaskedAutoencoderConfig(patch=4, width=16, layers=1, heads=2, mask=0.5)
+
+
+@pytest.fixture(scope="module")
+def cubes() -> np.ndarray:
+    return np.random.default_rng(0).integers(1000, 9000, (32, 3, 8, 8)).astype(np.uint16)
+
+
+def test_a_plain_difference_is_told_and_none_is_not(cubes, tmp_path) -> None:
+    labels = np.arange(32) % 2 == 1
+    shown = cubes.copy()
+    shown[labels, 0] = shown[labels, 0] // 3
+    model = pretrained(shown, shown, CONFIG, TRAINING, 0, tmp_path)
+    assert mean_auc(labels[16:], scores(model, shown[:16], labels[:16], shown[16:])[:, None]) == 1
+    assert mean_auc(labels[16:], scores(model, cubes[:16], labels[:16], cubes[16:])[:, None]) < 0.95
+
+
+def test_features_depend_on_the_cube_and_the_seed_alone(cubes, tmp_path) -> None:
+    one, again, other = (pretrained(cubes, None, CONFIG, TRAINING, seed, tmp_path) for seed in (0, 0, 1))
+    assert np.array_equal(one.features(cubes[:4]), again.features(cubes[:4]))
+    assert np.allclose(one.features(cubes)[2], one.features(cubes[2:3])[0], atol=1e-4)
+    assert not np.allclose(one.features(cubes[:4]), other.features(cubes[:4]))
+
+
+def test_a_gain_is_the_difference_of_areas_on_the_same_cubes() -> None:
+    labels = np.array([False, True] * 20)
+    perfect, blind = labels[:, None] * np.ones(3), np.zeros((40, 3))
+    found = gain(labels, perfect, blind, resamples=20, seed=0)
+    assert (found.value, found.low, found.high) == (0.5, 0.5, 0.5)
+    assert gain(labels, blind, blind, resamples=20, seed=0).value == 0
+    assert np.isnan(mean_auc(np.ones(3, bool), np.zeros((3, 1))))

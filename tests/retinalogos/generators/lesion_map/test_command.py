@@ -1,0 +1,140 @@
+"""``retinalogos lesion-map`` from its words to its files."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from components.cli import main
+from retinalogos.arguments import Parser
+from retinalogos.errors import UsageError
+from retinalogos.generators.lesion_map import maps
+from retinalogos.generators.lesion_map.command import add_commands
+from retinalogos.provenance import read_png
+
+
+def call(*words: str) -> None:
+    parser = Parser()
+    add_commands(parser.add_subparsers())
+    arguments = parser.parse_args(["lesion-map", *words])
+    arguments.run(arguments)
+
+
+@pytest.fixture(scope="module")
+def model(pipeline, tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("model")
+    pipeline.save_pretrained(folder)
+    return str(folder)
+
+
+def test_generate_then_edit_then_render(model, tmp_path, capsys) -> None:
+    out = tmp_path / "out"
+    call("generate", "--grade", "3", "--n", "2", "--seed", "5", "--model", model, "--out", str(out))
+    names = {"grade-3-seed5-map.png", "grade-3-seed5.png", "grade-3-seed6-map.png", "grade-3-seed6.png"}
+    assert {path.name for path in out.iterdir()} == names | {"index.jsonl", "contact_sheet.png"}
+    told = read_png(out / "grade-3-seed5.png")
+    assert (told["synthetic"], told["grade"], told["seed"]) == ("true", "3", "5")
+    before = maps.read_drawn(out / "grade-3-seed5-map.png", 16)
+    after = before.copy()
+    after[7:9, 7:9] = maps.EX if before[7, 7] != maps.EX else maps.HE
+    Image.fromarray(maps.to_rgb(after)).save(tmp_path / "edited.png")
+    words = ["--seed", "5", "--margin", "2", "--model", model, "--out", str(out)]
+    call("render", str(tmp_path / "edited.png"), "--before", str(out / "grade-3-seed5-map.png"), *words)
+    old, new = (np.asarray(Image.open(out / name)) for name in ("grade-3-seed5.png", "edited-rendered.png"))
+    outside = np.ones((16, 16), bool)
+    outside[5:11, 5:11] = False
+    assert (old[outside] == new[outside]).all()
+    entries = [json.loads(line) for line in (out / "index.jsonl").read_text().splitlines()]
+    assert {entry["file"] for entry in entries} == names | {"edited-rendered.png"}
+    assert "research use only" in capsys.readouterr().out
+
+
+def test_style_of_a_photograph(model, eyes, tmp_path) -> None:
+    Image.fromarray(maps.to_rgb(maps.template(16))).save(tmp_path / "map.png")
+    Image.fromarray(eyes.images[0]).resize((64, 64)).save(tmp_path / "ref.jpg")
+    words = [str(tmp_path / "map.png"), "--model", model, "--out", str(tmp_path / "out")]
+    call("render", *words, "--style", str(tmp_path / "ref.jpg"))
+    assert "ref" not in " ".join(read_png(tmp_path / "out" / "map-rendered.png").values()), (
+        "no name of a patient's file"
+    )
+    with pytest.raises(UsageError, match="cannot be used as a picture: missing"):
+        call("render", *words, "--style", str(tmp_path / "no.jpg"))
+
+
+def test_the_command_is_one_of_retinalogos(capsys) -> None:
+    with pytest.raises(SystemExit):
+        main(["lesion-map", "render", "--help"])
+    assert "--before" in capsys.readouterr().out
+
+
+def test_template_can_be_read_again(model, tmp_path, capsys) -> None:
+    call("template", "--model", model, "--out", str(tmp_path / "map.png"))
+    assert (maps.read_drawn(tmp_path / "map.png", 16) == maps.template(16)).all()
+    assert "EX  #efa400  hard exudate" in capsys.readouterr().out
+    call("template", "--size", "32", "--out", str(tmp_path / "large.png"))
+    assert Image.open(tmp_path / "large.png").size == (32, 32)
+
+
+def test_wrong_words_are_answered(model, tmp_path) -> None:
+    with pytest.raises(UsageError, match="grade 5 is no ICDR grade"):
+        call("generate", "--grade", "5", "--model", model, "--out", str(tmp_path))
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(UsageError, match="make run WORKFLOW=lesion_map"):
+        call("generate", "--grade", "1", "--model", str(tmp_path / "none"), "--out", str(tmp_path))
+    for words, said in (
+        (["--n", "0"], "less than 1"),
+        (["--truncation", "2"], "from 0 to 1"),
+        (["--seed", "-1"], "-1"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            call("generate", "--grade", "1", *words, "--out", str(tmp_path))
+
+
+def test_a_style_in_which_nothing_is_seen_is_refused(model, tmp_path) -> None:
+    Image.fromarray(maps.to_rgb(maps.template(16))).save(tmp_path / "map.png")
+    Image.new("RGB", (64, 64)).save(tmp_path / "black.png")
+    Image.new("1", (20_000, 10_000)).save(tmp_path / "huge.png")
+    out = tmp_path / "out"
+    for name, said in (("black", "featureless"), ("huge", "too large")):
+        with pytest.raises(UsageError, match=said):
+            call(
+                "render",
+                str(tmp_path / "map.png"),
+                "--model",
+                model,
+                "--out",
+                str(out),
+                "--style",
+                f"{tmp_path / name}.png",
+            )
+    assert not out.exists()
+
+
+def test_bad_words_and_damaged_weights_end_in_one_line(model, tmp_path, capsys) -> None:
+    out = tmp_path / "out"
+    other = tmp_path / "other"
+    shutil.copytree(model, other)
+    config = json.loads((other / "layout" / "config.json").read_text())
+    (other / "layout" / "config.json").write_text(json.dumps(config | {"latent": 2 * config["latent"]}))
+    kept = tmp_path / "kept"
+    kept.write_text("kept")
+    start = ["lesion-map", "generate", "--grade", "1"]
+    for words, code, said in (
+        (["--model", str(other), "--out", str(out)], 2, "weights are not those of its config.json"),
+        (["--model", model, "--out", str(out), "--seed", "9" * 20], 2, "too large a number"),
+        (["--model", model, "--out", str(kept)], 2, "is a file; name a folder"),
+    ):
+        assert main([*start, *words]) == code
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 1
+        assert said in lines[0]
+    assert not out.exists()
+    assert kept.read_text() == "kept"
+
+
+def test_a_map_too_large_for_the_memory_is_an_error_and_no_traceback(model, tmp_path, capsys) -> None:
+    assert main(["lesion-map", "template", "--size", "9999999", "--out", str(tmp_path / "map.png")]) == 1
+    assert "allocate" in capsys.readouterr().err
+    assert not (tmp_path / "map.png").exists()

@@ -1,0 +1,169 @@
+"""The layout networks and what they are trained to."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from retinalogos.errors import DataError
+from retinalogos.generators.lesion_map import adversarial, maps
+from retinalogos.generators.lesion_map.configuration import LayoutConfig
+from retinalogos.generators.lesion_map.layout import LayoutDiscriminator, LayoutGenerator, ModulatedConv, augment
+from retinalogos.generators.lesion_map.layout_training import LayoutObjective, as_marked, as_shown
+from retinalogos.training import checkpoints
+
+WHOLE = slice(None)
+
+
+def test_modulation_is_a_convolution_by_kernels_of_its_own() -> None:
+    """As the paper writes it: each sample's kernel is scaled by its style and brought to unit norm."""
+    torch.manual_seed(0)
+    layer = ModulatedConv(3, 5, 3, 4)
+    x, style = torch.randn(2, 3, 6, 6), torch.randn(2, 4)
+    factors = layer.style(style)
+    for found, image, factor in zip(layer(x, style), x, factors, strict=True):
+        kernel = layer.conv.weight * layer.conv.scale * factor[None, :, None, None]
+        kernel = kernel / kernel.square().sum((1, 2, 3), keepdim=True).sqrt()
+        assert torch.allclose(found, F.conv2d(image[None], kernel, padding=1)[0], atol=1e-5)
+
+
+def test_a_map_depends_on_its_grade_and_seed_alone(pipeline) -> None:
+    alone = pipeline.layout.draw([3], [7], 1.0)
+    among = pipeline.layout.draw([0, 3, 3], [7, 7, 8], 1.0)
+    assert torch.allclose(alone[0], among[1], atol=1e-5)
+    assert not torch.allclose(among[0], among[1], atol=1e-3), "the grade counts"
+    assert not torch.allclose(among[1], among[2], atol=1e-3), "the seed counts"
+    assert torch.allclose(among.sum(1), torch.ones(3, 16, 16), atol=1e-5)
+
+
+def test_truncation_goes_to_the_grades_mean_style(pipeline) -> None:
+    generator = pipeline.layout
+    styles = []
+    hook = generator.first[0].register_forward_pre_hook(lambda module, given: styles.append(given[1]))
+    for truncation in (0.0, 0.5, 1.0):
+        generator.draw([2, 2], [1, 2], truncation)
+    hook.remove()
+    none, half, whole = styles
+    assert torch.allclose(none, generator.centres[[2, 2]], atol=1e-6)
+    assert torch.allclose(half, (none + whole) / 2, atol=1e-5)
+
+
+def test_the_discriminator_sees_the_grade_and_how_much_a_batch_differs(layout_config) -> None:
+    torch.manual_seed(0)
+    judge = LayoutDiscriminator(layout_config)
+    one = torch.rand(1, 7, 16, 16)
+    alike, different = one.expand(4, -1, -1, -1), torch.cat([one, torch.rand(3, 7, 16, 16)])
+    grades = torch.zeros(4, dtype=torch.long)
+    assert judge(alike, grades)[0] != judge(alike, grades + 1)[0]
+    assert judge(alike, grades)[0] != judge(different, grades)[0]
+
+
+def test_augmentation_moves_maps_and_leaves_probabilities() -> None:
+    classes = maps.template(16)[None].repeat(4, 0)
+    classes[:, 3:6, 8:11] = maps.HE
+    real = torch.from_numpy(maps.one_hot(classes))
+    draws = torch.Generator().manual_seed(0)
+    assert torch.allclose(augment(real, torch.zeros(()), draws), real, atol=1e-5)
+    moved = augment(real, torch.ones(()), draws)
+    assert torch.allclose(moved.sum(1), torch.ones(4, 16, 16), atol=1e-5)
+    assert moved.min() > -1e-6
+    assert all((each - real[0]).abs().mean() > 0.01 for each in moved)
+
+
+def test_maps_lose_what_a_data_set_does_not_mark() -> None:
+    whole = np.full((1, 4, 4), maps.bits((maps.VB,)), np.uint8)
+    whole[0, 0, 0] = maps.bits((maps.EX,))
+    partial = whole | np.where(whole == maps.bits((maps.VB,)), maps.bits((maps.OD, maps.MA)), 0).astype(np.uint8)
+    shown, marked = as_shown(np.concatenate([whole, partial]))
+    assert shown[0].tolist() == shown[1].tolist()
+    assert marked.tolist() == [[True] * 7, [True, True, True, True, False, False, True]]
+    drawn = torch.rand(2, 7, 4, 4).softmax(1)
+    found = as_marked(drawn, torch.from_numpy(marked).float())
+    assert torch.allclose(found[0], drawn[0])
+    assert (found[1, [maps.MA, maps.OD]] == 0).all()
+    assert torch.allclose(found[1, maps.VB], drawn[1, [maps.MA, maps.OD, maps.VB]].sum(0), atol=1e-6)
+    unclear = np.full((1, 4, 4), maps.bits((maps.EX, maps.SE)), np.uint8)
+    assert (as_shown(unclear)[0] == maps.UNKNOWN).all()
+
+
+def test_an_untrained_network_with_the_prior_draws_classes_as_often_as_they_occur(layout_config) -> None:
+    classes = maps.template(16)[None].repeat(40, 0)
+    classes[20:, 4:12, 4:12] = maps.HE  # in every eye of grade 3, in none of grade 0
+    grades = torch.tensor([0] * 20 + [3] * 20)
+    generator = LayoutGenerator(layout_config)
+    generator.start_from(torch.from_numpy(maps.one_hot(classes)), grades)
+    with torch.no_grad():
+        for output in generator.outputs:
+            output.conv.weight.zero_()
+    shares = generator.draw([0, 3], [1, 2], 1.0).mean((2, 3))[:, maps.HE]
+    assert shares[0] < 0.02
+    assert shares[1] > 0.1
+    outside = generator.draw([3], [1], 1.0)[0, maps.BG, 0, 0]
+    assert outside > 0.5
+
+
+def test_eyes_without_a_grade_are_left_out(eyes, layout_config, layout_loss) -> None:
+    ungraded = eyes.take(np.arange(len(eyes)))
+    ungraded.grades[:5] = -1
+    assert LayoutObjective(ungraded, layout_config, layout_loss, 4, 0).left_out == 5
+    ungraded.grades[:] = -1
+    with pytest.raises(DataError, match="ICDR grade"):
+        LayoutObjective(ungraded, layout_config, layout_loss, 4, 0)
+
+
+def test_a_killed_training_ends_like_one_that_was_not(
+    eyes, layout_config, layout_loss, training, tmp_path, monkeypatch
+) -> None:
+    def fit(folder) -> LayoutGenerator:
+        objective = LayoutObjective(eyes, layout_config, layout_loss, training.batch_size, 0)
+        adversarial.train(objective, training, folder, folder / "checkpoints", "test")
+        return objective.generator
+
+    def save_and_die(folder, step, state):
+        save(folder, step, state)
+        raise KeyboardInterrupt
+
+    save = checkpoints.save
+    whole = fit(tmp_path / "whole")
+    monkeypatch.setattr(checkpoints, "save", save_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path / "killed")
+    monkeypatch.setattr(checkpoints, "save", save)
+    resumed = fit(tmp_path / "killed")
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+    logs = [(tmp_path / name / "log.jsonl").read_text() for name in ("whole", "killed")]
+    assert logs[0] == logs[1]
+    last = json.loads(logs[0].splitlines()[-1])
+    assert last["step"] == training.steps
+    assert (tmp_path / "whole" / "samples" / "step-000004.png").is_file()
+    assert 0 <= last["augmentation"] <= 1
+
+
+def test_a_gradient_that_is_not_finite_stops_with_its_step(eyes, layout_config, layout_loss, training, tmp_path):
+    objective = LayoutObjective(eyes, layout_config, layout_loss, training.batch_size, 0)
+    with torch.no_grad():
+        objective.discriminator.real.bias.fill_(float("nan"))
+    with pytest.raises(DataError, match=r"discriminator's gradient is not finite at step 0"):
+        adversarial.train(objective, training, tmp_path, tmp_path / "checkpoints", "test")
+    (path,) = (tmp_path / "checkpoints").glob("not-finite-*.pt")
+    assert torch.load(path, weights_only=True)["network"] == "discriminator"
+
+
+def test_the_generator_is_drawn_towards_the_discriminators_side(eyes, layout_config, layout_loss) -> None:
+    """A step against the gradient of its loss makes the discriminator take the same maps for more real."""
+    objective = LayoutObjective(eyes, layout_config, layout_loss, 8, 0)
+    before = objective.generator_loss(objective.generator, 0, WHOLE)
+    weights = list(objective.generator.parameters())
+    with torch.no_grad():
+        for weight, slope in zip(weights, torch.autograd.grad(before, weights, allow_unused=True), strict=True):
+            if slope is not None:
+                weight -= 1e-3 * slope
+    assert objective.generator_loss(objective.generator, 0, WHOLE) < before
+
+
+def test_a_config_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(ValueError, match="needs a width for each"):
+        LayoutConfig(size=32, latent=8, mapping_layers=1, widths=(8, 8, 8), discriminator_widths=(8, 8, 8), prior=False)

@@ -1,0 +1,243 @@
+"""Codebook, adversary, resumed training, drawing: on cubes of a few pixels."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from short_training import TRAINING
+
+from retinalogos.cohort.cubes import Cube, encode_cube
+from retinalogos.cohort.shards import Cohort, CohortWriter
+from retinalogos.errors import DataError, UsageError
+from retinalogos.generators.hyperspectral.autoencoder import CubeAutoencoder
+from retinalogos.generators.hyperspectral.configuration import (
+    AdversaryConfig,
+    AutoencoderConfig,
+    CodebookConfig,
+    CubeSamplingConfig,
+    DiffusionConfig,
+    PerceptualConfig,
+)
+from retinalogos.generators.hyperspectral.cube_files import CubeFile
+from retinalogos.generators.hyperspectral.diffusion import train_diffusion
+from retinalogos.generators.hyperspectral.discriminator import PatchDiscriminator
+from retinalogos.generators.hyperspectral.pipeline import CubePipeline
+from retinalogos.generators.hyperspectral.quantised_training import (
+    QuantisedReconstruction,
+    Trained,
+    new_trained,
+    train_autoencoder,
+)
+
+WAVELENGTHS = (480.0, 560.0, 660.0, 850.0)
+SMALL = AutoencoderConfig(compression=4, latent_channels=4, codes=16, base_channels=8, layers=1, unshuffle=4)
+CODEBOOK = CodebookConfig(
+    learning="kmeans", commitment=0.25, kmeans_cubes=6, kmeans_rounds=3, decay=0.9, dead_below=0.5
+)
+PERCEPTUAL = PerceptualConfig(name="projected", network="random", weight=0.1, bands=2)
+ADVERSARY = AdversaryConfig(weight=0.1, feature_weight=0.1, from_step=1, channels=8, layers=2)
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory) -> Cohort:
+    folder = tmp_path_factory.mktemp("cubes") / "cohort"
+    rng = np.random.default_rng(0)
+    with CohortWriter(folder, "c", wavelengths=WAVELENGTHS) as writer:
+        for number in range(14):
+            smooth = np.kron(rng.random((4, 4, 4)), np.ones((1, 4, 4))) * np.array([0.05, 0.1, 0.3, 0.4])[:, None, None]
+            row = {
+                "image_id": f"{number:016x}", "patient_id": str(number), "source": "s", "sha256": "0",
+                "split": "validation" if number >= 10 else "train",
+                "width": 16, "height": 16, "image": {"bytes": b"", "path": "x"},
+            }  # fmt: skip
+            writer.add(row | {"cube": encode_cube(Cube.of(smooth, WAVELENGTHS))})
+    return Cohort(folder)
+
+
+@pytest.fixture(scope="module")
+def files(cohort, tmp_path_factory) -> tuple[CubeFile, CubeFile]:
+    folder = tmp_path_factory.mktemp("unpacked")
+    return CubeFile(cohort, "train", folder), CubeFile(cohort, "validation", folder)
+
+
+def objective(files, **changes) -> tuple[QuantisedReconstruction, Trained]:
+    parts = {"codebook": CODEBOOK, "perceptual": PERCEPTUAL, "adversary": ADVERSARY} | changes
+    train, validation = files
+    model = new_trained(SMALL, parts["adversary"], train.wavelengths, train.scale(0), seed=0)
+    return QuantisedReconstruction(train, validation, None, 4, 0, **parts), model
+
+
+def test_cubes_go_to_the_networks_and_back(files) -> None:
+    train, _ = files
+    autoencoder = CubeAutoencoder(train.wavelengths, train.scale(0), **SMALL.model_dump())
+    values = train[[0, 3]]
+    x = autoencoder.to_model(values)
+    assert float(x.min()) >= -1
+    assert float(x.quantile(0.99)) == pytest.approx(1, abs=0.1)
+    assert np.abs(autoencoder.from_model(x).astype(int) - values).max() <= 1
+    assert autoencoder.encode(x).shape == (2, 4, 4, 4)
+    assert autoencoder.decode(autoencoder.encode(x)).shape == x.shape
+    with pytest.raises(UsageError, match="multiple of 4"):
+        autoencoder.encode(x[..., :-1])
+
+
+def test_a_latent_becomes_its_nearest_code(files) -> None:
+    _, model = objective(files)
+    codebook = model.autoencoder.codebook.detach()
+    z = torch.randn(2, 4, 3, 3, generator=torch.Generator().manual_seed(0))
+    q, index = model.autoencoder.quantise(z)
+    rows = z.permute(0, 2, 3, 1).reshape(-1, 4)
+    assert torch.equal(index, torch.cdist(rows, codebook).argmin(1))
+    assert torch.equal(q.permute(0, 2, 3, 1).reshape(-1, 4), codebook[index])
+
+
+def test_k_means_brings_codes_to_the_outputs_and_keeps_them_there(files) -> None:
+    reconstruction, model = objective(files)
+    outputs = torch.from_numpy(reconstruction._encoded(model.autoencoder, 0))
+
+    def error() -> float:
+        return float(torch.cdist(outputs, model.autoencoder.codebook.detach()).min(1).values.mean())
+
+    before = error()
+    reconstruction.first_codebook(model)
+    first = error()
+    assert first < 0.5 * before
+    was = model.autoencoder.codebook.detach().clone()
+    with torch.no_grad():
+        reconstruction.after(model, step=0)  # an epoch is 10 cubes, a step 4
+        assert torch.equal(model.autoencoder.codebook, was)
+        reconstruction.after(model, step=2)
+    assert not torch.equal(model.autoencoder.codebook, was)
+    assert error() < 1.5 * first
+    with pytest.raises(DataError, match=r"codebook\.kmeans_cubes"):
+        reconstruction.first_codebook(
+            new_trained(SMALL.model_copy(update={"codes": 4096}), ADVERSARY, files[0].wavelengths, files[0].scale(0), 0)
+        )
+
+
+def test_moving_averages_follow_the_outputs_and_dead_codes_are_put_elsewhere(files) -> None:
+    reconstruction, model = objective(files, codebook=CODEBOOK.model_copy(update={"learning": "ema"}))
+    with torch.no_grad():
+        model.autoencoder.codebook[0] = 100.0  # far from every output
+        reconstruction(model, 0, slice(0, 4))
+        assert len(reconstruction._seen) == 1
+        model.uses[0] = 0.0
+        reconstruction.after(model, 0)
+    assert float(model.autoencoder.codebook[0].detach().abs().max()) < 50
+    assert not reconstruction._seen
+    with torch.no_grad():
+        used = reconstruction.measure(model)
+    assert 0 < used["codes_used"] <= 1 <= used["perplexity"] <= 16
+
+
+def test_each_network_is_frozen_in_the_others_part(files) -> None:
+    discriminator = PatchDiscriminator(4, 8, 2)
+    x = torch.randn(2, 4, 16, 16, requires_grad=True)
+    scores, features = discriminator(x, frozen=True)
+    (scores.mean() + features[0].mean()).backward()
+    assert x.grad is not None
+    assert all(weight.grad is None for weight in discriminator.parameters())
+    discriminator(x.detach())[0].mean().backward()
+    assert all(weight.grad is not None for weight in discriminator.parameters())
+
+
+def test_the_adversary_begins_when_it_is_told_to(files) -> None:
+    reconstruction, model = objective(files)
+    assert model.adversary is not None
+    for step, moved in ((0, False), (1, True)):
+        model.zero_grad()
+        reconstruction(model, step, slice(None)).backward()
+        assert any(weight.grad is not None for weight in model.adversary.parameters()) == moved
+        assert model.autoencoder.encoder.conv_in.weight.grad is not None
+    _, plain = objective(files, adversary=ADVERSARY.model_copy(update={"weight": 0, "feature_weight": 0}))
+    assert plain.adversary is None
+
+
+def trained(files, folder: Path, learning: str, steps: int = 4) -> dict[str, float]:
+    train, validation = files
+    return train_autoencoder(
+        train,
+        validation,
+        autoencoder=SMALL,
+        codebook=CODEBOOK.model_copy(update={"learning": learning}),
+        perceptual=PERCEPTUAL,
+        adversary=ADVERSARY,
+        training=TRAINING.model_copy(
+            update={"steps": steps, "batch_size": 4, "checkpoint_every": 2, "ema_decay": 0.0, "sample_every": 100}
+        ),
+        crop=8,
+        seed=0,
+        checkpoints=folder / "checkpoints",
+        folder=folder / "autoencoder",
+        log=folder / "log",
+        what="train_vqgan",
+    )
+
+
+@pytest.mark.parametrize("learning", ["kmeans", "ema"])
+def test_a_killed_training_goes_on_to_the_same_weights(files, tmp_path, monkeypatch, learning: str) -> None:
+    metrics = trained(files, tmp_path / "whole", learning)
+    assert {"psnr", "perplexity", "codes_used", "validation_loss"} <= metrics.keys()
+    after = QuantisedReconstruction.after
+
+    def killed(self, model, step) -> None:
+        if step == 3:
+            raise KeyboardInterrupt
+        after(self, model, step)
+
+    monkeypatch.setattr(QuantisedReconstruction, "after", killed)
+    with pytest.raises(KeyboardInterrupt):
+        trained(files, tmp_path / "killed", learning)
+    monkeypatch.setattr(QuantisedReconstruction, "after", after)
+    trained(files, tmp_path / "killed", learning)
+    one, other = (
+        CubeAutoencoder.from_pretrained(str(tmp_path / run / "autoencoder")).state_dict() for run in ("whole", "killed")
+    )
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_what_is_trained_draws_by_seed_alone(files, tmp_path) -> None:
+    train, validation = files
+    torch.manual_seed(0)
+    autoencoder = CubeAutoencoder(train.wavelengths, train.scale(0), **SMALL.model_dump())
+    train_diffusion(
+        autoencoder,
+        train,
+        validation,
+        diffusion=DiffusionConfig(
+            base_channels=16, multipliers=(1, 1, 2), layers=1, attention=(False, False, True), timesteps=20,
+            schedule="squaredcos_cap_v2", prediction="v_prediction", loss="l2", mirror=True,
+        ),
+        sampling=CubeSamplingConfig(steps=2),
+        training=TRAINING.model_copy(update={"sample_every": 100}),
+        seed=0,
+        checkpoints=tmp_path / "checkpoints",
+        generator=tmp_path / "generator",
+        log=tmp_path / "log",
+        what="train_cube_diffusion",
+    )  # fmt: skip
+    pipeline = CubePipeline.from_pretrained(tmp_path / "generator")
+    drawn = pipeline(seeds=[3, 4, 5], batch_size=2)
+    assert drawn.shape == (3, 4, 16, 16)
+    assert drawn.dtype == np.uint16
+    alone = pipeline(seeds=[5])
+    assert np.abs(alone[0].astype(int) - drawn[2]).max() <= 2
+    assert not np.array_equal(drawn[0], drawn[1])
+    assert pipeline.wavelengths == list(WAVELENGTHS)
+    assert pipeline(seeds=[1], size=32).shape == (1, 4, 32, 32)
+    with pytest.raises(UsageError, match="multiple of 16"):
+        pipeline(seeds=[1], size=24)
+    with pytest.raises(UsageError, match=r"model_index\.json"):
+        CubePipeline.from_pretrained(tmp_path)
+
+
+def test_settings_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValidationError, match="compression"):
+        AutoencoderConfig(**SMALL.model_dump() | {"compression": 6})
+
+
+def test_an_empty_split_is_named(cohort, tmp_path) -> None:
+    with pytest.raises(DataError, match="'test' is empty"):
+        CubeFile(cohort, "test", tmp_path)

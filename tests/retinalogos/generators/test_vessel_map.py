@@ -1,0 +1,410 @@
+"""Vessel maps: maps and their checks, the processes, tiles, networks, and the cascade."""
+
+import json
+import shutil
+import warnings
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from pydantic import ValidationError
+
+from components.cli import main, parser
+from retinalogos.cohort.readers import Source, read
+from retinalogos.errors import UsageError
+from retinalogos.generators.vessel_map import maps, tiles
+from retinalogos.generators.vessel_map.cascade import Cascade, Wish, load_part
+from retinalogos.generators.vessel_map.configuration import DenoiserConfig, DiffusionConfig, SamplerConfig
+from retinalogos.generators.vessel_map.diffusion import Process, draw, starting_noise
+from retinalogos.generators.vessel_map.examples import Examples
+from retinalogos.generators.vessel_map.networks import Denoiser
+from retinalogos.generators.vessel_map.objective import (
+    Denoising,
+    images_as_bytes,
+    images_as_signal,
+    new_denoiser,
+    spots,
+)
+from retinalogos.provenance import read_png
+
+UNET = {
+    "block_out_channels": [8, 16],
+    "layers_per_block": 1,
+    "down_block_types": ["DownBlock2D", "DownBlock2D"],
+    "up_block_types": ["UpBlock2D", "UpBlock2D"],
+    "mid_block_type": "UNetMidBlock2D",
+    "norm_num_groups": 4,
+}
+
+
+def config(prediction: str = "v_prediction", scheduler: str = "ddim", **changes: object) -> DenoiserConfig:
+    values = {
+        "conditioning": "concatenate",
+        "unet": UNET,
+        "diffusion": {"prediction": prediction, "beta_schedule": "squaredcos_cap_v2", "train_timesteps": 1000},
+        "sampling": {"scheduler": scheduler, "steps": 4, "guidance": 1.0},
+        "condition_dropout": 0.1,
+    }
+    return DenoiserConfig.model_validate(values | changes)
+
+
+def eyes(n: int = 6, size: int = 16) -> Examples:
+    rng = np.random.default_rng(0)
+    classes = (rng.random((n, size, size)) < 0.1) * rng.integers(1, 4, (n, size, size))
+    return Examples(
+        [f"eye{i}" for i in range(n)],
+        ["test"] * n,
+        rng.integers(0, 256, (n, size, size, 3), dtype=np.uint8),
+        classes.astype(np.uint8),
+        np.ones((n, size, size), bool),
+        np.arange(n) % 3,
+        rng.random((n, 2, 2)).astype(np.float32),
+        np.full(n, 0.15, np.float32),
+        np.ones(n, bool),
+    )
+
+
+def write(path: Path, array: np.ndarray) -> Path:
+    Image.fromarray(array).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def phantom() -> np.ndarray:
+    return next(iter(read("phantom", Source(n=1, size=256)))).image().maps["vessels"]
+
+
+# --- maps
+
+
+def test_classes_and_channels_and_colours_are_the_same_map(phantom: np.ndarray, tmp_path: Path) -> None:
+    assert (maps.to_classes(maps.to_channels(phantom)) == phantom).all()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for array in (phantom, maps.to_colour(phantom)):
+            assert (maps.read_drawn(write(tmp_path / "map.png", array), 256) == phantom).all()
+
+
+def test_kinds_are_told_by_maps_that_hold_both(phantom: np.ndarray) -> None:
+    assert maps.tells_kinds(phantom)
+    assert not maps.tells_kinds(np.where(phantom > 0, 3, 0).astype(np.uint8))
+    assert not maps.tells_kinds(np.where(phantom == 1, 1, 0).astype(np.uint8))
+
+
+def test_swapped_kinds_are_warned_of(phantom: np.ndarray, tmp_path: Path) -> None:
+    swapped = np.array([0, 2, 1, 3], np.uint8)[phantom]
+    with pytest.warns(UserWarning, match="swapped"):
+        maps.read_drawn(write(tmp_path / "map.png", maps.to_colour(swapped)), 64)
+
+
+@pytest.mark.parametrize(
+    ("array", "complaint"),
+    [
+        (np.zeros((32, 32, 3), np.uint8), "empty"),
+        (np.full((32, 32, 3), (255, 128, 0), np.uint8), "not binary: 1024 pixels"),
+        (np.full((32, 32), 255, np.uint8), "one channel and the value 255"),
+        (np.full((32, 32, 4), 255, np.uint8), r"channels R\+G\+B\+A"),
+        (np.zeros((32, 16, 3), np.uint8), "16×32"),
+    ],
+)
+def test_unfit_maps_are_refused(array: np.ndarray, complaint: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=complaint):
+        maps.read_drawn(write(tmp_path / "map.png", array), 32)
+
+
+def test_a_vessel_that_is_lost_at_the_painters_size_is_refused(tmp_path: Path) -> None:
+    dot = np.zeros((400, 400, 3), np.uint8)
+    dot[3, 3] = (255, 0, 0)
+    with pytest.raises(UsageError, match="none of its vessels is left at 16×16"):
+        maps.read_drawn(write(tmp_path / "dot.png", dot), 16)
+
+
+def test_a_picture_of_too_many_pixels_is_refused(tmp_path: Path) -> None:
+    Image.new("1", (20_000, 20_000)).save(tmp_path / "huge.png")
+    with pytest.raises(UsageError, match="exceeds limit"):
+        maps.read_drawn(tmp_path / "huge.png", 16)
+
+
+def test_a_file_that_is_no_picture_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "map.png").write_text("no picture")
+    with pytest.raises(UsageError, match="no picture"):
+        maps.read_drawn(tmp_path / "map.png", 32)
+
+
+# --- processes
+
+
+@pytest.mark.parametrize(
+    ("prediction", "scheduler"),
+    [("epsilon", "ddim"), ("v_prediction", "ddim"), ("v_prediction", "dpm_solver"), ("flow", "flow")],
+)
+def test_a_network_that_knows_the_picture_draws_it(prediction: str, scheduler: str) -> None:
+    """With the true answer at every step each sampler must end on the picture itself."""
+    chosen = config(prediction, scheduler)
+    process = Process(chosen.diffusion)
+    data, noise = torch.rand(1, 2, 8, 8) * 2 - 1, torch.randn(1, 2, 8, 8)
+
+    def knows(x: torch.Tensor, t: torch.Tensor, _: object, __: object) -> torch.Tensor:
+        if prediction == "flow":
+            return (x - data) / (t / 1000).view(-1, 1, 1, 1)
+        scaled = process.noisy(torch.ones(1, 1, 1, 1), torch.zeros(1, 1, 1, 1), t.long())
+        spread = (1 - scaled**2).sqrt()
+        true_noise = (x - scaled * data) / spread.clamp(min=1e-3)
+        return true_noise if prediction == "epsilon" else scaled * true_noise - spread * data
+
+    network = Denoiser(
+        part="masks", size=8, channels=2, condition_channels=1, conditioning="concatenate", labels=0, levels=False,
+        scale=1.0, unet=UNET, diffusion=chosen.diffusion.model_dump(), sampling=chosen.sampling.model_dump(),
+    )  # fmt: skip
+    sampling = SamplerConfig(scheduler=chosen.sampling.scheduler, steps=20, guidance=1.0)
+    drawn = draw(network, noise, torch.zeros(1, 1, 8, 8), None, sampling, lambda _: knows)
+    assert (drawn - data).abs().max() < 0.1
+
+
+def test_process_and_scheduler_must_fit() -> None:
+    with pytest.raises(ValidationError, match="flow goes with flow"):
+        config("flow", "ddim")
+    with pytest.raises(ValidationError, match="condition_dropout"):
+        config(condition_dropout=0.0, sampling={"scheduler": "ddim", "steps": 2, "guidance": 2.0})
+
+
+def test_training_targets_are_of_the_named_kind() -> None:
+    data, noise, t = torch.rand(3, 1, 2, 2), torch.randn(3, 1, 2, 2), torch.tensor([10, 500, 990])
+    by_kind = {
+        kind: Process(DiffusionConfig(prediction=kind, beta_schedule="linear", train_timesteps=1000))
+        for kind in ("epsilon", "flow")
+    }
+    assert torch.equal(by_kind["epsilon"].target(data, noise, t), noise)
+    assert torch.equal(by_kind["flow"].target(data, noise, t), noise - data)
+    assert torch.allclose(by_kind["flow"].noisy(data, noise, torch.tensor([0.0, 0.0, 0.0])), data)
+
+
+# --- tiles
+
+
+@settings(max_examples=50)
+@given(st.integers(8, 200), st.integers(8, 64), st.data())
+def test_tiles_cover_everything_and_overlap(length: int, tile: int, data: st.DataObject) -> None:
+    overlap = data.draw(st.integers(0, tile - 1))
+    begins = tiles.starts(length, tile, overlap)
+    assert begins[0] == 0
+    if length > tile:
+        assert begins[-1] == length - tile
+        assert all(0 < b - a <= tile - overlap for a, b in pairwise(begins))
+
+
+def test_tiled_drawing_leaves_no_seam_where_abutting_tiles_do() -> None:
+    """Each tile darkens towards its right edge: abutting tiles show steps, blended ones hardly any."""
+
+    def predict(x: torch.Tensor, _: object, __: object, ___: object) -> torch.Tensor:
+        return x + torch.linspace(-0.5, 0.5, x.shape[-1])
+
+    drawn = {}
+    for overlap in (0, 24):
+        flat = torch.zeros(1, 3, 96, 96)
+        found = tiles.in_tiles(32, overlap)(predict)(flat, torch.zeros(1), flat, None)
+        drawn[overlap] = tiles.seam(images_as_bytes(found)[0], 32, overlap)
+    assert drawn[0] > 5
+    assert drawn[24] < 2
+
+
+def test_one_tile_is_the_whole_picture() -> None:
+    network = new_denoiser("paint", config(), eyes(), 1, 16, 0).eval()
+    torch.nn.init.normal_(network.backbone.conv_out.weight)
+    x, condition = torch.randn(1, 3, 16, 16), torch.randn(1, 2, 16, 16)
+    whole = network(x, torch.tensor([5]), condition, None)
+    assert torch.allclose(tiles.in_tiles(32, 8)(network)(x, torch.tensor([5]), condition, None), whole, atol=1e-5)
+
+
+def test_an_overlap_must_be_smaller_than_a_tile() -> None:
+    with pytest.raises(UsageError, match="overlap"):
+        tiles.starts(100, 16, 16)
+
+
+# --- networks and losses
+
+
+@pytest.mark.parametrize("part", ["masks", "paint", "enlarge"])
+@pytest.mark.parametrize("conditioning", ["concatenate", "control"])
+def test_each_part_learns_and_its_condition_matters(part: str, conditioning: str, tmp_path: Path) -> None:
+    chosen, sample = config(conditioning=conditioning), eyes()
+    factor = 2 if part == "enlarge" else 1
+    network = new_denoiser(part, chosen, sample, factor, 16, seed=0)
+    loss = Denoising(part, sample, sample, chosen, 4, 0, factor, None, 0.3, network.config.scale)
+    optimizer = torch.optim.AdamW(network.parameters(), 2e-3)
+    before = float(loss(network, None).detach())
+    for step in range(12):
+        value = loss(network, step)
+        value.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert float(loss(network, None).detach()) < before
+    network.save_pretrained(tmp_path / part)
+    again = load_part(tmp_path / part, part)
+    drawn = loss.batch(None)
+    told = [
+        again(drawn["noise"], drawn["times"], condition, drawn["joined"])
+        for condition in (drawn["condition"], torch.zeros_like(drawn["condition"]))
+    ]
+    assert torch.allclose(
+        told[0], network.eval()(drawn["noise"], drawn["times"], drawn["condition"], drawn["joined"]), atol=1e-5
+    )
+    assert not torch.allclose(told[0], told[1])
+
+
+def test_a_batch_is_a_function_of_its_step_and_rows_are_parts_of_it() -> None:
+    loss = Denoising("masks", eyes(), eyes(), config(), 4, 0)
+    first, again, other = loss.batch(3), loss.batch(3), loss.batch(4)
+    assert torch.equal(first["data"], again["data"])
+    assert torch.equal(first["noise"], again["noise"])
+    assert not torch.equal(first["noise"], other["noise"])
+    network = new_denoiser("masks", config(), eyes(), 1, 16, 0).eval()
+    torch.nn.init.normal_(network.backbone.conv_out.weight, std=0.1)
+    halves = (loss(network, 3, slice(0, 2)) + loss(network, 3, slice(2, 4))) / 2
+    assert torch.allclose(loss(network, 3), halves, atol=1e-5)
+
+
+def test_a_mirrored_eye_changes_its_side_and_its_marks() -> None:
+    sample = eyes(n=1)
+    sample.sides[:] = 1
+    sample.marks[:] = [[0.25, 0.5], [0.75, 0.5]]
+    loss = Denoising("masks", sample, sample, config(condition_dropout=0.0), 1, 0)
+    plain = loss.batch(None)
+    for drawn in (loss.batch(step) for step in range(12)):
+        mirrored = not torch.equal(drawn["data"], plain["data"])
+        assert int(drawn["joined"]) == (2 if mirrored else 1)
+        expected = plain["condition"].flip(3) if mirrored else plain["condition"]
+        assert torch.allclose(drawn["condition"], expected, atol=1e-5)
+
+
+def test_no_eye_to_learn_from_is_refused() -> None:
+    nobody = eyes().take(np.zeros(0, int))
+    with pytest.raises(UsageError, match="label_vessels"):
+        Denoising("masks", nobody, nobody, config(), 4, 0)
+
+
+def test_unknown_marks_leave_no_spot() -> None:
+    marks = np.array([[[0.25, 0.5], [np.nan, np.nan]]], np.float32)
+    found = spots(marks, 32)[0]
+    assert np.unravel_index(int(found[0].argmax()), (32, 32)) in {(15, 7), (16, 7), (15, 8), (16, 8)}
+    assert not found[1].any()
+
+
+def test_pictures_survive_the_way_to_signals_and_back() -> None:
+    images = eyes().images
+    assert (images_as_bytes(images_as_signal(images)) == images).all()
+
+
+# --- the cascade
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("models")
+    for part, factor, size in (("masks", 1, 16), ("paint", 1, 16), ("enlarge", 2, 32)):
+        network = new_denoiser(part, config(), eyes(size=size), factor, size, seed=1)
+        torch.nn.init.normal_(network.backbone.conv_out.weight, std=0.1)
+        network.save_pretrained(folder / part)
+    return {part: folder / part for part in ("masks", "paint", "enlarge")}
+
+
+def test_an_eye_is_its_seeds_whatever_its_batch(models: dict[str, Path]) -> None:
+    cascade = Cascade.load(models, noise=0.2, tile=32, overlap=8)
+    wishes = [Wish(seed, seed % 3, np.full((2, 2), np.nan)) for seed in range(3)]
+    together = [eye for _, eye in cascade.stream(wishes, 3)]
+    alone = [eye for _, eye in cascade.stream(wishes, 1)]
+    for one, other in zip(together, alone, strict=True):
+        assert (one.classes == other.classes).all()
+        assert np.abs(one.image.astype(int) - other.image).max() <= 1
+        assert (one.image.shape, one.enlarged.shape) == ((16, 16, 3), (32, 32, 3))
+    assert not (together[0].image == together[1].image).all()
+
+
+def test_larger_pictures_are_enlarged_in_tiles(models: dict[str, Path]) -> None:
+    cascade = Cascade.load({"enlarge": models["enlarge"]}, noise=0.0, tile=32, overlap=8)
+    cascade.factor = 2
+    assert cascade.enlarge(eyes(n=1, size=40).images, [0]).shape == (1, 80, 80, 3)
+
+
+def test_a_part_that_is_missing_or_another_is_refused(models: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="holds no model"):
+        load_part(tmp_path, "masks")
+    with pytest.raises(UsageError, match="not 'paint'"):
+        load_part(models["masks"], "paint")
+    cascade = Cascade.load({"masks": models["masks"]}, 0.0, 32, 8)
+    with pytest.raises(UsageError, match="needs the model 'paint'"):
+        cascade.paint(eyes().maps[:1], [0])
+
+
+def test_starting_noise_is_each_picture_s_own() -> None:
+    assert torch.equal(starting_noise([3, 4], 2, 8, 8)[1], starting_noise([4], 2, 8, 8)[0])
+
+
+# --- the command
+
+
+def test_command_draws_and_paints(models: dict[str, Path], phantom: np.ndarray, tmp_path: Path, capsys) -> None:
+    command = parser()
+    folder, out = str(models["masks"].parent), tmp_path / "out"
+
+    def run(*words: str) -> None:
+        arguments = command.parse_args(["vessel-map", *words, "--models", folder, "--out", str(out)])
+        arguments.run(arguments)
+
+    run("generate", "--n", "2", "--eye", "left", "--disc", "0.3", "0.5")
+    swapped = np.array([0, 2, 1, 3], np.uint8)[phantom]
+    mask = write(tmp_path / "mask.png", maps.to_colour(swapped))
+    run("render", str(mask), "--n", "2")
+    assert "warning" in capsys.readouterr().out
+    records = [json.loads(line) for line in (out / "index.jsonl").read_text().splitlines()]
+    assert len(records) == 12
+    for record in records:
+        assert read_png(out / record["file"])["synthetic"] == "true"
+    with pytest.raises(UsageError, match="from 0 to 1"):
+        run("generate", "--disc", "3", "0.5")
+    for half_open in ("nan", "inf"):
+        with pytest.raises(UsageError, match="finite"):
+            run("generate", "--fovea", half_open, "0.5")
+    with pytest.raises(UsageError, match="no level"):
+        run("generate", "--noise", "1.5")
+    for seed, said in (("-1", "less than 0"), ("9" * 20, "too large")):
+        with pytest.raises(UsageError, match=said):
+            run("generate", "--seed", seed)
+
+
+def test_a_map_is_painted_a_batch_at_a_time(
+    models: dict[str, Path], phantom: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    painted: list[int] = []
+    paint = Cascade.paint
+    monkeypatch.setattr(
+        Cascade, "paint", lambda self, maps, seeds: painted.append(len(maps)) or paint(self, maps, seeds)
+    )
+    mask, out = write(tmp_path / "mask.png", maps.to_colour(phantom)), tmp_path / "out"
+    words = ["vessel-map", "render", str(mask), "--n", "3", "--batch-size", "2", "--out", str(out)]
+    assert main([*words, "--models", str(models["masks"].parent)]) == 0
+    assert painted == [2, 1]
+    assert len(list(out.glob("*-enlarged.png"))) == 3
+
+
+def test_damaged_models_are_named_in_one_line(models: dict[str, Path], tmp_path: Path, capsys) -> None:
+    for part, change, said in (
+        ("masks", {"unet": UNET | {"block_out_channels": [16, 32]}}, "expected shape"),
+        ("enlarge", None, "size"),
+    ):
+        folder = tmp_path / part
+        shutil.copytree(models["masks"].parent, folder)
+        file = folder / part / "config.json"
+        config = {"something": "else"} if change is None else json.loads(file.read_text()) | change
+        file.write_text(json.dumps(config))
+        assert main(["vessel-map", "generate", "--models", str(folder), "--out", str(tmp_path / "out")]) == 2
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 1
+        assert f"{folder / part} holds no model of vessel maps" in lines[0]
+        assert said in lines[0]
+    assert not (tmp_path / "out").exists()
