@@ -15,7 +15,6 @@ import numpy as np
 import torch
 
 from benchmarks.paired import Way, compare, seconds
-from retinalogos.generators.text import latents as module
 from retinalogos.generators.text.latents import Latents, LatentWriter
 
 # Of stage 1 at 64 px, params.yaml. A caption of 16 tokens of 64 channels keeps 10,000 shards small.
@@ -24,9 +23,9 @@ CHANNELS, WIDTH, TOKENS, TEXT = 32, 8, 16, 64
 
 def write(folder: Path, shards: int, images: int) -> None:
     """A latents folder with this many shards of either kind, ``images`` images and captions in each."""
-    # The writer's own are of 25 MB: ten thousand would be 250 GB.
-    module._IMAGES_PER_SHARD, module._TOKENS_PER_SHARD = images, images * TOKENS
-    with LatentWriter(folder, {"channels": CHANNELS, "latent_size": WIDTH, "text_dim": TEXT}) as writer:
+    meta = {"channels": CHANNELS, "latent_size": WIDTH, "text_dim": TEXT}
+    # Shards of the usual 25 MB: ten thousand would be 250 GB.
+    with LatentWriter(folder, meta, images_per_shard=images, tokens_per_shard=images * TOKENS) as writer:
         latents, text = torch.randn(CHANNELS, WIDTH, WIDTH), torch.randn(TOKENS, TEXT)
         for i in range(shards * images):
             number = writer.add_text(f"caption {i}", text)

@@ -35,10 +35,20 @@ class LatentWriter:
         folder: of the index, and of the shards where they have no other place.
         meta: for ``latents.json``.
         shards_at: ``s3://bucket/prefix`` for the shards.
+        images_per_shard: latents in a shard; the last may have fewer.
+        tokens_per_shard: at most so many in a shard, but for a single longer caption.
     """
 
-    def __init__(self, folder: Path, meta: dict[str, Any], shards_at: str | None = None):
+    def __init__(
+        self,
+        folder: Path,
+        meta: dict[str, Any],
+        shards_at: str | None = None,
+        images_per_shard: int = _IMAGES_PER_SHARD,
+        tokens_per_shard: int = _TOKENS_PER_SHARD,
+    ):
         self.folder, self.meta = Path(folder), meta
+        self._images_per_shard, self._tokens_per_shard = images_per_shard, tokens_per_shard
         self.folder.mkdir(parents=True, exist_ok=True)
         self._shards = BucketShards(shards_at) if shards_at else FolderShards(self.folder)
         self._latents: list[Tensor] = []
@@ -53,7 +63,7 @@ class LatentWriter:
 
     def add_text(self, text: str, tokens_nd: Tensor) -> int:
         """Adds a distinct caption's features, N×D; returns its number."""
-        if self._pending_tokens and self._pending_tokens + len(tokens_nd) > _TOKENS_PER_SHARD:
+        if self._pending_tokens and self._pending_tokens + len(tokens_nd) > self._tokens_per_shard:
             self._flush_tokens()
         self._texts.append(
             {"text": text, "shard": self._written["text"], "offset": self._pending_tokens, "length": len(tokens_nd)}
@@ -84,7 +94,7 @@ class LatentWriter:
             }
         )
         self._latents.append(latents_chw.half())
-        if len(self._latents) == _IMAGES_PER_SHARD:
+        if len(self._latents) == self._images_per_shard:
             self._flush_latents()
 
     def _flush_latents(self) -> None:

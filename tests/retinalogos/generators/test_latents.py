@@ -17,12 +17,10 @@ from retinalogos.generators.text.latents import Latents, LatentWriter, epoch_ord
 
 
 @pytest.mark.parametrize(("images", "tokens"), [(3, 5), (1536, 65536)])
-def test_what_is_written_is_read_whatever_the_shards(tmp_path, monkeypatch, images, tokens):
-    monkeypatch.setattr(module, "_IMAGES_PER_SHARD", images)
-    monkeypatch.setattr(module, "_TOKENS_PER_SHARD", tokens)
+def test_what_is_written_is_read_whatever_the_shards(tmp_path, images, tokens):
     rows = [torch.randn(2, 4, 4).half().float() for _ in range(8)]
     texts = [torch.randn(n, 3).half().float() for n in (2, 4, 1)]
-    with LatentWriter(tmp_path, {"empty_text": 0}) as writer:
+    with LatentWriter(tmp_path, {"empty_text": 0}, None, images, tokens) as writer:
         numbers = [writer.add_text(str(len(text)), text) for text in texts]
         for i, row in enumerate(rows):
             writer.add_image(str(i), "train", None, row, [numbers[i % 3]], [])
@@ -38,9 +36,8 @@ def test_what_is_written_is_read_whatever_the_shards(tmp_path, monkeypatch, imag
     assert float(padded[2, 1:].abs().max()) == 0
 
 
-def test_after_reading_no_shard_stays_mapped_or_open(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_IMAGES_PER_SHARD", 1)
-    with LatentWriter(tmp_path, {}) as writer:
+def test_after_reading_no_shard_stays_mapped_or_open(tmp_path):
+    with LatentWriter(tmp_path, {}, images_per_shard=1) as writer:
         writer.add_text("one", torch.randn(2, 3))
         for i in range(50):
             writer.add_image(str(i), "train", None, torch.randn(2, 4, 4), [0], [0])

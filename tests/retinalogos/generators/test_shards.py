@@ -5,11 +5,11 @@ import torch
 from object_store import object_store
 
 from retinalogos.errors import DataError, UsageError
-from retinalogos.generators.text import latents as module
 from retinalogos.generators.text.latents import Latents, LatentWriter
 from retinalogos.generators.text.shards import BucketShards
 
 PLACE = "s3://bucket/some/prefix"
+SMALL = {"images_per_shard": 7, "tokens_per_shard": 16}
 
 
 @pytest.fixture
@@ -24,23 +24,17 @@ def store(monkeypatch):
         yield running
 
 
-def write(folder, place, images=20, seed=0):
+def write(folder, place, images=20, seed=0, **sizes):
     draw = torch.Generator().manual_seed(seed)
-    with LatentWriter(folder, {"empty_text": 0, "channels": 4, "latent_size": 8}, place) as writer:
+    with LatentWriter(folder, {"empty_text": 0, "channels": 4, "latent_size": 8}, place, **sizes) as writer:
         for i in range(images):
             number = writer.add_text(str(i), torch.randn(1 + i % 5, 6, generator=draw))
             writer.add_image(str(i), "train", None, torch.randn(4, 8, 8, generator=draw), [number], [number])
     return Latents(folder)
 
 
-@pytest.fixture
-def small_shards(monkeypatch):
-    monkeypatch.setattr(module, "_IMAGES_PER_SHARD", 7)
-    monkeypatch.setattr(module, "_TOKENS_PER_SHARD", 16)
-
-
-def test_a_bucket_gives_what_a_folder_does(tmp_path, store, small_shards):
-    here, there = write(tmp_path / "here", None), write(tmp_path / "there", PLACE)
+def test_a_bucket_gives_what_a_folder_does(tmp_path, store):
+    here, there = write(tmp_path / "here", None, **SMALL), write(tmp_path / "there", PLACE, **SMALL)
     order = [19, 0, 7, 6, 13]
     assert torch.equal(here.latents(order), there.latents(order))
     assert all(map(torch.equal, here.tokens(order), there.tokens(order)))
@@ -95,8 +89,8 @@ def test_an_address_of_another_kind_is_refused(place):
 
 
 @pytest.mark.skipif("RETINALOGOS_TEST_S3" not in os.environ, reason="RETINALOGOS_TEST_S3 names no s3://bucket/prefix")
-def test_a_real_store_gives_what_a_folder_does(tmp_path, small_shards):
-    here = write(tmp_path / "here", None)
-    there = write(tmp_path / "there", os.environ["RETINALOGOS_TEST_S3"])
+def test_a_real_store_gives_what_a_folder_does(tmp_path):
+    here = write(tmp_path / "here", None, **SMALL)
+    there = write(tmp_path / "there", os.environ["RETINALOGOS_TEST_S3"], **SMALL)
     assert torch.equal(here.latents(range(20)), there.latents(range(20)))
     assert all(map(torch.equal, here.tokens(range(20)), there.tokens(range(20))))
