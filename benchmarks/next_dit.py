@@ -3,19 +3,24 @@
     python -m benchmarks.next_dit
 
 Both have the same weights, batch, threads and optimiser: forward, backward, gradient clipping, fused AdamW; bfloat16 is
-autocast, as in diffusers' training examples, whose default is float32. Ours is never compiled. The first line is ours
-in the precision that it chooses for this machine; a ratio is how many times as long another takes. Compiling needs a
-C++ compiler: where torch.compile does not run, that is said and the compiled ways are left out.
+autocast, as in diffusers' training examples, whose default is float32. Compiled is each block of ours by itself, as by
+`compile_blocks: true`, and the whole of theirs. The first line is ours in the precision that it chooses for this
+machine; a ratio is how many times as long another takes. Compiling needs a C++ compiler: where torch.compile does not
+run, that is said and the compiled ways are left out. The last line is what the matrix products of a forward and a
+backward pass would take by themselves, at the rate of one large product: no way that does them can be faster.
 """
 
 import argparse
+import statistics
+from functools import partial
 
 import torch
 from diffusers import LuminaNextDiT2DModel
 from diffusers.models.embeddings import get_2d_rotary_pos_embed_lumina
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.paired import Way, compare
+from benchmarks.paired import Way, compare, in_turn
 from retinalogos.generators.text.next_dit import NextDiT
 from retinalogos.training.device import compute_dtype, reason_not_to_compile
 
@@ -39,8 +44,12 @@ def make(name: str, options: argparse.Namespace) -> Way:
     x, t = torch.randn(options.batch, CHANNELS, options.size, options.size), torch.rand(options.batch)
     text, mask = torch.randn(options.batch, TOKENS, TEXT), torch.ones(options.batch, TOKENS, dtype=torch.long)
     if who == "ours":
-        model: nn.Module = NextDiT(**{key: value for key, value in theirs.config.items() if not key.startswith("_")})
+        model: nn.Module
+        model = NextDiT(**{key: value for key, value in theirs.config.items() if not key.startswith("_")})
         model.load_state_dict(theirs.state_dict())
+        if compiled:
+            for block in model.layers:
+                block.compile()
 
         def predict() -> Tensor:
             return model(x, t, text, mask)
@@ -64,6 +73,18 @@ def make(name: str, options: argparse.Namespace) -> Way:
     return step
 
 
+def products(options: argparse.Namespace) -> dict[str, float]:
+    """Seconds that the matrix products of a step need at the rate of one large product, by precision."""
+    step = make("ours float32", options)
+    with FlopCounterMode(display=False) as counted:
+        step()
+    side = 1024
+    operands = {name: torch.randn(side, side, dtype=dtype) for name, dtype in PRECISIONS.items()}
+    times = in_turn({name: partial(torch.matmul, matrix, matrix) for name, matrix in operands.items()}, 20)
+    operations = counted.get_total_flops() / (2 * side**3)
+    return {name: operations * statistics.median(run.processor for run in own) for name, own in times.items()}
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Prints a line for each way."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -85,8 +106,11 @@ def main(arguments: list[str] | None = None) -> None:
         if reason:
             print(f"Left out, torch.compile does not run here: {reason}")
         else:
+            names.insert(0, f"ours {chosen} compiled")
             names += [f"diffusers {precision} compiled" for precision in PRECISIONS]
     compare(make, names, options, options.turns, options.batch, "images")
+    bounds = ", ".join(f"{taken:.3f} s in {precision}" for precision, taken in products(options).items())
+    print(f"the matrix products of a step alone: {bounds}")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@
 Weights are random and the same on both sides: network, AutoencoderKL (a small one, so that the network is what counts)
 and text encoder (all-MiniLM-L6-v2). Both encode the prompts, take the same Euler steps with guidance and decode. What
 differs: LuminaPipeline guides three latent channels of four, computes its rotary embedding anew in every step, and pads
-prompts to a multiple of eight tokens. Without guidance (`--guidance 1`) both draw the same pictures.
+prompts to a multiple of eight tokens; in bfloat16 its weights are, and ours is autocast. Without guidance
+(`--guidance 1`) both draw the same pictures. The first line is ours in the precision that it chooses for this machine.
 """
 
 import argparse
@@ -19,8 +20,10 @@ from benchmarks.paired import Way, compare
 from retinalogos.generators.text.conditioning import TextConditioning, load_text_encoder
 from retinalogos.generators.text.next_dit import NextDiT
 from retinalogos.generators.text.pipeline import TextToFundusPipeline, starting_noise
+from retinalogos.training.device import compute_dtype
 
 OURS, THEIRS = "ours", "LuminaPipeline"
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 # Of Lumina's own autoencoder and text: channels of the latents, and the hidden state that is taken.
 CHANNELS, LAYER = 4, -2
 # all-MiniLM-L6-v2.
@@ -41,7 +44,8 @@ def prompts(batch: int) -> list[str]:
 
 
 def make(name: str, options: argparse.Namespace) -> Way:
-    """Drawing a batch of pictures; returns them as n×size×size×3."""
+    """Drawing a batch of pictures by ``ours`` or ``LuminaPipeline`` in a precision; returns them as n×size×size×3."""
+    who, precision = name.split()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     heads = options.width // 64
@@ -57,17 +61,19 @@ def make(name: str, options: argparse.Namespace) -> Way:
         down_block_types=["DownEncoderBlock2D"] * 4, up_block_types=["UpDecoderBlock2D"] * 4,
     ).eval()  # fmt: skip
     texts, seeds = prompts(options.batch), list(range(options.batch))
-    if name == OURS:
+    if who == OURS:
         network = NextDiT(**{key: value for key, value in theirs.config.items() if not key.startswith("_")}).eval()
         network.load_state_dict(theirs.state_dict())
         pipeline = TextToFundusPipeline(
             network, vae, TextConditioning(TEXT), None, "minilm", LAYER, BUDGET,
             size=options.size, steps=options.steps, guidance=options.guidance, solver="euler",
+            precision=precision,
         )  # fmt: skip
         return lambda: pipeline(texts, seeds=seeds, batch_size=options.batch)
     encoder = load_text_encoder("minilm", BUDGET, LAYER)
     published = LuminaPipeline(theirs, FlowMatchEulerDiscreteScheduler(), vae, encoder.model, encoder.tokenizer)
     published.set_progress_bar_config(disable=True)
+    published.to(PRECISIONS[precision])
     # The same grid as ours: its own default ends a little before the data.
     sigmas = np.linspace(1, 1 / options.steps, options.steps).tolist()
 
@@ -75,7 +81,7 @@ def make(name: str, options: argparse.Namespace) -> Way:
         pictures: np.ndarray = published(
             texts, width=options.size, height=options.size, num_inference_steps=options.steps, sigmas=sigmas,
             guidance_scale=options.guidance, clean_caption=False, output_type="np",
-            latents=starting_noise(seeds, CHANNELS, options.size // 8),
+            latents=starting_noise(seeds, CHANNELS, options.size // 8).to(PRECISIONS[precision]),
         ).images  # fmt: skip
         return (pictures * 255).round().astype(np.uint8)
 
@@ -95,7 +101,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=1, help="threads of an operation (default: 1)")
     options = parser.parse_args(arguments)
     logging.getLogger("diffusers").setLevel(logging.ERROR)
-    compare(make, [OURS, THEIRS], options, options.turns, options.batch, "images")
+    chosen = str(compute_dtype("auto", torch.device("cpu"))).removeprefix("torch.")
+    precisions = sorted(PRECISIONS, key=lambda key: key != chosen)
+    names = [f"{who} {precision}" for who in (OURS, THEIRS) for precision in precisions]
+    compare(make, names, options, options.turns, options.batch, "images")
 
 
 if __name__ == "__main__":

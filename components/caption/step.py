@@ -22,6 +22,7 @@ from retinalogos.captions.template import MAX_WORDINGS, PROMPT_VERSION
 from retinalogos.captions.tokens import TokenBudget
 from retinalogos.cohort.shards import Cohort
 from retinalogos.errors import DataError
+from retinalogos.training.configuration import Precision
 
 # Settings of the engines that change nothing in an answer: it may be taken up with others where it was cut off.
 _REACHED = ("batch_size", "concurrency", "timeout_s", "retries", "max_wait_s", "allow_remote", "key_variable")
@@ -52,7 +53,7 @@ class TransformersParams(BaseModel):
     )
     revision: str | None = Field(description="of the hub name; null: the newest")
     batch_size: int = Field(ge=1, description="eyes at a time")
-    precision: Literal["auto", "float32", "bfloat16"]
+    precision: Precision
 
 
 class ServerParams(BaseModel):

@@ -26,6 +26,7 @@ from retinalogos.captions.engine import CaptionResult
 from retinalogos.captions.prompts import JudgePrompt, Message, Prompt
 from retinalogos.captions.tokens import TokenBudget
 from retinalogos.errors import DataError, UsageError
+from retinalogos.training.configuration import Precision
 from retinalogos.training.device import compute_dtype, device
 
 
@@ -79,7 +80,7 @@ class TransformersEngine(ModelEngine):
         attempts: int,
         batch_size: int,
         max_tokens: int,
-        precision: str,
+        precision: Precision,
     ):
         # Where a folder lies on this machine is nobody else's business.
         kept = Path(model).name if Path(model).is_dir() else f"{model}@{revision}" if revision else model

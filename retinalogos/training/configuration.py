@@ -4,13 +4,12 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+# See :func:`~retinalogos.training.device.compute_dtype`.
+Precision = Literal["auto", "float32", "bfloat16"]
+
 
 class TrainingConfig(BaseModel):
-    """Settings of the loop, independent of what is trained.
-
-    ``precision`` ``auto`` is bfloat16 autocast where the device multiplies bfloat16 natively (CUDA, or a CPU with AMX
-    or AVX-512 BF16) and float32 elsewhere: a CPU without those units is several times slower in bfloat16.
-    """
+    """Settings of the loop, independent of what is trained."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -34,7 +33,7 @@ class TrainingConfig(BaseModel):
     )
     checkpoint_activations: bool = Field(description="blocks are computed twice, so that less is kept between")
     compile_blocks: bool = Field(description="torch.compile of each block: minutes at first, faster steps after")
-    precision: Literal["auto", "float32", "bfloat16"]
+    precision: Precision = Field(description="of autocast; auto: bfloat16 where the device multiplies it natively")
     checkpoint_every: int = Field(ge=1, description="steps")
     log_every: int = Field(ge=1, description="steps")
     validate_every: int = Field(ge=1, description="steps")

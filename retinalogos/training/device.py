@@ -4,6 +4,8 @@ import os
 
 import torch
 
+from retinalogos.training.configuration import Precision
+
 
 def device() -> torch.device:
     """The accelerator where there is one, else the CPU; of several, that of this process as `torchrun` counts them."""
@@ -22,8 +24,11 @@ def reason_not_to_compile() -> str | None:
     return None
 
 
-def compute_dtype(precision: str, where: torch.device) -> torch.dtype:
-    """Resolves ``auto``, see :class:`~retinalogos.training.configuration.TrainingConfig`."""
+def compute_dtype(precision: Precision, where: torch.device) -> torch.dtype:
+    """Resolves ``auto``: bfloat16 where the device multiplies it natively (CUDA, or a CPU with AMX or AVX-512 BF16).
+
+    Elsewhere it is float32: a CPU without those units is several times slower in bfloat16.
+    """
     if precision == "auto":
         native = where.type == "cuda" or torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
         return torch.bfloat16 if native else torch.float32

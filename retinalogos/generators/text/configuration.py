@@ -4,6 +4,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from retinalogos.training.configuration import Precision
+
 TimestepLaw = Literal["uniform", "logit_normal"]
 LossWeighting = Literal["uniform", "cosmap", "min_snr"]
 Solver = Literal["euler", "midpoint", "heun", "multistep"]
@@ -37,6 +39,7 @@ class SamplingConfig(BaseModel):
     )
     renormalise: bool = Field(description="guidance turns the velocity and keeps its length")
     autoguidance: float = Field(ge=1, description="times what the network adds to the prior is drawn; 1 as learned")
+    precision: Precision = Field(description="of the network; auto: bfloat16 where the device multiplies it natively")
 
 
 class AdapterConfig(BaseModel):

@@ -97,15 +97,25 @@ def attention(q_bhnd: Tensor, k_bhmd: Tensor, v_bhmd: Tensor, mask_bm: Tensor | 
         scores = (q_bhnd * scale) @ k_bhmd.transpose(-1, -2)
         if mask is not None:
             scores = scores.masked_fill(~mask, -math.inf)
-        return scores.softmax(-1, dtype=torch.float32).to(v_bhmd.dtype) @ v_bhmd
+        # The kernel adds up in float32 by itself; a wider copy of all scores would take as long again.
+        return scores.softmax(-1) @ v_bhmd
     return F.scaled_dot_product_attention(q_bhnd, k_bhmd, v_bhmd, attn_mask=mask, scale=scale)
 
 
 def rotated(x_bnhd: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-    """Turns each pair of neighbouring channels by its angle."""
-    cosine, sine = (part[None, :, None, :].to(x_bnhd.dtype) for part in rotary)
-    even, odd = x_bnhd.unflatten(-1, (-1, 2)).unbind(-1)
-    return torch.stack([even * cosine - odd * sine, even * sine + odd * cosine], -1).flatten(-2)
+    """Turns each pair of neighbouring channels by its angle.
+
+    A compiler fuses the real arithmetic and has none for complex numbers; without one a complex product is the only
+    kernel that reads neighbours together, and takes a tenth of the time.
+    """
+    cosine, sine = (part[None, :, None, :] for part in rotary)
+    pairs = x_bnhd.unflatten(-1, (-1, 2))
+    if torch.compiler.is_compiling():
+        cosine, sine = cosine.to(x_bnhd.dtype), sine.to(x_bnhd.dtype)
+        even, odd = pairs.unbind(-1)
+        return torch.stack([even * cosine - odd * sine, even * sine + odd * cosine], -1).flatten(-2)
+    turned = torch.view_as_complex(pairs.float()) * torch.complex(cosine, sine)
+    return torch.view_as_real(turned).flatten(-2).to(x_bnhd.dtype)
 
 
 @lru_cache(maxsize=32)

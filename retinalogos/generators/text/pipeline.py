@@ -19,6 +19,8 @@ from retinalogos.generators.text.conditioning import TextConditioning, TextEncod
 from retinalogos.generators.text.flow import Velocity, guided, interpolate, solve, target_velocity
 from retinalogos.generators.text.prior import LatentPrior
 from retinalogos.progress import track
+from retinalogos.training.configuration import Precision
+from retinalogos.training.device import compute_dtype
 
 
 class TextToFundusPipeline(DiffusionPipeline):
@@ -42,6 +44,7 @@ class TextToFundusPipeline(DiffusionPipeline):
         guidance_interval: times between which guidance acts; outside, only the prompt's own velocity is computed.
         renormalise: see :func:`guided`.
         autoguidance: away from the prior, see :class:`Split`; 1 for none.
+        precision: of the network, see :func:`compute_dtype`; solver and autoencoder compute in float32.
     """
 
     # For diffusers: a folder without it is whole.
@@ -65,6 +68,7 @@ class TextToFundusPipeline(DiffusionPipeline):
         guidance_interval: list[float] | None = None,
         renormalise: bool = False,
         autoguidance: float = 1.0,
+        precision: Precision = "auto",
     ):
         super().__init__()
         self.register_modules(backbone=backbone, autoencoder=autoencoder, conditioning=conditioning, prior=prior)
@@ -80,6 +84,7 @@ class TextToFundusPipeline(DiffusionPipeline):
             guidance_interval=guidance_interval or [0.0, 1.0],
             renormalise=renormalise,
             autoguidance=autoguidance,
+            precision=precision,
         )
         self._encoder: TextEncoder | None = None
 
@@ -256,13 +261,16 @@ class TextToFundusPipeline(DiffusionPipeline):
         both = tuple(torch.cat([part[:n], nothing]) for part, nothing in with_empty)
         earliest, latest = self.config.guidance_interval
         away = self.config.autoguidance if autoguidance is None else autoguidance
+        dtype = compute_dtype(self.config.precision, self.device)
+
+        def predicted(x: Tensor, t: Tensor, texts: Tensor, masks: Tensor, vectors: Tensor) -> Tensor:
+            with torch.autocast(x.device.type, dtype, enabled=dtype != torch.float32):
+                return velocity(self.backbone, self.prior, x, t, texts, masks, vectors, away)[0].float()
 
         def field(x: Tensor, t: Tensor) -> Tensor:
             if scale == 1 or not earliest <= float(t[0]) <= latest:
-                return velocity(self.backbone, self.prior, x, t, tokens[:n], mask[:n], pooled[:n], autoguidance=away)[0]
-            x_twice, t_twice = torch.cat([x, x]), torch.cat([t, t])
-            twice, _ = velocity(self.backbone, self.prior, x_twice, t_twice, both[0], both[1], both[2], away)
-            conditional, unconditional = twice.chunk(2)
+                return predicted(x, t, tokens[:n], mask[:n], pooled[:n])
+            conditional, unconditional = predicted(torch.cat([x, x]), torch.cat([t, t]), *both).chunk(2)
             return guided(conditional, unconditional, scale, self.config.renormalise)
 
         return field

@@ -30,7 +30,7 @@ def tiny_pipeline(dim=384, prior=True, **options):
 
 
 def test_a_picture_depends_on_its_prompt_and_seed_and_not_on_its_batch():
-    pipeline = tiny_pipeline()
+    pipeline = tiny_pipeline(precision="float32")
     prompts = ["left eye", "right eye, severe", "left eye"]
     together = pipeline(prompts, seeds=[1, 2, 3]).astype(int)
     alone = np.concatenate([pipeline(p, seeds=s, batch_size=1) for p, s in zip(prompts, [1, 2, 3], strict=True)])
@@ -189,3 +189,11 @@ def test_gemma_is_loaded_by_the_same_call(tmp_path):
     torch.testing.assert_close(features[real], expected[real])
     with pytest.raises(UsageError, match="nowhere"):
         load_text_encoder(str(tmp_path / "nowhere"), 32, -1)
+
+
+def test_the_network_alone_computes_in_the_precision_that_is_asked_for():
+    fine, coarse = (tiny_pipeline(precision=name)("left eye", seeds=5).astype(int) for name in ("float32", "bfloat16"))
+    assert 0 < np.abs(fine - coarse).mean() < 3
+    pipeline = tiny_pipeline(precision="bfloat16")
+    pipeline("left eye", seeds=5)
+    assert {weight.dtype for part in pipeline.parts() for weight in part.parameters()} == {torch.float32}

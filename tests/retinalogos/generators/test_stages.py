@@ -36,7 +36,14 @@ SETTINGS = TRAINING.model_copy(
     }
 )
 SAMPLING = SamplingConfig(
-    steps=2, guidance=1.5, time_shift=1.0, solver="euler", guidance_interval=[0, 1], renormalise=False, autoguidance=1.0
+    steps=2,
+    guidance=1.5,
+    time_shift=1.0,
+    solver="euler",
+    guidance_interval=[0, 1],
+    renormalise=False,
+    autoguidance=1.0,
+    precision="auto",
 )
 
 
