@@ -6,10 +6,11 @@
 Ours are the steps `encode` (latents and text features stored once, its time counted in) and `pretrain` (averaged
 weights, validation at the end, one small sample, the saved generator). The other decodes pictures, encodes them with
 the autoencoder and captions with the text encoder anew in every step, and trains diffusers' LuminaNextDiT2DModel with
-AdamW; it keeps no average and saves nothing. Network, autoencoder, text encoder (all-MiniLM-L6-v2), batch, number of
-steps and float32 are the same. Ours runs its batch in pieces side by side, a thread each; the other uses as many
-threads in each operation. The more epochs, the less encoding once weighs; the second table is the limit of many. An
-AutoencoderKL is of random weights here, which changes nothing of its speed.
+AdamW; it keeps no average and saves nothing. Network, autoencoder, text encoder (all-MiniLM-L6-v2), batch and number
+of steps are the same. Ours trains in the precision that params.yaml has, the other in float32, which is the default of
+diffusers' scripts; with --precision float32 both do. Ours runs its batch in pieces side by side, a thread each; the
+other uses as many threads in each operation. The more epochs, the less encoding once weighs; the second table is the
+limit of many. An AutoencoderKL is of random weights here, which changes nothing of its speed.
 """
 
 import argparse
@@ -19,7 +20,7 @@ import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -38,6 +39,7 @@ from retinalogos.cohort.shards import Cohort
 from retinalogos.generators.text.autoencoder import as_autoencoder, load_autoencoder_model
 from retinalogos.generators.text.conditioning import load_text_encoder
 from retinalogos.generators.text.flow import interpolate, sample_timesteps, target_velocity
+from retinalogos.training.configuration import Precision
 
 OURS, ENCODE, PRETRAIN, THEIRS = "encode and pretrain", "encode", "pretrain", "diffusers' pattern"
 # Latents of a pixel block of eight: as the patch autoencoder of params.yaml.
@@ -123,7 +125,7 @@ def pretrain(folder: Path, latents: Path, options: argparse.Namespace) -> None:
             {name: Path(home) / name for name in ("generator", "log")},
             backbone=section["backbone"] | {"name": "next_dit", "next_dit": network(options)},
             prior_components=0, steps=count, batch_size=options.batch, pieces=options.threads, warmup_steps=1,
-            precision="float32", checkpoint_every=count + 1, validate_every=count, sample_every=count,
+            precision=options.precision, checkpoint_every=count + 1, validate_every=count, sample_every=count,
             sampling=section["sampling"] | {"steps": 1, "guidance": 1, "solver": "euler"},
             prompts=section["prompts"][:1], checkpoints=str(Path(home) / "checkpoints"),
         )  # fmt: skip
@@ -213,6 +215,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=16, help="images of a step (default: 16)")
     parser.add_argument("--width", type=int, default=256, help="channels of a token, a multiple of 128 (default: 256)")
     parser.add_argument("--layers", type=int, default=8, help="blocks (default: 8)")
+    parser.add_argument(
+        "--precision",
+        choices=get_args(Precision),
+        default="auto",
+        help="of ours (default: auto, as params.yaml)",
+    )
     parser.add_argument("--turns", type=int, default=3, help="runs of each that are timed (default: 3)")
     parser.add_argument("--threads", type=int, default=2, help="(default: 2)")
     options = parser.parse_args(arguments)
