@@ -124,8 +124,8 @@ def test_copies_of_a_patient_do_not_shift_the_resamples_of_the_kernel_distance()
 
 
 def test_memory_does_not_grow_with_the_number_of_images() -> None:
-    d, peaks = 512, {}
-    for n in (3_000, 6_000):
+    d, peaks = 256, {}
+    for n in (2_000, 4_000):
         x, y = (bands.on_disk((n, d), np.float32) for _ in range(2))
         for at, side in enumerate((x, y)):
             for start in range(0, n, 1000):
@@ -137,8 +137,8 @@ def test_memory_does_not_grow_with_the_number_of_images() -> None:
         diversity.manifold(x, y, 5, resamples=2, patients=(people, people))
         peaks[n] = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-    # Of an image of each side some numbers (row, patient, radius), and nothing of the 4,096 bytes of their features.
-    assert (peaks[6_000] - peaks[3_000]) / 3_000 < 512
+    # Of an image of each side some numbers (row, patient, radius), and nothing of the 2,048 bytes of their features.
+    assert (peaks[4_000] - peaks[2_000]) / 2_000 < 512
 
 
 def test_moments_refuse_what_has_none() -> None:
