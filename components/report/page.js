@@ -7,6 +7,21 @@
     return element;
   };
 
+  // How what is added looks; colours are the page's own, where it names them.
+  document.head.append(make("style", {}, `
+    thead th button { all: unset; cursor: pointer; }
+    thead th button:focus-visible, svg.chart:focus-visible, .legend:focus-visible { outline: 2px solid var(--accent, currentColor); }
+    [aria-sort=descending] button::after { content: " ▼"; } [aria-sort=ascending] button::after { content: " ▲"; }
+    .tools { margin: .2rem 0; text-align: right; max-width: none; }
+    .tools button, .tools input { font: inherit; font-size: .8rem; color: var(--accent, inherit); background: var(--card, transparent);
+      border: 1px solid var(--line, #8885); border-radius: 6px; padding: .1rem .6rem; }
+    svg .cursor { stroke: var(--soft, currentColor); stroke-dasharray: 3 3; } polyline[hidden] { display: none; }
+    svg .legend, main img { cursor: pointer; } svg .legend.off { opacity: .35; } .reading { font-size: .8rem; color: var(--soft, inherit); }
+    .large { border: 0; padding: 0; background: #000; } .large::backdrop { background: #000c; }
+    .large img { display: block; max-width: 94vw; max-height: 94vh; min-width: min(94vw, 70vh); object-fit: contain; }
+    @media print { .tools, .reading { display: none; } }
+  `));
+
   const pressed = (element, does) => {
     element.tabIndex = 0;
     element.setAttribute("role", "button");
