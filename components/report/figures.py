@@ -42,7 +42,7 @@ class Figure:
         )
 
     def attributes(self) -> Markup:
-        """Of the cell that shows it: all its digits, for the script that sorts and saves tables, and n for the reader."""
+        """Of the cell that shows it: all digits, for the script that sorts and saves tables, and n for the reader."""
         parts = {"value": self.value, "low": self.low, "high": self.high, "n": self.n}
         known = {name: part for name, part in parts.items() if part is not None} if self.value is not None else {}
         told = Markup("").join(Markup(' data-{}="{}"').format(name, part) for name, part in known.items())
