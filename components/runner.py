@@ -305,6 +305,7 @@ def run_step(
             untracked if scalars_tracked_by_caller else metrics,
             {"system/seconds": seconds, "system/peak_memory_mib": peak / 1024},
             [path for port, path in wanted.items() if port != METRICS],
+            {port: wanted[port] for port, about in step.outputs.items() if about.artifact == "Artifact"},
         )
     print(f"{stage}: done in {seconds:.1f} s, peak memory {peak / 2**20:.2f} GiB", file=sys.stderr)
     return metrics

@@ -1,7 +1,8 @@
 """MLflow: one run per run of the workflow, and under it one per stage.
 
-Switched off by ``RETINALOGOS_TRACKING=off``. The store is ``MLFLOW_TRACKING_URI``, or ``mlflow.db`` in the repository.
-Inside a step that runs, MLflow's fluent API (``mlflow.active_run()``) refers to the stage's run.
+Switched off by ``RETINALOGOS_TRACKING=off``; ``numbers`` keeps pages, pictures and tables out. The store is
+``MLFLOW_TRACKING_URI``, or ``mlflow.db`` in the repository. Inside a step that runs, MLflow's fluent API
+(``mlflow.active_run()``) refers to the stage's run.
 """
 
 import contextlib
@@ -26,6 +27,8 @@ PARENT_FILE = ROOT / "run" / "mlflow_parent"
 # MLflow keeps at most 36 characters of a data set's digest and takes at most 1000 metrics at a time.
 DIGEST_LENGTH = 36
 BATCH = 1000
+# Endings of what a stage shows a reader: pages, pictures, tables. Weights and cohorts stay where DVC has them.
+EVIDENCE = frozenset({".html", ".png", ".csv", ".json"})
 
 
 def is_on() -> bool:
@@ -127,10 +130,22 @@ class StageRun:
         flat = {key: value for key, value in _flat(params).items() if key not in known}
         self._mlflow.log_params(flat)
 
-    def log_outcome(self, metrics: Mapping[str, Any], system: Mapping[str, float], outputs: Sequence[Path]) -> None:
-        """Logs the metrics, the cost, and the training curve of each output that has one.
+    def log_outcome(
+        self,
+        metrics: Mapping[str, Any],
+        system: Mapping[str, float],
+        outputs: Sequence[Path],
+        evidence: Mapping[str, Path],
+    ) -> None:
+        """Logs metrics and cost, the training curve of each output that has one, and what there is to look at.
 
         The outputs exist already: if MLflow fails now, it says so and the stage still counts as done.
+
+        Args:
+            metrics: of the step.
+            system: duration and memory.
+            outputs: all of them.
+            evidence: by port those that are neither data nor models: of them pages, pictures and tables are logged.
         """
         if self._mlflow is None:
             return
@@ -146,6 +161,20 @@ class StageRun:
                     self._log_curve(output / "log.jsonl", known=run.data.metrics)
         except self._mlflow.MlflowException as error:
             print(f"{self._name}: MLflow did not take the metrics: {error}", file=sys.stderr)
+        if os.environ.get("RETINALOGOS_TRACKING") == "numbers":
+            return
+        try:
+            for port, output in evidence.items():
+                self._log_files(port, output)
+        except Exception as error:  # stores of files have clients of their own, without a common kind of error
+            print(f"{self._name}: MLflow did not take pages and pictures: {error}", file=sys.stderr)
+
+    def _log_files(self, port: str, output: Path) -> None:
+        """Those of :data:`EVIDENCE` that lie in an output itself: folders in it hold parts of pages, or weights."""
+        client = self._mlflow.MlflowClient()
+        for file in sorted(output.iterdir()) if output.is_dir() else [output]:
+            if file.is_file() and file.suffix in EVIDENCE:
+                client.log_artifact(self._run_id, str(file), port)
 
     def _log_curve(self, path: Path, known: Collection[str]) -> None:
         from mlflow.entities import Metric

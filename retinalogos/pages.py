@@ -4,13 +4,16 @@ A page is one file: pictures and tables stand in it as data URIs.
 """
 
 import base64
+import hashlib
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 from PIL import Image
 
 Item = TypeVar("Item")
@@ -30,6 +33,22 @@ def environment(folder: Path) -> Environment:
 def data_uri(kind: str, data: bytes) -> str:
     """A file of a media type as a data URI, its bytes as they are."""
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+@dataclass(frozen=True)
+class Script:
+    """A script that stands in a page: its text, and the source by which the page's policy allows it and no other."""
+
+    text: Markup
+    source: Markup
+
+
+def script(file: Path) -> Script:
+    """A file of ours as the script of a page; it holds no ``</script``."""
+    text = file.read_text(encoding="utf-8")
+    assert "</script" not in text
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return Script(Markup(text), Markup(f"'sha256-{digest}'"))
 
 
 def jpeg_uri(image: np.ndarray, size: int | None = None, quality: int = 85) -> str:

@@ -9,7 +9,6 @@ from retinalogos.classifiers.experiment import FINDING
 from retinalogos.cohort.schema import EYES
 from retinalogos.cohort.shards import Cohort
 from retinalogos.metrics import control
-from retinalogos.metrics.intervals import bootstrap
 from retinalogos.metrics.observation import Asked, image_batches, read_labels
 from retinalogos.progress import track
 from retinalogos.segmenters import overlap
@@ -50,13 +49,16 @@ def _figures(params: AssessParams, segmenter: Segmenter, cohort: Cohort, split: 
     )
     seen = joined([read_structures(segmenter, images) for images in batches])
     resampling: dict[str, Any] = {"resamples": params.resamples, "seed": params.seed}
+    patients = asked.patients
     found: dict[str, dict[str, Any]] = {}
     for structure, areas in seen.areas.items():
-        found[structure] = {"area": bootstrap(np.mean, areas, **resampling)}
+        found[structure] = {"area": control.of_known(np.mean, areas, **resampling, patients=patients)}
         finding = asked.codes.get(FINDING + structure)
         if finding is not None and len(set(finding.tolist()) - {-1}) > 1:
             known = finding >= 0
-            found[structure]["finding_auc"] = control.auc(finding[known] == 1, areas[known], **resampling)
+            found[structure]["finding_auc"] = control.auc(
+                finding[known] == 1, areas[known], **resampling, patients=patients[known]
+            )
     truth = read_annotated(cohort, split, params.segmenter.size)
     if len(truth):
         counts = overlap.count(segmenter.predict(truth.eyes.images), segmenter.structures, truth.targets)
@@ -75,8 +77,12 @@ def _disc(asked: Asked, seen: Seen, resampling: dict[str, Any]) -> dict[str, Any
     left, right = EYES.index("left"), EYES.index("right")
     # A disc that is not found is on no side.
     side = np.where(np.isnan(seen.disc_x), -1, np.where(seen.disc_x < 0.5, left, right))
-    figures = {"disc_side": control.agreement(asked.codes["eye"][known], side[known], **resampling)}
+    patients = asked.patients
+    figures = {
+        "disc_side": control.agreement(asked.codes["eye"][known], side[known], **resampling, patients=patients[known])
+    }
     if "cup" in seen.areas:
+        resampling = resampling | {"patients": patients}
         figures["vcdr_error"] = control.mean_absolute_error(asked.vcdr, seen.vcdr, **resampling)
         figures["vcdr_correlation"] = control.correlation(asked.vcdr, seen.vcdr, **resampling)
     return figures

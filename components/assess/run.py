@@ -62,9 +62,12 @@ def run(params: AssessParams, inputs: Paths, outputs: Paths) -> Metrics:
         raise UsageError(f"assess.feature_spaces names a space twice: {', '.join(params.feature_spaces)}")
     space = spaces[0]
     measure = measure_phantoms if set(real_cohort.meta["sources"]) == {PHANTOM} else None
-    pairs = {
-        name: diversity.disjoint_pairs(len(read_labels(cohort, split).image_id), params.ms_ssim_pairs, params.seed)
+    patients = {
+        name: read_labels(cohort, split).patient_id
         for name, cohort, split in (("synthetic", synthetic_cohort, None), ("real", real_cohort, "test"))
+    }
+    pairs = {
+        name: diversity.disjoint_pairs(len(of), params.ms_ssim_pairs, params.seed, of) for name, of in patients.items()
     }
 
     def look(cohort: Cohort, split: str | None, keep: np.ndarray, witnesses: bool = True) -> Observed:
@@ -176,17 +179,31 @@ def _pairing(
 ) -> dict[str, dict[str, Estimate]]:
     """Whether pictures and captions find each other, by a judge of the real training pairs, in all feature spaces."""
     budget = TokenBudget(MINILM, params.pairing_tokens)
-    captions = {
-        "train": captions_of(real, "train", budget, params.seed),
-        "real": captions_of(real, "test", budget, params.seed),
-        "synthetic": captions_of(synthetic, None, budget, params.seed),
+    cohorts = {"train": (real, "train"), "real": (real, "test"), "synthetic": (synthetic, None)}
+    # A sample of so many pictures at most, as of the judge of labels: their features are in memory together.
+    rows = {
+        name: np.sort(np.random.default_rng(params.seed).permutation(len(seen))[: params.judge_images])
+        for name, seen in sets.items()
     }
-    features = {name: np.concatenate(list(seen.spaces.values()), 1) for name, seen in sets.items()}
+    features = {
+        name: np.concatenate([values[rows[name]] for values in seen.spaces.values()], 1) for name, seen in sets.items()
+    }
+    captions = {}
+    for name, (cohort, split) in cohorts.items():
+        written = captions_of(cohort, split, budget, params.seed)
+        captions[name] = [written[row] for row in rows[name]]
     judge = fit_pairing_judge(features["train"], captions["train"], params.pairing, params.seed)
     if judge is None:
         return {}
     return {
-        name: pairing(judge, features[name], captions[name], params.resamples, params.seed)
+        name: pairing(
+            judge,
+            features[name],
+            captions[name],
+            params.resamples,
+            params.seed,
+            sets[name].asked.patients[rows[name]],
+        )
         for name in ("synthetic", "real")
     }
 

@@ -12,7 +12,6 @@ from components.step import Metrics, Paths
 from retinalogos.classifiers.structures import (
     STRUCTURES,
     StructureFinder,
-    dice,
     structure_maps,
     train_finder,
 )
@@ -22,6 +21,7 @@ from retinalogos.errors import DataError, UsageError
 from retinalogos.generators.hyperspectral.autoencoder import CubeAutoencoder
 from retinalogos.generators.hyperspectral.cube_files import CubeFile
 from retinalogos.metrics.cubes import Compared, CubeFeatures, CubeSets, RandomCubeFeatures
+from retinalogos.metrics.overlap import dice
 from retinalogos.metrics.realism import frechet_distance
 from retinalogos.metrics.spectral import spectral_angle
 
@@ -112,8 +112,8 @@ def _finder(
         judgement / "structures",
         work / f"structures-{cohort.meta['content_sha256'][:16]}-{params.seed}-{params.structures.steps}",
     )
-    seen = finder.classes(np.asarray(unpacked["test"].values[: params.most]))
-    return finder, {f"dice_{name}": dice(seen, test[: params.most], value) for name, value in STRUCTURES.items()}
+    seen, truth = finder.classes(np.asarray(unpacked["test"].values[: params.most])), test[: params.most]
+    return finder, {f"dice_{name}": dice(seen == value, truth == value) for name, value in STRUCTURES.items()}
 
 
 def _spaces(params: JudgeCubesParams, finder: StructureFinder | None, reference: np.ndarray) -> list[CubeFeatures]:

@@ -42,7 +42,10 @@ def line_chart(series: Mapping[str, Sequence[tuple[float, float]]], x_name: str,
 
     parts = [
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" class="chart" role="img" '
-        f'aria-label="{escape(y_name)} over {escape(x_name)}">'
+        f'aria-label="{escape(y_name)} over {escape(x_name)}" data-name="{escape(x_name)}" '
+        # What pixels mean, for the script that reads the curves.
+        f'data-frame="{_LEFT} {_WIDTH - _RIGHT} {_HEIGHT - _BOTTOM} {_TOP}" '
+        f'data-range="{left:.6g} {right:.6g} {bottom:.6g} {top:.6g}">'
     ]
     for tick in y_ticks:
         y = y_at(tick)
@@ -54,11 +57,13 @@ def line_chart(series: Mapping[str, Sequence[tuple[float, float]]], x_name: str,
         )
     for index, (name, points) in enumerate(curves.items()):
         path = " ".join(f"{x_at(x):.1f},{y_at(y):.1f}" for x, y in points)
-        parts.append(f'<polyline class="curve c{index}" points="{path}"/>')
+        parts.append(f'<polyline class="curve c{index}" data-name="{escape(name)}" points="{path}"/>')
         if len(curves) > 1:
             at = _LEFT + 12 + index * 130
-            parts.append(f'<line class="curve c{index}" x1="{at}" x2="{at + 18}" y1="{_TOP + 4}" y2="{_TOP + 4}"/>')
-            parts.append(f'<text x="{at + 23}" y="{_TOP + 8}">{escape(name)}</text>')
+            parts.append(
+                f'<g class="legend"><line class="curve c{index}" x1="{at}" x2="{at + 18}" y1="{_TOP + 4}" '
+                f'y2="{_TOP + 4}"/><text x="{at + 23}" y="{_TOP + 8}">{escape(name)}</text></g>'
+            )
     middle = (_LEFT + _WIDTH - _RIGHT) / 2
     parts.append(f'<text x="{middle:.0f}" y="{_HEIGHT - 4}" text-anchor="middle">{escape(x_name)}</text></svg>')
     return Markup("".join(parts))

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from components.report.figures import Figure, number
-from components.report.page import csv_uri
+from components.report.page import SCRIPT, csv_uri
 from retinalogos import lineage
 from retinalogos.errors import DataError, UsageError
-from retinalogos.pages import environment
+from retinalogos.pages import environment, script
 from retinalogos.provenance import NOTICE, software
 
 
@@ -81,6 +81,7 @@ def render(runs: Sequence[Run]) -> str:
         "parameters": [(key, values) for key, values in told if len(set(values)) > 1],
         "figures": [(name, [run.figures.get(name, Figure()) for run in runs], _apart(name, runs)) for name in figures],
         "csv": csv_uri(_table(figures, runs)),
+        "script": script(SCRIPT),
     }
     templates = environment(Path(__file__).parent)
     templates.filters["number"] = number

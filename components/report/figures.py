@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from markupsafe import Markup
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from retinalogos.errors import DataError, UsageError
@@ -39,6 +40,13 @@ class Figure:
             if self.low is None or self.high is None
             else f"{number(self.low, percent)} to {number(self.high, percent)}"
         )
+
+    def attributes(self) -> Markup:
+        """Of the cell that shows it: all digits, for the script that sorts and saves tables, and n for the reader."""
+        parts = {"value": self.value, "low": self.low, "high": self.high, "n": self.n}
+        known = {name: part for name, part in parts.items() if part is not None} if self.value is not None else {}
+        told = Markup("").join(Markup(' data-{}="{}"').format(name, part) for name, part in known.items())
+        return told + Markup(' title="n = {}"').format(self.n) if "n" in known else told
 
 
 class Gate(BaseModel):

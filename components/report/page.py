@@ -16,7 +16,7 @@ from components.report.figures import Figure, Results, Verdict, as_csv, every, n
 from components.report.layout import Filled, Line, words
 from retinalogos.cohort.schema import EYES, GLAUCOMA, ICDR_GRADES, SPLITS
 from retinalogos.cohort.shards import Cohort, decode_image
-from retinalogos.pages import data_uri, environment, jpeg_uri, spread
+from retinalogos.pages import data_uri, environment, jpeg_uri, script, spread
 from retinalogos.provenance import NOTICE, software
 
 SECTIONS = (
@@ -30,6 +30,8 @@ SECTIONS = (
     ("cohort", "Cohort"),
     ("provenance", "Provenance"),
 )
+# What makes tables, curves and pictures of both pages answer to a reader.
+SCRIPT = Path(__file__).parent / "page.js"
 Row = Mapping[str, Any]
 Picture = dict[str, str]
 
@@ -38,7 +40,7 @@ def render(context: Mapping[str, Any]) -> str:
     """The page as HTML; a name that the template asks for and the context lacks is an error."""
     templates = environment(Path(__file__).parent)
     templates.filters["number"] = number
-    page = {"sections": SECTIONS, "notice": NOTICE, "software": software(), **context}
+    page = {"sections": SECTIONS, "notice": NOTICE, "software": software(), "script": script(SCRIPT), **context}
     return templates.get_template("template.html.j2").render(page)
 
 
@@ -165,7 +167,7 @@ def _with_bars(line: Line, figures: Sequence[Figure]) -> list[dict[str, Any]]:
         {
             "value": number(figure.value, line.percent),
             "interval": figure.interval(line.percent),
-            "n": figure.n,
+            "figure": figure,
             "bar": charts.interval_bar(figure, low, high),
         }
         for figure in figures

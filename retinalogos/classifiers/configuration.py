@@ -24,7 +24,8 @@ class GraderConfig(Augmentation):
     """Settings of one grader; the values stand in params.yaml."""
 
     backbone: str = Field(
-        description="small, hub name or folder of an image model of transformers, or timm:NAME (extra `timm`)"
+        description="small, hub name or folder of an image model of transformers, timm:NAME (extra `timm`), or "
+        "retfound:FILE (its published checkpoint)"
     )
     size: int = Field(ge=32, description="side of the input in pixels")
     widths: tuple[int, ...] = Field(

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,13 +11,13 @@ from torch import nn
 from torch.nn import functional as F
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, ViTModel
 
 from retinalogos.errors import UsageError
 
 SMALL = "small"
-# Begins the name of a model of timm.
-TIMM = "timm:"
+# Begins the name of a model of timm, and of a file of RETFound's weights.
+TIMM, RETFOUND = "timm:", "retfound:"
 # Channel statistics of ImageNet: of the hub's backbones, where their processor does not say otherwise.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -218,7 +219,45 @@ class TimmBackbone(nn.Module):
         return pooled
 
 
-Backbone = SmallBackbone | TransformersBackbone | TimmBackbone
+class RetfoundBackbone(nn.Module):
+    """RETFound's encoder as its own classifiers take it: the mean over patches, and a normalisation that is learnt.
+
+    Args:
+        encoder: ViT without its last normalisation.
+    """
+
+    mean, std = IMAGENET_MEAN, IMAGENET_STD
+
+    def __init__(self, encoder: "ViTModel"):
+        super().__init__()
+        self.model = encoder
+        self.dimension = int(encoder.config.hidden_size)
+        self.norm = nn.LayerNorm(self.dimension, eps=1e-6)
+
+    @classmethod
+    def from_file(cls, file: Path, size: int, pretrained: bool) -> "RetfoundBackbone":
+        """Reads the published checkpoint; without ``pretrained`` its sizes alone, and the weights are random.
+
+        Raises:
+            UsageError: it cannot be read, or wants images of another size.
+        """
+        from retinalogos.vision_transformer import read_retfound, unnormalised
+
+        encoder = read_retfound(file)
+        wanted = encoder.config.image_size
+        if wanted != size:
+            raise UsageError(
+                f"backbone {RETFOUND}{file} takes images of {wanted} px, not {size}: set `size` to {wanted}"
+            )
+        return cls(encoder if pretrained else unnormalised(encoder.config))
+
+    def forward(self, x_bchw: torch.Tensor, unmoved_bchw: torch.Tensor | None = None) -> torch.Tensor:
+        """Normalised float32 b×3×h×w to pooled features b×dimension; ``unmoved_bchw`` is not looked at."""
+        pooled: torch.Tensor = self.norm(self.model(pixel_values=x_bchw).last_hidden_state[:, 1:].mean(1))
+        return pooled
+
+
+Backbone = SmallBackbone | TransformersBackbone | TimmBackbone | RetfoundBackbone
 
 
 def _fixed_size(model: "PreTrainedModel") -> bool:
@@ -279,7 +318,7 @@ def new_backbone(name: str, size: int, widths: tuple[int, ...], pretrained: bool
     """The backbone of that name, with its published weights or random ones from torch's global seed.
 
     Args:
-        name: ``small``, ``timm:NAME``, or hub name or folder of an image model of transformers.
+        name: ``small``, ``timm:NAME``, ``retfound:FILE``, or hub name or folder of an image model of transformers.
         size: side of the images in pixels.
         widths: channels per stage of ``small``.
         pretrained: whether to take published weights; ``small`` has none.
@@ -291,6 +330,8 @@ def new_backbone(name: str, size: int, widths: tuple[int, ...], pretrained: bool
         return SmallBackbone(widths)
     if name.startswith(TIMM):
         return TimmBackbone(name.removeprefix(TIMM), size, pretrained)
+    if name.startswith(RETFOUND):
+        return RetfoundBackbone.from_file(Path(name.removeprefix(RETFOUND)), size, pretrained)
     return TransformersBackbone.from_pretrained(name, size, pretrained)
 
 
@@ -302,6 +343,8 @@ def describe_backbone(backbone: Backbone) -> dict[str, Any] | None:
         return {"timm": backbone.name, "size": backbone.size}
     config = json.loads(backbone.model.config.to_json_string(use_diff=False))
     config.pop("_name_or_path", None)
+    if isinstance(backbone, RetfoundBackbone):
+        return {"retfound": config}
     return {"config": config, "mean": backbone.mean, "std": backbone.std}
 
 
@@ -311,8 +354,12 @@ def restore_backbone(description: dict[str, Any] | None, widths: tuple[int, ...]
         return SmallBackbone(widths)
     if "timm" in description:
         return TimmBackbone(description["timm"], description["size"], pretrained=False)
-    from transformers import AutoConfig, AutoModel
+    from transformers import AutoConfig, AutoModel, ViTConfig
 
+    if "retfound" in description:
+        from retinalogos.vision_transformer import unnormalised
+
+        return RetfoundBackbone(unnormalised(ViTConfig(**description["retfound"])))
     config = AutoConfig.for_model(**description["config"])
     return TransformersBackbone(AutoModel.from_config(config), tuple(description["mean"]), tuple(description["std"]))
 

@@ -146,10 +146,3 @@ def train_finder(
     network = train(StructureNetwork(scale, width), loss, training, log, checkpoints, "judge_cubes.structures")
     assert isinstance(network, StructureNetwork)
     return StructureFinder(network)
-
-
-def dice(found: np.ndarray, truth: np.ndarray, value: int) -> float:
-    """Dice coefficient of one class over all pixels of both; nan where neither has it."""
-    one, other = found == value, truth == value
-    total = int(one.sum() + other.sum())
-    return 2 * int((one & other).sum()) / total if total else float("nan")

@@ -21,7 +21,7 @@ FINE, COARSE = 64, 16  # pixels a side of the two maps
 MAGNIFICATIONS = (1.0, 0.95, 0.9, 0.85)
 REACH = 0.125  # shift at most, share of the side
 CANDIDATES = 8  # compared finely; measured on ODIR-5K: the original of an altered copy is always among them
-CHUNK = 256  # queries at a time: bounds memory
+CHUNK, REFERENCES = 256, 4096  # queries and references at a time: bounds memory
 # Standard deviations in pixels of FINE: between them lie vessels and the disc's border, not the light's fall-off.
 # Measured on ODIR-5K with an outer one of 2, 2.5, 3 and 5: at 3 the relative distances of copies and of strangers lie
 # farthest apart.
@@ -62,8 +62,7 @@ def align(queries: np.ndarray, references: np.ndarray) -> Neighbours:
     best = min(CANDIDATES, len(references))
     if best < 2:
         raise DataError(f"copies are sought among two training images or more, there are {len(references)}")
-    coarse = _unit(_coarse(references).reshape(len(references), -1))
-    parts = [_align(queries[i : i + CHUNK], references, coarse, best) for i in range(0, len(queries), CHUNK)]
+    parts = [_align(queries[i : i + CHUNK], references, best) for i in range(0, len(queries), CHUNK)]
     alike = np.concatenate([correlation for correlation, _ in parts]) if parts else np.empty((0, best))
     candidates = np.concatenate([index for _, index in parts]) if parts else np.empty((0, best), int)
     rows, chosen = np.arange(len(queries)), alike.argmax(1)
@@ -89,14 +88,21 @@ def likeness(a: np.ndarray, b: np.ndarray, mirrored: bool) -> np.ndarray:
     return np.max(best, axis=0)
 
 
-def _align(queries: np.ndarray, references: np.ndarray, coarse: np.ndarray, best: int) -> tuple[np.ndarray, np.ndarray]:
+def _align(queries: np.ndarray, references: np.ndarray, best: int) -> tuple[np.ndarray, np.ndarray]:
     """Correlations with the ``best`` candidates of each query, and which references those are: n × best each."""
     variants = list(_variants(queries))
-    found = np.full((len(queries), len(references)), -1.0, np.float32)
-    for variant in variants:
-        for moved in _moved(_coarse(variant)):
-            np.maximum(found, _unit(moved) @ coarse.T, out=found)
-    candidates = np.argpartition(-found, best - 1, axis=1)[:, :best]
+    moved = [_unit(rows) for variant in variants for rows in _moved(_coarse(variant))]
+    found, candidates = np.full((len(queries), best), -np.inf, np.float32), np.zeros((len(queries), best), int)
+    for start in range(0, len(references), REFERENCES):
+        maps = _coarse(references[start : start + REFERENCES])
+        coarse = _unit(maps.reshape(len(maps), -1))
+        most = np.full((len(queries), len(maps)), -1.0, np.float32)
+        for rows in moved:
+            np.maximum(most, rows @ coarse.T, out=most)
+        numbers = np.broadcast_to(np.arange(start, start + len(maps)), most.shape)
+        both = np.concatenate([found, most], 1), np.concatenate([candidates, numbers], 1)
+        kept = np.argpartition(-both[0], best - 1, axis=1)[:, :best]
+        found, candidates = (np.take_along_axis(values, kept, 1) for values in both)
     used, place = np.unique(candidates, return_inverse=True)
     spectra = np.fft.rfft2(_unit_maps(references[used]))
     place = place.reshape(candidates.shape)

@@ -12,6 +12,7 @@ from retinalogos.classifiers.statistics import Question, at_frequencies, class_f
 from retinalogos.errors import DataError
 from retinalogos.metrics import control, diversity, memorisation
 from retinalogos.metrics.alignment import align
+from retinalogos.metrics.bands import taken
 from retinalogos.metrics.intervals import Estimate, bootstrap, undefined
 from retinalogos.metrics.observation import TASKS, Observed
 from retinalogos.metrics.realism import (
@@ -80,19 +81,30 @@ def realism(
     if len(mine) < 2:
         raise DataError("the distances need two synthetic and two real images; generate more")
     reference, made, others = (x.features if space is None else x.spaces[space] for x in (real, synthetic, other_real))
-    candidates = {"synthetic": made[mine], "floor": others[theirs]}
+    candidates = {"synthetic": taken(made, mine), "floor": taken(others, theirs)}
+    # Intervals are by patient: the two eyes of one are not independent.
+    people = real.asked.patients
+    patients = {
+        "synthetic": (people, synthetic.asked.patients[mine]),
+        "floor": (people, other_real.asked.patients[theirs]),
+    }
     size = min(settings.kernel_subset_size, len(mine), len(real))
     seed = settings.seed
     result: dict[str, Any] = {"n": len(mine), "n_reference": len(real), "same_mix": matched}
     result["frechet"] = {
-        name: frechet_with_interval(reference, features, settings.distance_resamples, seed)
+        name: frechet_with_interval(reference, features, settings.distance_resamples, seed, patients=patients[name])
         for name, features in candidates.items()
     }
     result["frechet"]["all"] = frechet_with_interval(reference, made, 0, seed)
     if len(mine) > 2:
         prolonged = {
             name: frechet_at_infinity(
-                reference, features, settings.extrapolation_points, settings.extrapolation_resamples, seed
+                reference,
+                features,
+                settings.extrapolation_points,
+                settings.extrapolation_resamples,
+                seed,
+                patients=patients[name],
             )
             for name, features in candidates.items()
         }
@@ -102,7 +114,8 @@ def realism(
         }
     for distance, with_interval in (("kernel", kernel_with_interval), ("gaussian", gaussian_with_interval)):
         result[distance] = {
-            name: with_interval(reference, features, settings.resamples, seed) for name, features in candidates.items()
+            name: with_interval(reference, features, settings.resamples, seed, patients=patients[name])
+            for name, features in candidates.items()
         }
     result["kernel_subsets"] = {"size": size, "subsets": settings.kernel_subsets}
     for name, features in candidates.items():
@@ -110,16 +123,13 @@ def realism(
         result["kernel_subsets"][name] = {"mean": mean, "sd": sd}
     if settings.neighbours < size:
         result["manifold"] = {
-            name: diversity.manifold(reference, features, settings.neighbours, settings.resamples, seed)
+            name: diversity.manifold(reference, features, settings.neighbours, settings.resamples, seed, patients[name])
             for name, features in candidates.items()
         }
     if probabilities is not None:
         result["inception_score"] = {
-            name: bootstrap(
-                diversity.inception_score,
-                probabilities(features),
-                resamples=settings.distance_resamples,
-                seed=seed,
+            name: diversity.inception_score(
+                features, probabilities, settings.distance_resamples, seed, patients[name][1]
             )
             for name, features in candidates.items()
         }
@@ -190,13 +200,14 @@ def copies(train: Observed, test: Observed, synthetic: Observed, settings: Setti
         found[space] = memorisation.nearest(made, of_train, k)
         own = memorisation.nearest(of_train, of_train, k, exclude_self=True).distance
         spaces[space] = {
-            "authenticity": _share(memorisation.authentic(found[space], own), settings),
-            "authenticity_real": _share(memorisation.authentic(unseen[space], own), settings),
+            "authenticity": _share(memorisation.authentic(found[space], own), synthetic, settings),
+            "authenticity_real": _share(memorisation.authentic(unseen[space], own), test, settings),
             "membership_auc": memorisation.membership_auc(
                 memorisation.nearest(of_train, made, k).relative,
                 memorisation.nearest(of_test, made, k).relative,
                 settings.distance_resamples,
                 settings.seed,
+                np.concatenate([train.asked.patients, test.asked.patients]),
             )
             if len(synthetic) > 1
             else undefined(),
@@ -221,8 +232,8 @@ def copies(train: Observed, test: Observed, synthetic: Observed, settings: Setti
         }
         figures |= {
             "threshold": threshold,
-            "share": _share(relative[space] < threshold, settings),
-            "share_real": _share(relative_real[space] < threshold, settings),
+            "share": _share(relative[space] < threshold, synthetic, settings),
+            "share_real": _share(relative_real[space] < threshold, test, settings),
             "median_distance": float(np.median(found[space].distance)),
             "median_distance_real": float(np.median(unseen[space].distance)),
         }
@@ -231,22 +242,29 @@ def copies(train: Observed, test: Observed, synthetic: Observed, settings: Setti
     )
     figures = {
         "quantile": quantile,
-        "share": _share(flags, settings),
-        "share_real": _share(flags_real, settings),
-        "rare": _rare(pairs, pairs_real, train, rare, settings),
+        "share": _share(flags, synthetic, settings),
+        "share_real": _share(flags_real, test, settings),
+        "rare": _rare((synthetic, pairs), (test, pairs_real), train, rare, settings),
         **spaces,
     }
     return Copies(figures, distances, pairs, pairs_real)
 
 
 def _rare(
-    pairs: list[Pair], pairs_real: list[Pair], train: Observed, rare: np.ndarray, settings: Settings
+    made: tuple[Observed, list[Pair]],
+    unseen: tuple[Observed, list[Pair]],
+    train: Observed,
+    rare: np.ndarray,
+    settings: Settings,
 ) -> dict[str, Any]:
     patients = dict(zip(train.asked.image_id, train.asked.patient_id, strict=True))
-    copied = [pair for pair in pairs if pair.rare and pair.ratio < 1]
-    share, share_real = (
-        _share(np.array([pair.rare and pair.ratio < 1 for pair in some]), settings) for some in (pairs, pairs_real)
-    )
+    copied = [pair for pair in made[1] if pair.rare and pair.ratio < 1]
+
+    def share_of(images: Observed, pairs: list[Pair]) -> Estimate:
+        copies_of_rare = {pair.image_id for pair in pairs if pair.rare and pair.ratio < 1}
+        return _share(np.array([name in copies_of_rare for name in images.asked.image_id]), images, settings)
+
+    share, share_real = share_of(*made), share_of(*unseen)
     return {
         "training_images": int(rare.sum()),
         "share": share,
@@ -255,8 +273,9 @@ def _rare(
     }
 
 
-def _share(marks: np.ndarray, settings: Settings) -> Estimate:
-    return bootstrap(np.mean, marks, resamples=settings.resamples, seed=settings.seed)
+def _share(marks: np.ndarray, images: Observed, settings: Settings) -> Estimate:
+    patients = images.asked.patients
+    return bootstrap(np.mean, marks, resamples=settings.resamples, seed=settings.seed, groups=patients)
 
 
 def _pairs(
@@ -307,16 +326,15 @@ def judged(observed: Observed, population: Labels | None, settings: Settings) ->
         if population is not None:
             probabilities = at_frequencies(probabilities, class_frequencies(population[task], len(TASKS[task])))
         asked, seen = codes[known], probabilities.argmax(1)
-        figures: dict[str, Any] = {"accuracy": control.agreement(asked, seen, settings.resamples, settings.seed)}
+        resampling = _resampling(observed, settings, known)
+        figures: dict[str, Any] = {"accuracy": control.agreement(asked, seen, **resampling)}
         if task == "dr_grade":
-            figures |= control.grade_agreement(asked, seen, len(TASKS[task]), settings.resamples, settings.seed)
+            figures |= control.grade_agreement(asked, seen, len(TASKS[task]), **resampling)
             expected = probabilities @ np.arange(len(TASKS[task]))
-            figures["rank"] = control.correlation(
-                asked.astype(float), expected, settings.resamples, settings.seed, rank=True
-            )
-            figures["curve"] = _by_grade(asked, expected, settings)
+            figures["rank"] = control.correlation(asked.astype(float), expected, **resampling, rank=True)
+            figures["curve"] = _by_grade(asked, expected, resampling)
         if task == "glaucoma":
-            figures["auc"] = control.auc(asked == 1, probabilities[:, 1], settings.resamples, settings.seed)
+            figures["auc"] = control.auc(asked == 1, probabilities[:, 1], **resampling)
         figures["confusion"] = control.confusion(list(asked), list(seen), range(len(TASKS[task])))
         result[task] = figures
     if findings := _findings(observed, settings):
@@ -324,21 +342,30 @@ def judged(observed: Observed, population: Labels | None, settings: Settings) ->
     return result
 
 
-def _by_grade(grades: np.ndarray, values: np.ndarray, settings: Settings) -> dict[str, Estimate]:
+def _resampling(observed: Observed, settings: Settings, known: np.ndarray | None = None) -> dict[str, Any]:
+    """How figures of the images, or of those that are known (bool, n), are resampled: by patient."""
+    patients = observed.asked.patients
+    return {
+        "resamples": settings.resamples,
+        "seed": settings.seed,
+        "patients": patients if known is None else patients[known],
+    }
+
+
+def _by_grade(grades: np.ndarray, values: np.ndarray, resampling: dict[str, Any]) -> dict[str, Estimate]:
     """Mean of values (n,) over the eyes of each grade that occurs, nan left out: ``grade_0`` …"""
     found = {}
     for grade in range(len(TASKS["dr_grade"])):
-        of_grade = values[(grades == grade) & np.isfinite(values)]
-        if len(of_grade):
-            found[f"grade_{grade}"] = bootstrap(np.mean, of_grade, resamples=settings.resamples, seed=settings.seed)
+        of_grade = np.where(grades == grade, values, np.nan)
+        if np.isfinite(of_grade).any():
+            found[f"grade_{grade}"] = control.of_known(np.mean, of_grade, **resampling)
     return found
 
 
-def _spread(name: str, values: np.ndarray, settings: Settings) -> dict[str, Estimate]:
+def _spread(name: str, values: np.ndarray, resampling: dict[str, Any]) -> dict[str, Estimate]:
     """Mean and standard deviation (``<name>_sd``) of values (n,), nan left out."""
-    known = values[np.isfinite(values)]
     return {
-        f"{name}{suffix}": bootstrap(function, known, resamples=settings.resamples, seed=settings.seed)
+        f"{name}{suffix}": control.of_known(function, values, **resampling)
         for suffix, function in (("", np.mean), ("_sd", np.std))
     }
 
@@ -355,7 +382,7 @@ def _findings(observed: Observed, settings: Settings) -> dict[str, Any]:
     # What is known of an eye's findings is known of all of them.
     known = next(iter(both.values())) != UNKNOWN
     questions = {task: (values[known], [observed.seen[task][known]]) for task, values in both.items()}
-    patients = np.array(observed.asked.patient_id)[known]
+    patients = observed.asked.patients[known]
 
     def area(asked: list[Question]) -> Estimate:
         return replicate({"": asked}, patients, settings.resamples, settings.seed)[""].estimates()["auc"]
@@ -375,20 +402,20 @@ def measured(observed: Observed, settings: Settings) -> dict[str, Any]:
     if found is None:
         return {}
     asked = observed.asked
-    resampling: dict[str, Any] = {"resamples": settings.resamples, "seed": settings.seed}
+    resampling = _resampling(observed, settings)
     eye = asked.codes["eye"]
     sides = np.array(TASKS["eye"], dtype=object)[eye]
     known = eye != UNKNOWN
     grade = np.where(asked.codes["dr_grade"] == UNKNOWN, np.nan, asked.codes["dr_grade"].astype(float))
     has_disc = np.isin(found.side, TASKS["eye"])
     return {
-        "disc_found": bootstrap(np.mean, has_disc, **resampling),
-        "disc_side": control.agreement(sides[known], found.side[known], **resampling),
-        "vcdr_found": bootstrap(np.mean, np.isfinite(found.vcdr), **resampling),
+        "disc_found": _share(has_disc, observed, settings),
+        "disc_side": control.agreement(sides[known], found.side[known], **_resampling(observed, settings, known)),
+        "vcdr_found": _share(np.isfinite(found.vcdr), observed, settings),
         "vcdr_error": control.mean_absolute_error(asked.vcdr, found.vcdr, **resampling),
         "vcdr_correlation": control.correlation(asked.vcdr, found.vcdr, **resampling),
         "lesion_load": control.correlation(grade, found.load, **resampling, rank=True),
-        "load_by_grade": _by_grade(grade, found.load, settings),
-        **_spread("disc_fovea", found.disc_fovea, settings),
-        **_spread("fovea_angle", found.fovea_angle, settings),
+        "load_by_grade": _by_grade(grade, found.load, resampling),
+        **_spread("disc_fovea", found.disc_fovea, resampling),
+        **_spread("fovea_angle", found.fovea_angle, resampling),
     }

@@ -7,7 +7,7 @@ pixels by the phantom's own geometry.
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy.stats import ConstantInputWarning, pearsonr, spearmanr
@@ -16,7 +16,9 @@ from retinalogos.classifiers import statistics
 from retinalogos.metrics.intervals import Estimate, bootstrap, undefined
 
 
-def agreement(asked: np.ndarray, seen: np.ndarray, resamples: int, seed: int) -> Estimate:
+def agreement(
+    asked: np.ndarray, seen: np.ndarray, resamples: int, seed: int, patients: np.ndarray | None = None
+) -> Estimate:
     """Share of images in which what is seen equals what was asked, with its interval.
 
     Args:
@@ -24,8 +26,10 @@ def agreement(asked: np.ndarray, seen: np.ndarray, resamples: int, seed: int) ->
         seen: n labels of the same kind; what could not be seen must be a label that is never asked for.
         resamples: of the bootstrap.
         seed: of the bootstrap.
+        patients: of the images, by which they are resampled, here and below; None: each for itself.
     """
-    return bootstrap(np.mean, np.asarray(asked) == np.asarray(seen), resamples=resamples, seed=seed)
+    right = np.asarray(asked) == np.asarray(seen)
+    return bootstrap(np.mean, right, resamples=resamples, seed=seed, groups=patients)
 
 
 def quadratic_kappa(asked: np.ndarray, seen: np.ndarray, classes: int) -> float:
@@ -37,7 +41,12 @@ def quadratic_kappa(asked: np.ndarray, seen: np.ndarray, classes: int) -> float:
 
 
 def grade_agreement(
-    asked: np.ndarray, seen: np.ndarray, classes: int, resamples: int, seed: int
+    asked: np.ndarray,
+    seen: np.ndarray,
+    classes: int,
+    resamples: int,
+    seed: int,
+    patients: np.ndarray | None = None,
 ) -> dict[str, Estimate]:
     """``accuracy`` and quadratic ``kappa`` of grades, with intervals."""
 
@@ -46,18 +55,21 @@ def grade_agreement(
 
     asked, seen = np.asarray(asked, int), np.asarray(seen, int)
     return {
-        "accuracy": agreement(asked, seen, resamples, seed),
-        "kappa": bootstrap(kappa, asked, seen, resamples=resamples, seed=seed),
+        "accuracy": agreement(asked, seen, resamples, seed, patients),
+        "kappa": bootstrap(kappa, asked, seen, resamples=resamples, seed=seed, groups=patients),
     }
 
 
-def auc(asked: np.ndarray, score: np.ndarray, resamples: int, seed: int) -> Estimate:
+def auc(
+    asked: np.ndarray, score: np.ndarray, resamples: int, seed: int, patients: np.ndarray | None = None
+) -> Estimate:
     """Area under the ROC curve of the judge's ``score`` for what was asked (bool, n); nan with one class only."""
 
     def area(a: np.ndarray, s: np.ndarray) -> float:
         return float(statistics.macro_auc(a.astype(int), np.stack([-s, s], axis=1))[0])
 
-    return bootstrap(area, np.asarray(asked, bool), np.asarray(score, float), resamples=resamples, seed=seed)
+    columns = np.asarray(asked, bool), np.asarray(score, float)
+    return bootstrap(area, *columns, resamples=resamples, seed=seed, groups=patients)
 
 
 def confusion(asked: Sequence[object], seen: Sequence[object], classes: Sequence[object]) -> list[list[int]]:
@@ -70,13 +82,34 @@ def confusion(asked: Sequence[object], seen: Sequence[object], classes: Sequence
     return [[int(count) for count in row] for row in table]
 
 
-def mean_absolute_error(asked: np.ndarray, measured: np.ndarray, resamples: int, seed: int) -> Estimate:
+def mean_absolute_error(
+    asked: np.ndarray, measured: np.ndarray, resamples: int, seed: int, patients: np.ndarray | None = None
+) -> Estimate:
     """Mean |measured − asked| over the images where both are known (not nan); n counts those."""
-    known = np.isfinite(asked) & np.isfinite(measured)
-    return bootstrap(np.mean, np.abs(measured - asked)[known], resamples=resamples, seed=seed)
+    return of_known(np.mean, np.abs(measured - asked), resamples, seed, patients)
 
 
-def correlation(asked: np.ndarray, measured: np.ndarray, resamples: int, seed: int, rank: bool = False) -> Estimate:
+def of_known(
+    statistic: Callable[..., float],
+    values: np.ndarray,
+    resamples: int,
+    seed: int,
+    patients: np.ndarray | None = None,
+) -> Estimate:
+    """A statistic of the values (n,) that are known (not nan), with its interval; n counts those."""
+    known = np.isfinite(values)
+    of = None if patients is None else patients[known]
+    return bootstrap(statistic, values[known], resamples=resamples, seed=seed, groups=of)
+
+
+def correlation(
+    asked: np.ndarray,
+    measured: np.ndarray,
+    resamples: int,
+    seed: int,
+    patients: np.ndarray | None = None,
+    rank: bool = False,
+) -> Estimate:
     """Pearson's r, or Spearman's rho with ``rank``, over the images where both are known; nan for fewer than three."""
     known = np.isfinite(asked) & np.isfinite(measured)
     if known.sum() < 3:
@@ -89,4 +122,5 @@ def correlation(asked: np.ndarray, measured: np.ndarray, resamples: int, seed: i
             warnings.simplefilter("ignore", ConstantInputWarning)
             return float(function(a, m).statistic)
 
-    return bootstrap(coefficient, asked[known], measured[known], resamples=resamples, seed=seed)
+    of = None if patients is None else patients[known]
+    return bootstrap(coefficient, asked[known], measured[known], resamples=resamples, seed=seed, groups=of)

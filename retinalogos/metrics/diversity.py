@@ -1,5 +1,6 @@
 """Diversity: whether synthetic images differ among themselves as real ones do, and cover what real ones cover."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,13 +8,14 @@ import torch
 from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
 from retinalogos.errors import UsageError
-from retinalogos.metrics.intervals import Estimate, bootstrap
+from retinalogos.metrics.bands import Banded, Weighted, bands
+from retinalogos.metrics.intervals import Estimate, bootstrap, percentile
+from retinalogos.metrics.neighbours import nearest_distances, pairwise_distance
 
 # Weights of the scales, finest first: Wang, Simoncelli and Bovik, Asilomar 2003, table 1.
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 WINDOW = 11  # pixels, of the same paper
 BATCH = 32  # pairs at a time: bounds memory
-ROWS = 1024  # of a matrix of distances at a time: memory grows with the number of images, not with its square
 
 
 def scale_weights(size: int) -> tuple[float, ...]:
@@ -33,10 +35,16 @@ def scale_weights(size: int) -> tuple[float, ...]:
     return tuple(float(w) for w in weights / weights.sum())
 
 
-def disjoint_pairs(n: int, pairs: int, seed: int) -> np.ndarray:
-    """At most ``pairs`` pairs of n images, no image in two of them (so that pairs are independent): p × 2."""
-    count = min(pairs, n // 2)
-    return np.random.default_rng(seed).permutation(n)[: 2 * count].reshape(count, 2)
+def disjoint_pairs(n: int, pairs: int, seed: int, patients: Sequence[str] | None = None) -> np.ndarray:
+    """At most ``pairs`` pairs of n images, p × 2, no image in two of them: so pairs are independent.
+
+    With ``patients`` (of each image) no patient either, nor both images of a pair of one.
+    """
+    order = np.random.default_rng(seed).permutation(n)
+    if patients is not None:
+        order = order[np.sort(np.unique(np.asarray(patients)[order], return_index=True)[1])]
+    count = min(pairs, len(order) // 2)
+    return order[: 2 * count].reshape(count, 2)
 
 
 def ms_ssim(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -73,22 +81,41 @@ def mean_similarity(similarity: np.ndarray, resamples: int, seed: int) -> Estima
     return bootstrap(np.mean, similarity, resamples=resamples, seed=seed)
 
 
-def inception_score(probabilities: np.ndarray, splits: int = 1) -> float:
+def inception_score(
+    features: Banded,
+    probabilities: Callable[[np.ndarray], np.ndarray],
+    resamples: int,
+    seed: int,
+    patients: np.ndarray | None = None,
+) -> Estimate:
     """exp of the mean divergence of an image's classes from those of all images (Salimans et al., NeurIPS 2016).
 
     High where single images are told with confidence and all together show many classes. The classes are those of
-    ordinary photographs, so of fundus images it says little; it is here because papers report it.
+    ordinary photographs, so of fundus images it says little; it is here because papers report it. All images are one
+    split; of none anything is kept but its features.
 
     Args:
-        probabilities: n × c.
-        splits: the set is cut into so many parts in its order, and their scores are averaged.
+        features: n × d.
+        probabilities: of c classes, n × c, from features.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
+        patients: of each image, by which they are resampled; None: each for itself.
     """
-    scores = []
-    for part in np.array_split(np.asarray(probabilities, np.float64), splits):
-        # The entropy of a class without probability is nothing; tiny keeps its logarithm finite.
-        logs = [np.log(np.maximum(p, np.finfo(float).tiny)) for p in (part, part.mean(0, keepdims=True))]
-        scores.append(np.exp((part * (logs[0] - logs[1])).sum(1).mean()))
-    return float(np.mean(scores))
+    images = Weighted.draw(features, patients, resamples, np.random.default_rng(seed))
+    # exp(Σ p log p / n − Σ m log m), m the mean of p: of each resample two sums.
+    certain, mean = np.zeros(len(images.images)), np.zeros((len(images.images), 1))
+    for places, band in images.bands():
+        share = np.asarray(probabilities(band), np.float64)
+        weights = images.weights(places).T / images.images[:, None]
+        certain += weights @ (share * _log(share)).sum(1)
+        mean = mean + weights @ share
+    scores = np.exp(certain - (mean * _log(mean)).sum(1))
+    return percentile(float(scores[0]), scores[1:], len(features))
+
+
+def _log(probability: np.ndarray) -> np.ndarray:
+    # The entropy of a class without probability is nothing; tiny keeps its logarithm finite.
+    return np.log(np.maximum(probability, np.finfo(float).tiny))
 
 
 @dataclass(frozen=True)
@@ -111,8 +138,23 @@ class Manifold:
     coverage: Estimate
 
 
-def manifold(real: np.ndarray, synthetic: np.ndarray, k: int, resamples: int = 0, seed: int = 0) -> Manifold:
-    """The four measures of :class:`Manifold` between features n × d and m × d, a band of distances at a time.
+def manifold(
+    real: Banded,
+    synthetic: Banded,
+    k: int,
+    resamples: int = 0,
+    seed: int = 0,
+    patients: tuple[np.ndarray | None, np.ndarray | None] = (None, None),
+) -> Manifold:
+    """The four measures of :class:`Manifold` between features n × d and m × d, a square of bands at a time.
+
+    Args:
+        real: features.
+        synthetic: features.
+        k: neighbours.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
+        patients: of the real and of the synthetic images, by which they are resampled; None: each for itself.
 
     Raises:
         UsageError: k is not below the number of images of each set.
@@ -120,35 +162,23 @@ def manifold(real: np.ndarray, synthetic: np.ndarray, k: int, resamples: int = 0
     if not 1 <= k < min(len(real), len(synthetic)):
         raise UsageError(f"k = {k} neighbours cannot be had among {len(real)} and {len(synthetic)} images")
     real_radius, synthetic_radius = _kth_distance(real, k), _kth_distance(synthetic, k)
-    around = np.zeros(len(synthetic))
-    inside, nearest = [], []
-    for start in range(0, len(real), ROWS):
-        band = slice(start, start + ROWS)
-        distance = pairwise_distance(real[band], synthetic)
-        around += (distance <= real_radius[band, None]).sum(0)
-        inside.append((distance <= synthetic_radius[None, :]).any(1))
-        nearest.append(distance.min(1))
+    around, inside, nearest = np.zeros(len(synthetic)), np.zeros(len(real), bool), np.full(len(real), np.inf)
+    for a, one in bands(real):
+        for b, other in bands(synthetic):
+            distance = pairwise_distance(one, other)
+            around[b] += (distance <= real_radius[a, None]).sum(0)
+            inside[a] |= (distance <= synthetic_radius[None, b]).any(1)
+            nearest[a] = np.minimum(nearest[a], distance.min(1))
     shares = {
-        "precision": around > 0,
-        "recall": np.concatenate(inside),
-        "density": around / k,
-        "coverage": np.concatenate(nearest) <= real_radius,
+        "precision": (around > 0, patients[1]),
+        "recall": (inside, patients[0]),
+        "density": (around / k, patients[1]),
+        "coverage": (nearest <= real_radius, patients[0]),
     }
-    return Manifold(**{name: bootstrap(np.mean, x, resamples=resamples, seed=seed) for name, x in shares.items()})
+    return Manifold(
+        **{name: bootstrap(np.mean, x, resamples=resamples, seed=seed, groups=of) for name, (x, of) in shares.items()}
+    )
 
 
-def _kth_distance(features: np.ndarray, k: int) -> np.ndarray:
-    radii = []
-    for start in range(0, len(features), ROWS):
-        distance = pairwise_distance(features[start : start + ROWS], features)
-        rows = np.arange(len(distance))
-        distance[rows, start + rows] = np.inf
-        radii.append(np.partition(distance, k - 1, axis=1)[:, k - 1])
-    return np.concatenate(radii)
-
-
-def pairwise_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Euclidean distances, n × m, of rows of a (n × d) and b (m × d), in float64."""
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    squared = (a**2).sum(1)[:, None] + (b**2).sum(1)[None, :] - 2 * a @ b.T
-    return np.sqrt(np.clip(squared, 0, None))
+def _kth_distance(features: Banded, k: int) -> np.ndarray:
+    return np.concatenate([best[:, -1] for _, best, _ in nearest_distances(features, features, k, exclude_self=True)])

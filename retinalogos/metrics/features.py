@@ -225,11 +225,12 @@ def feature_space(name: str, seed: int, network: FeatureNetwork | None = None) -
         return InceptionFeatures(load_inception(Path(file) if file else None))
     if kind == RETFOUND:
         # transformers' models take seconds to import, and most runs need none.
-        from retinalogos.metrics.retfound import load_retfound
+        from retinalogos.metrics.retfound import MaskedAutoencoderFeatures
+        from retinalogos.vision_transformer import read_retfound
 
         if not file:
             raise UsageError("feature space 'retfound': its weights are gated; name the file, retfound:FILE")
-        return NetworkFeatures(RETFOUND, load_retfound(Path(file)))
+        return NetworkFeatures(RETFOUND, MaskedAutoencoderFeatures(read_retfound(Path(file))).eval())
     if kind == FLAIR:
         from retinalogos.captions.retinal_clip import load_flair_images
 

@@ -1,6 +1,6 @@
 """Bootstrap intervals: how far a figure would move if other images of the same kind had been drawn."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -30,12 +30,26 @@ def undefined(n: int = 0) -> Estimate:
     return Estimate(float("nan"), None, None, n)
 
 
+def _members(groups: np.ndarray | None) -> np.ndarray | None:
+    """Groups as numbers from zero."""
+    return None if groups is None else np.unique(groups, return_inverse=True)[1]
+
+
+def _resampled_rows(n: int, members: np.ndarray | None, rng: np.random.Generator) -> np.ndarray:
+    """Indices of a resample of n observations, of whole groups where there are any: n differs a little then."""
+    if members is None:
+        return rng.integers(0, n, n)
+    count = int(members.max()) + 1
+    return np.repeat(np.arange(n), rng.multinomial(count, np.full(count, 1 / count))[members])
+
+
 def bootstrap(
     statistic: Callable[..., float],
     *samples: np.ndarray,
     resamples: int,
     seed: int,
     paired: bool = True,
+    groups: np.ndarray | None = None,
     level: float = LEVEL,
 ) -> Estimate:
     """Percentile bootstrap interval of ``statistic(*samples)`` (Efron, Annals of Statistics 1979).
@@ -48,21 +62,28 @@ def bootstrap(
         seed: of the resampling.
         paired: the samples are columns of the same observations and are resampled together;
             otherwise each is resampled by itself.
+        groups: of each observation of paired samples. Whole groups are drawn, since the two eyes of a patient are not
+            independent (cluster bootstrap: Field and Welsh, J. R. Statist. Soc. B 2007); None: each stands for itself.
         level: coverage of the interval.
     """
     n = len(samples[0])
     if n == 0:
         return undefined()
     rng = np.random.default_rng(seed)
+    members = _members(groups)
     value = float(statistic(*samples))
     draws = []
     for _ in range(resamples):
-        together = rng.integers(0, n, n) if paired else None
+        together = _resampled_rows(n, members, rng) if paired else None
         draws.append(
-            statistic(*(s[rng.integers(0, len(s), len(s)) if together is None else together] for s in samples))
+            statistic(*(s[_resampled_rows(len(s), None, rng) if together is None else together] for s in samples))
         )
-    low, high = _quantiles(np.asarray(draws, float), level)
-    return Estimate(value, low, high, n)
+    return percentile(value, np.asarray(draws, float), n, level)
+
+
+def percentile(value: float, draws: np.ndarray, n: int, level: float = LEVEL) -> Estimate:
+    """A figure of n observations with the percentile interval of its resamples; those that are nan are left out."""
+    return Estimate(value, *_quantiles(draws, level), n)
 
 
 def centred_bootstrap(
@@ -72,18 +93,25 @@ def centred_bootstrap(
     seed: int,
     level: float = LEVEL,
     floor: float = 0.0,
+    groups: Sequence[np.ndarray | None] | None = None,
 ) -> Estimate:
     """Bootstrap interval of a distance between independent samples, moved back onto the estimate.
 
     A resample repeats images, so its distances are larger than those of a fresh sample of the same
     size: the percentile interval of a Fréchet distance can lie wholly above its estimate. The spread
     is right, the place is not; the interval is therefore shifted by (estimate − mean of resamples), and
-    cut at ``floor``, below which no distance lies.
+    cut at ``floor``, below which no distance lies. ``groups`` are those of each sample's observations, as in
+    :func:`bootstrap`.
     """
     rng = np.random.default_rng(seed)
     value = float(statistic(*samples))
+    members = [None] * len(samples) if groups is None else [_members(of) for of in groups]
     draws = np.array(
-        [statistic(*(s[rng.integers(0, len(s), len(s))] for s in samples)) for _ in range(resamples)], float
+        [
+            statistic(*(s[_resampled_rows(len(s), of, rng)] for s, of in zip(samples, members, strict=True)))
+            for _ in range(resamples)
+        ],
+        float,
     )
     low, high = _quantiles(draws - draws.mean() + value if resamples else draws, level)
     return Estimate(value, None if low is None else max(low, floor), high, min(len(s) for s in samples))

@@ -14,11 +14,11 @@ import cv2
 import numpy as np
 
 from retinalogos.errors import DataError
+from retinalogos.metrics.bands import Banded
 from retinalogos.metrics.control import auc
-from retinalogos.metrics.diversity import grey, pairwise_distance
+from retinalogos.metrics.diversity import grey
 from retinalogos.metrics.intervals import Estimate
-
-CHUNK = 1024  # queries and references at a time: bounds the distance matrix to 8 MB
+from retinalogos.metrics.neighbours import nearest_distances
 
 
 def pixel_descriptor(images: np.ndarray, side: int) -> np.ndarray:
@@ -54,10 +54,10 @@ class Neighbours:
     relative: np.ndarray
 
 
-def nearest(queries: np.ndarray, references: np.ndarray, k: int, exclude_self: bool = False) -> Neighbours:
+def nearest(queries: Banded, references: Banded, k: int, exclude_self: bool = False) -> Neighbours:
     """Nearest rows of references (m × d) for each of queries (n × d), by Euclidean distance.
 
-    Memory is bounded by one chunk of distances, whatever n and m.
+    Memory is bounded by a square of bands, whatever n and m.
 
     Args:
         queries: n × d.
@@ -71,23 +71,12 @@ def nearest(queries: np.ndarray, references: np.ndarray, k: int, exclude_self: b
     k = min(k, len(references) - exclude_self)
     if k < 2:
         raise DataError(f"nearest neighbours need two training images or more, there are {len(references)}")
-    closest = np.full((len(queries), k), np.inf)
-    index = np.zeros(len(queries), int)
-    for q in range(0, len(queries), CHUNK):
-        rows = slice(q, q + CHUNK)
-        best = closest[rows]
-        for r in range(0, len(references), CHUNK):
-            distance = pairwise_distance(queries[rows], references[r : r + CHUNK])
-            if exclude_self:
-                own = np.arange(len(distance)) + q - r
-                inside = (own >= 0) & (own < distance.shape[1])
-                distance[np.flatnonzero(inside), own[inside]] = np.inf
-            index[rows] = np.where(distance.min(1) < best.min(1), distance.argmin(1) + r, index[rows])
-            best = np.partition(np.concatenate([best, distance], axis=1), k - 1, axis=1)[:, :k]
-        closest[rows] = np.sort(best, axis=1)
-    others = closest[:, 1:].mean(1)
-    relative = np.divide(closest[:, 0], others, out=np.zeros(len(queries)), where=others > 0)
-    return Neighbours(closest[:, 0], index, relative)
+    distance, relative, index = np.zeros(len(queries)), np.zeros(len(queries)), np.zeros(len(queries), int)
+    for places, best, closest in nearest_distances(queries, references, k, exclude_self):
+        others = best[:, 1:].mean(1)
+        distance[places], index[places] = best[:, 0], closest
+        relative[places] = np.divide(best[:, 0], others, out=np.zeros(len(best)), where=others > 0)
+    return Neighbours(distance, index, relative)
 
 
 @dataclass(frozen=True)
@@ -171,7 +160,9 @@ def authentic(synthetic: Neighbours, train_to_train: np.ndarray) -> np.ndarray:
     return synthetic.distance > train_to_train[synthetic.index]
 
 
-def membership_auc(members: np.ndarray, others: np.ndarray, resamples: int, seed: int) -> Estimate:
+def membership_auc(
+    members: np.ndarray, others: np.ndarray, resamples: int, seed: int, patients: np.ndarray | None = None
+) -> Estimate:
     """How well closeness to the synthetic images tells who was in training: 0.5 not at all, 1 always.
 
     The attack of one who has nothing but the synthetic images (GAN-Leaks: Chen et al., CCS 2020). Distances are the
@@ -182,6 +173,7 @@ def membership_auc(members: np.ndarray, others: np.ndarray, resamples: int, seed
         others: the same of real images that were not in training, m.
         resamples: of the bootstrap.
         seed: of the bootstrap.
+        patients: of the n and then of the m images, by which they are resampled; None: each for itself.
     """
     member = np.repeat([True, False], [len(members), len(others)])
-    return auc(member, -np.concatenate([members, others]), resamples, seed)
+    return auc(member, -np.concatenate([members, others]), resamples, seed, patients)

@@ -1,8 +1,8 @@
 """What is looked at: every image of a cohort, once, as a stream.
 
-Only what the metrics need is kept of an image: its features in each space, its small descriptor and its fine structure,
-what the judge and the measurement see in it, and its labels: some kilobytes an image. The pixels go, but for a few
-that are asked for.
+Only what the metrics need is kept of an image. Its features in each space, its small descriptor and its fine structure
+go to disk, some kilobytes an image; what the judge and the measurement see in it, and its labels, stay in memory. The
+pixels go, but for a few that are asked for.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -19,12 +19,15 @@ from retinalogos.cohort.schema import EYES, ICDR_GRADES
 from retinalogos.cohort.shards import Cohort, decode_image
 from retinalogos.errors import DataError
 from retinalogos.metrics.alignment import structure
+from retinalogos.metrics.bands import on_disk
 from retinalogos.metrics.features import FeatureSpace
 from retinalogos.metrics.memorisation import pixel_descriptor
 from retinalogos.phantom import measure
 from retinalogos.progress import track
 
 BATCH = 64  # images at a time: bounds memory
+# Beside the features, of whose spaces none has these names.
+_DESCRIPTORS, _STRUCTURES = "descriptors of pixels", "fine structure"
 
 # Tasks of the judge and the names of their classes. A glaucoma suspect is neither and is not shown to the judge.
 TASKS: dict[str, tuple[str, ...]] = {
@@ -79,7 +82,7 @@ class Asked:
 
     ``codes`` holds per task of :data:`TASKS` the index of the class, and of each finding (``finding_<code>``) 1 where
     it is present, -1 where unknown; ``vcdr`` is nan where unknown; ``strata`` names the grade and the glaucoma status
-    together.
+    together. ``patient_id`` is what intervals are resampled by: a drawn image is nobody's and has its own id there.
     """
 
     image_id: list[str]
@@ -88,17 +91,26 @@ class Asked:
     vcdr: np.ndarray
     strata: list[str]
 
+    @property
+    def patients(self) -> np.ndarray:
+        """``patient_id`` as an array, n."""
+        return np.array(self.patient_id)
+
 
 def read_labels(cohort: Cohort, split: str | None) -> Asked:
     """Labels of one split (or of all), in the order of the images."""
-    table = cohort.table(("image_id", "patient_id", *TASKS, "vcdr", "findings"), split).to_pydict()
+    table = cohort.table(("image_id", "patient_id", "generator", *TASKS, "vcdr", "findings"), split).to_pydict()
     codes = {
         task: np.array([names.index(str(v)) if str(v) in names else UNKNOWN for v in table[task]], np.int64)
         for task, names in TASKS.items()
     } | finding_labels(table["findings"])
     vcdr = np.array([np.nan if v is None else v for v in table["vcdr"]], float)
     strata = [f"grade {g}, glaucoma {s}" for g, s in zip(table["dr_grade"], table["glaucoma"], strict=True)]
-    return Asked(table["image_id"], table["patient_id"], codes, vcdr, strata)
+    patients = [
+        patient if generator is None else image
+        for image, patient, generator in zip(table["image_id"], table["patient_id"], table["generator"], strict=True)
+    ]
+    return Asked(table["image_id"], patients, codes, vcdr, strata)
 
 
 def captions_of(cohort: Cohort, split: str | None, budget: TokenBudget, seed: int) -> list[str]:
@@ -121,7 +133,8 @@ def captions_of(cohort: Cohort, split: str | None, budget: TokenBudget, seed: in
 class Observed:
     """A set of n images as the metrics see it.
 
-    ``spaces`` holds features, n × d, by the name of their space; ``seen`` the judge's probabilities by task.
+    ``spaces`` holds features, n × d, by the name of their space; ``seen`` the judge's probabilities by task. Features,
+    ``descriptors`` and ``structures`` may lie on disk.
     """
 
     asked: Asked
@@ -194,15 +207,17 @@ def observe(
         raise DataError(f"{cohort.folder}: no image in the split {what!r}; assessment needs some")
     wanted = set(keep)
     kept: dict[int, np.ndarray] = {}
-    features: dict[str, list[np.ndarray]] = {space.name: [] for space in spaces}
-    descriptors, structures, measured, at = [], [], [], 0
+    stored: dict[str, np.ndarray] = {}
+    measured, at = [], 0
     seen: dict[str, list[np.ndarray]] = {}
     batches = -(-len(asked.image_id) // BATCH)
     for images in track(image_batches(cohort, split, size), f"observe {what}", total=batches, unit="batch"):
-        for space in spaces:
-            features[space.name].append(space.features(images))
-        descriptors.append(pixel_descriptor(images, descriptor_side))
-        structures.append(structure(images))
+        wide = {space.name: space.features(images) for space in spaces}
+        wide |= {_DESCRIPTORS: pixel_descriptor(images, descriptor_side), _STRUCTURES: structure(images)}
+        for name, values in wide.items():
+            if name not in stored:
+                stored[name] = on_disk((len(asked.image_id), *values.shape[1:]), values.dtype)
+            stored[name][at : at + len(images)] = values
         for task, probabilities in (judge.predict(images) if judge else {}).items():
             seen.setdefault(task, []).append(probabilities)
         if measurement:
@@ -211,9 +226,9 @@ def observe(
         at += len(images)
     return Observed(
         asked,
-        {name: np.concatenate(parts) for name, parts in features.items()},
-        np.concatenate(descriptors),
-        np.concatenate(structures),
+        {space.name: stored[space.name] for space in spaces},
+        stored[_DESCRIPTORS],
+        stored[_STRUCTURES],
         {task: np.concatenate(parts) for task, parts in seen.items()},
         Measured(*(np.concatenate([getattr(m, f.name) for m in measured]) for f in fields(Measured)))
         if measured

@@ -14,7 +14,8 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from retinalogos.captions.configuration import ContrastiveConfig
 from retinalogos.captions.contrastive import ContrastiveModel, fit
-from retinalogos.metrics.intervals import Estimate, bootstrap, undefined
+from retinalogos.metrics.control import of_known
+from retinalogos.metrics.intervals import Estimate
 
 # Words that fewer training captions have teach a name and no meaning.
 _LEAST_CAPTIONS = 2
@@ -29,11 +30,15 @@ class PairingJudge:
     words: TfidfVectorizer
     model: ContrastiveModel
 
-    def similarity(self, features_nd: np.ndarray, captions: Sequence[str]) -> np.ndarray:
-        """Cosines of every picture with every caption, float32 n×m; ``features_nd`` are those it was trained on."""
-        with torch.inference_mode():
-            texts = self.model.text(_counts(self.words, captions))
-            return (self.model.image(torch.from_numpy(features_nd).float()) @ texts.T).numpy()
+    @torch.inference_mode()
+    def vectors(self, features_nd: np.ndarray, captions: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Unit vectors of n pictures, by the features it was trained on, and of their captions: float32 n×e each."""
+        images, texts = [], []
+        for start in range(0, len(captions), _BAND):
+            part = slice(start, start + _BAND)
+            images.append(self.model.image(torch.from_numpy(features_nd[part]).float()).numpy())
+            texts.append(self.model.text(_counts(self.words, captions[part])).numpy())
+        return np.concatenate(images), np.concatenate(texts)
 
 
 def fit_pairing_judge(
@@ -63,13 +68,18 @@ def _counts(words: TfidfVectorizer, captions: Sequence[str]) -> torch.Tensor:
 
 
 def pairing(
-    judge: PairingJudge, features_nd: np.ndarray, captions: Sequence[str], resamples: int, seed: int
+    judge: PairingJudge,
+    features_nd: np.ndarray,
+    captions: Sequence[str],
+    resamples: int,
+    seed: int,
+    patients: np.ndarray | None = None,
 ) -> dict[str, Estimate]:
     """How well pictures and captions find each other among those of this set; 0.5 is chance, 1 is always.
 
     ``image_to_text`` is the chance that a picture's own caption is nearer to it than another caption of the set,
     ``text_to_image`` that a caption's own picture is nearer to it than a picture of another caption. Pictures of the
-    same caption are no competitors. Intervals are over pictures.
+    same caption are no competitors. Intervals are over pictures, or over their patients.
 
     Args:
         judge: of real pairs.
@@ -77,20 +87,20 @@ def pairing(
         captions: of them.
         resamples: of the bootstrap.
         seed: of the bootstrap.
+        patients: of the pictures.
     """
     number = np.unique(np.array(captions), return_inverse=True)[1]
-    similar = judge.similarity(features_nd, captions)
-    own = np.diagonal(similar)
+    images, texts = judge.vectors(features_nd, captions)
     found = {}
-    # Along a row the captions of a picture compete, along a column the pictures of a caption.
-    for name, matrix in (("image_to_text", similar), ("text_to_image", similar.T)):
+    for name, asking, answering in (("image_to_text", images, texts), ("text_to_image", texts, images)):
         shares = np.full(len(number), np.nan)
         for start in range(0, len(number), _BAND):
             part = slice(start, start + _BAND)
             rivals = number[part, None] != number[None]
-            beaten = (matrix[part] < own[part, None]) + 0.5 * (matrix[part] == own[part, None])
+            fits = asking[part] @ answering.T
+            own = np.diagonal(fits, start)[:, None]
+            beaten = (fits < own) + 0.5 * (fits == own)
             count = rivals.sum(1)
             shares[part] = np.where(count > 0, (beaten * rivals).sum(1) / np.maximum(count, 1), np.nan)
-        known = shares[np.isfinite(shares)]
-        found[name] = bootstrap(np.mean, known, resamples=resamples, seed=seed) if len(known) else undefined()
+        found[name] = of_known(np.mean, shares, resamples, seed, patients)
     return found

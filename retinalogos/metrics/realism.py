@@ -6,30 +6,32 @@ None means anything without the distance between two sets of real images at the 
 :func:`matched_draw` makes such sets.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.linalg.lapack import dpstrf
 
 from retinalogos.errors import DataError, UsageError
-from retinalogos.metrics.intervals import LEVEL, Estimate, centred_bootstrap
+from retinalogos.metrics.bands import Banded, Weighted, bands, taken
+from retinalogos.metrics.intervals import LEVEL, Estimate, centred_bootstrap, percentile
 
 # Of CMMD, in its paper and its released code.
 GAUSSIAN_WIDTH, GAUSSIAN_SCALE = 10.0, 1000.0
-ROWS = 1024  # of a kernel matrix at a time: memory grows with the number of images, not with its square
 
 # Features n × d and m × d to n × m.
 Kernel = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def _checked(features: np.ndarray) -> np.ndarray:
-    features = np.asarray(features, np.float64)
-    if features.ndim != 2 or len(features) < 2:
-        raise DataError(f"features of shape {features.shape}: moments need at least two rows of one dimension")
     if not np.isfinite(features).all():
         raise DataError("features hold values that are not finite; check the images and the feature space")
     return features
+
+
+def _enough(features: Banded) -> None:
+    if len(features.shape) != 2 or len(features) < 2:
+        raise DataError(f"features of shape {features.shape}: moments need at least two rows of one dimension")
 
 
 @dataclass(frozen=True)
@@ -41,39 +43,22 @@ class Moments:
     covariance: np.ndarray
 
     @classmethod
-    def of(cls, features: np.ndarray) -> "Moments":
-        """Moments of features, n × d.
+    def of(cls, features: Banded) -> "Moments":
+        """Moments of features, n × d, a band in memory at a time (Chan, Golub and LeVeque 1979, eq. 1.5).
 
         Raises:
             DataError: fewer than two rows, or a value is not finite.
         """
-        features = _checked(features)
-        mean = features.mean(0)
-        centred = features - mean
-        return cls(len(features), mean, centred.T @ centred / (len(features) - 1))
-
-    def merge(self, other: "Moments") -> "Moments":
-        """Moments of both sets together (Chan, Golub and LeVeque 1979, eq. 1.5)."""
-        n = self.n + other.n
-        step = other.mean - self.mean
-        scatter = (self.n - 1) * self.covariance + (other.n - 1) * other.covariance
-        scatter += np.outer(step, step) * (self.n * other.n / n)
-        return Moments(n, self.mean + step * (other.n / n), scatter / (n - 1))
-
-
-def streaming_moments(batches: Iterable[np.ndarray]) -> Moments:
-    """Moments of batches of features, each n × d with n ≥ 2, holding one batch at a time.
-
-    Raises:
-        DataError: there is no batch.
-    """
-    total: Moments | None = None
-    for batch in batches:
-        part = Moments.of(batch)
-        total = part if total is None else total.merge(part)
-    if total is None:
-        raise DataError("no features at all: the set of images is empty")
-    return total
+        _enough(features)
+        n, mean, scatter = 0, np.zeros(features.shape[1]), np.zeros((features.shape[1],) * 2)
+        for _, band in bands(features):
+            own = _checked(band).mean(0)
+            centred = band - own
+            step, share = own - mean, len(band) / (n + len(band))
+            scatter += centred.T @ centred
+            scatter += np.outer(step, step) * (n * share)
+            mean, n = mean + step * share, n + len(band)
+        return cls(n, mean, scatter / (n - 1))
 
 
 def frechet_from_moments(a: Moments, b: Moments) -> float:
@@ -100,28 +85,50 @@ def _semidefinite_factor(matrix: np.ndarray) -> np.ndarray:
     return factor
 
 
-def frechet_distance(real: np.ndarray, other: np.ndarray) -> float:
-    """Fréchet distance (squared, as FID is reported) between features, n × d and m × d.
+def frechet_distance(real: Banded, other: Banded) -> float:
+    """Fréchet distance (squared, as FID is reported) between features, n × d and m × d, read band by band.
 
     Of fewer images than features no d × d matrix is made. With centred features A and B, scaled so that Σ_a = AᵀA,
-    the overlap tr (Σ_a Σ_b)^½ is the sum of the singular values of A Bᵀ, which is n × m.
+    the overlap tr (Σ_a Σ_b)^½ is the sum of the singular values of A Bᵀ, n of them.
     """
-    real, other = _checked(real), _checked(other)
+    _enough(real)
+    _enough(other)
     if min(len(real), len(other)) > real.shape[1]:
         return frechet_from_moments(Moments.of(real), Moments.of(other))
     few, many = sorted((real, other), key=len)
-    a, b = ((x - x.mean(0)) / np.sqrt(len(x) - 1) for x in (few, many))
-    cross = a @ b.T
-    overlap = np.sqrt(np.clip(np.linalg.eigvalsh(cross @ cross.T), 0, None)).sum()
-    shift = few.mean(0) - many.mean(0)
-    return float(max(shift @ shift + (a**2).sum() + (b**2).sum() - 2 * overlap, 0.0))
+    a = np.concatenate([_checked(band) for _, band in bands(few)])
+    mean_a, mean_b = a.mean(0), np.sum([_checked(band).sum(0) for _, band in bands(many)], 0) / len(many)
+    a = (a - mean_a) / np.sqrt(len(a) - 1)
+    squares, spread = np.zeros((len(a), len(a))), 0.0
+    for _, band in bands(many):
+        b = (band - mean_b) / np.sqrt(len(many) - 1)
+        cross = a @ b.T
+        squares += cross @ cross.T
+        spread += (b**2).sum()
+    overlap = np.sqrt(np.clip(np.linalg.eigvalsh(squares), 0, None)).sum()
+    shift = mean_a - mean_b
+    return float(max(shift @ shift + (a**2).sum() + spread - 2 * overlap, 0.0))
+
+
+# Patients of the images of the reference and of the other set; None: each image stands for itself.
+Patients = tuple[np.ndarray | None, np.ndarray | None]
 
 
 def frechet_with_interval(
-    real: np.ndarray, other: np.ndarray, resamples: int, seed: int, level: float = LEVEL
+    real: Banded,
+    other: Banded,
+    resamples: int,
+    seed: int,
+    level: float = LEVEL,
+    patients: Patients = (None, None),
 ) -> Estimate:
     """:func:`frechet_distance` with the bootstrap interval of both samples, centred on the estimate."""
-    return centred_bootstrap(frechet_distance, real, other, resamples=resamples, seed=seed, level=level)
+
+    def distance(x: np.ndarray, y: np.ndarray) -> float:
+        return frechet_distance(taken(real, x), taken(other, y))
+
+    rows = (np.arange(len(side)) for side in (real, other))
+    return centred_bootstrap(distance, *rows, resamples=resamples, seed=seed, level=level, groups=patients)
 
 
 @dataclass(frozen=True)
@@ -144,7 +151,13 @@ _ORDERS = 4
 
 
 def frechet_at_infinity(
-    real: np.ndarray, other: np.ndarray, points: int, resamples: int, seed: int, level: float = LEVEL
+    real: Banded,
+    other: Banded,
+    points: int,
+    resamples: int,
+    seed: int,
+    level: float = LEVEL,
+    patients: Patients = (None, None),
 ) -> Extrapolation:
     """FID∞ of Chong and Forsyth, CVPR 2020: the bias of the distance falls as 1/n, so a line in 1/n is prolonged to 0.
 
@@ -159,29 +172,37 @@ def frechet_at_infinity(
         resamples: of the bootstrap, centred as in :func:`frechet_with_interval`; each takes 4 · points distances.
         seed: of orders and resamples.
         level: coverage of the interval.
+        patients: as in :func:`frechet_with_interval`.
 
     Raises:
         UsageError: the candidate set is too small for two sizes.
     """
-    m = len(other)
-    sizes = np.unique(np.linspace(max(2, m // 2), m, points).round().astype(int))
-    if len(sizes) < 2:
-        raise UsageError(f"the distance at no end of images needs two sizes or more and has {m} images")
-    rng = np.random.default_rng(seed)
-    orders = [rng.permutation(m) for _ in range(_ORDERS)]
 
-    def curve(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    def curve(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        sizes = np.unique(np.linspace(max(2, len(y) // 2), len(y), points).round().astype(int))
+        rng = np.random.default_rng(seed)
+        orders = [rng.permutation(len(y)) for _ in range(_ORDERS)]
+        reference = taken(real, x)
+        # In the order in which they lie on disk: a distance does not depend on it.
+        cut = [
+            np.mean([frechet_distance(reference, taken(other, np.sort(y[order[:n]]))) for order in orders])
+            for n in sizes[:-1]
+        ]
         # At full size every order gives the same distance.
-        cut = [np.mean([frechet_distance(x, y[order[:n]]) for order in orders]) for n in sizes[:-1]]
-        return np.array([*cut, frechet_distance(x, y)])
+        return sizes, np.array([*cut, frechet_distance(reference, taken(other, y))])
 
     def intercept(x: np.ndarray, y: np.ndarray) -> float:
-        return _prolonged(sizes, curve(x, y))
+        return _prolonged(*curve(x, y))
 
-    values = curve(real, other)
-    value = _prolonged(sizes, values)
-    around = centred_bootstrap(intercept, real, other, resamples=resamples, seed=seed, level=level, floor=-np.inf)
-    return Extrapolation(sizes.tolist(), values.tolist(), Estimate(value, around.low, around.high, m))
+    everything = np.arange(len(real)), np.arange(len(other))
+    if len(other) < 3:
+        raise UsageError(f"the distance at no end of images needs two sizes or more and has {len(other)} images")
+    sizes, values = curve(*everything)
+    around = centred_bootstrap(
+        intercept, *everything, resamples=resamples, seed=seed, level=level, floor=-np.inf, groups=patients
+    )
+    value = Estimate(around.value, around.low, around.high, len(other))
+    return Extrapolation(sizes.tolist(), values.tolist(), value)
 
 
 def _prolonged(sizes: np.ndarray, values: np.ndarray) -> float:
@@ -193,7 +214,7 @@ def polynomial_kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return (x @ y.T / x.shape[1] + 1.0) ** 3
 
 
-def kernel_distance(real: np.ndarray, other: np.ndarray) -> float:
+def kernel_distance(real: Banded, other: Banded) -> float:
     """Unbiased squared maximum mean discrepancy under :func:`polynomial_kernel`.
 
         MMD² = Σ_{i≠j} k(x_i, x_j) / (n(n−1)) + Σ_{i≠j} k(y_i, y_j) / (m(m−1)) − 2 Σ k(x_i, y_j) / (nm)
@@ -201,108 +222,114 @@ def kernel_distance(real: np.ndarray, other: np.ndarray) -> float:
     (Gretton et al., JMLR 2012, eq. 3.) Its expectation is 0 for samples of one distribution at any size,
     so single values may be negative.
     """
-    return kernel_distance_subsets(real, other, subsets=1, size=None, seed=0)[0]
+    return kernel_with_interval(real, other, 0, 0).value
 
 
-def kernel_distance_subsets(
-    real: np.ndarray, other: np.ndarray, subsets: int, size: int | None, seed: int
-) -> tuple[float, float]:
+def kernel_distance_subsets(real: Banded, other: Banded, subsets: int, size: int, seed: int) -> tuple[float, float]:
     """Mean and standard deviation of :func:`kernel_distance` over seeded subsets, as KID is reported.
 
     Args:
         real: features, n × d.
         other: features, m × d.
         subsets: number of subsets (100 in the reference implementation).
-        size: images of each side in a subset, drawn without replacement; None: all of them.
+        size: images of each side in a subset, drawn without replacement.
         seed: of the draws.
 
     Raises:
         UsageError: size is larger than a sample or smaller than two.
     """
-    if size is not None and not 2 <= size <= min(len(real), len(other)):
+    if not 2 <= size <= min(len(real), len(other)):
         raise UsageError(f"subsets of {size} cannot be drawn from {len(real)} and {len(other)} images")
     rng = np.random.default_rng(seed)
-    x, y = np.asarray(real, np.float64), np.asarray(other, np.float64)
     values = []
     for _ in range(subsets):
-        xs = x if size is None else x[rng.choice(len(x), size, replace=False)]
-        ys = y if size is None else y[rng.choice(len(y), size, replace=False)]
-        one_x, one_y = np.ones((len(xs), 1)), np.ones((len(ys), 1))
-        values.append(_discrepancies(xs, ys, one_x, one_y)[0])
+        some = (taken(side, rng.choice(len(side), size, replace=False)) for side in (real, other))
+        values.append(kernel_distance(*some))
     return float(np.mean(values)), float(np.std(values))
 
 
 def gaussian_kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """k(x, y) = exp(−|x − y|² / (2σ²)), n × m, with σ = 10: the kernel of CMMD."""
+    """k(x, y) = exp(−|x − y|² / (2σ²)), n × m, with σ = 10, of x and y brought to unit length: the kernel of CMMD."""
+    x, y = (z / np.maximum(np.linalg.norm(z, axis=1, keepdims=True), np.finfo(float).tiny) for z in (x, y))
     squared = (x**2).sum(1)[:, None] + (y**2).sum(1)[None, :] - 2 * x @ y.T
     return np.exp(-np.clip(squared, 0, None) / (2 * GAUSSIAN_WIDTH**2))
 
 
 def gaussian_with_interval(
-    real: np.ndarray, other: np.ndarray, resamples: int, seed: int, level: float = LEVEL
+    real: Banded,
+    other: Banded,
+    resamples: int,
+    seed: int,
+    level: float = LEVEL,
+    patients: Patients = (None, None),
 ) -> Estimate:
     """Unbiased squared maximum mean discrepancy of unit vectors under :func:`gaussian_kernel`, times 1,000.
 
     Jayasumana et al., CVPR 2024, eq. 4, whose released code brings the features to unit length and multiplies so too
     (it keeps the terms i = j, which adds about 1/n of the kernel's spread). CMMD proper is this in the space ``clip``.
     """
-    x, y = (np.asarray(z, np.float64) for z in (real, other))
-    x, y = (z / np.maximum(np.linalg.norm(z, axis=1, keepdims=True), np.finfo(float).tiny) for z in (x, y))
-    found = kernel_with_interval(x, y, resamples, seed, level, gaussian_kernel)
+    found = kernel_with_interval(real, other, resamples, seed, level, patients, gaussian_kernel)
     low, high = (None if end is None else GAUSSIAN_SCALE * end for end in (found.low, found.high))
     return Estimate(GAUSSIAN_SCALE * found.value, low, high, found.n)
 
 
 def kernel_with_interval(
-    real: np.ndarray,
-    other: np.ndarray,
+    real: Banded,
+    other: Banded,
     resamples: int,
     seed: int,
     level: float = LEVEL,
+    patients: Patients = (None, None),
     kernel: Kernel = polynomial_kernel,
 ) -> Estimate:
     """Unbiased squared maximum mean discrepancy (:func:`kernel_distance`) with its bootstrap interval.
 
-    Resamples are weights on one kernel matrix, and the pairs of an image with its own copy are left out,
-    so that the resampled statistic stays unbiased and no shift is needed.
+    Resamples are weights on one kernel matrix, of which a square of bands is in memory at a time. Patients are drawn;
+    pairs of an image with another copy of itself or of its fellow eye are left out, so that the resampled statistic
+    stays unbiased and no shift is needed.
+
+    Raises:
+        DataError: a side has fewer than two images.
     """
-    x, y = np.asarray(real, np.float64), np.asarray(other, np.float64)
+    if min(len(real), len(other)) < 2:
+        raise DataError(f"the kernel distance needs two images a side and has {len(real)} and {len(other)}")
     rng = np.random.default_rng(seed)
-
-    def weights(n: int) -> np.ndarray:
-        drawn = rng.multinomial(n, np.full(n, 1 / n), size=resamples).T.astype(float)
-        return np.concatenate([np.ones((n, 1)), drawn], axis=1)
-
-    values = _discrepancies(x, y, weights(len(x)), weights(len(y)), kernel)
-    n = min(len(x), len(y))
-    if not resamples:
-        return Estimate(float(values[0]), None, None, n)
-    low, high = np.quantile(values[1:], [(1 - level) / 2, (1 + level) / 2])
-    return Estimate(float(values[0]), float(low), float(high), n)
+    x, y = (Weighted.draw(side, of, resamples, rng) for side, of in zip((real, other), patients, strict=True))
+    values = _within(x, kernel) + _within(y, kernel) - 2 * _between(x, y, kernel)
+    return percentile(float(values[0]), values[1:], min(len(real), len(other)), level)
 
 
-def _discrepancies(
-    x: np.ndarray, y: np.ndarray, u: np.ndarray, v: np.ndarray, kernel: Kernel = polynomial_kernel
-) -> np.ndarray:
-    """Unbiased MMD² for every column of weights u (n × r) of x and v (m × r) of y, a band of the kernel at a time."""
-    if min(len(x), len(y)) < 2:
-        raise DataError(f"the kernel distance needs two images a side and has {len(x)} and {len(y)}")
+def _within(x: Weighted, kernel: Kernel) -> np.ndarray:
+    """Mean of the kernel over the pairs of different images of one side, of each resample."""
+    total, pairs = np.zeros(len(x.images)), x.images**2
+    for a, one in x.bands():
+        w = x.weights(a)
+        for b, other in x.bands():
+            if b.start < a.start:
+                continue  # the kernel is symmetric: these pairs count twice below
+            band, t = kernel(one, other), x.weights(b)
+            fellow = x.member[a, None] == x.member[None, b]
+            if a == b:
+                np.fill_diagonal(band, 0)
+                np.fill_diagonal(fellow, False)
+                pairs -= (w**2).sum(0)
+            once = np.einsum("ir,ir->r", w, band @ t)
+            if fellow.any():
+                # Of a patient drawn w times, w² pairs of fellow eyes are counted, and w of them are of one copy.
+                once -= np.einsum("ir,ir->r", w, np.where(fellow, band, 0) @ (t - 1))
+                pairs -= (1 if a == b else 2) * np.einsum("ir,ir->r", w, fellow.astype(float) @ (t - 1))
+            total += (1 if a == b else 2) * once
+    return total / pairs
 
-    def products(a: np.ndarray, b: np.ndarray, w: np.ndarray, t: np.ndarray, leave_own: bool) -> np.ndarray:
-        total = np.zeros(w.shape[1])
-        for start in range(0, len(a), ROWS):
-            band = kernel(a[start : start + ROWS], b)
-            if leave_own:
-                rows = np.arange(len(band))
-                band[rows, start + rows] = 0.0
-            total += np.einsum("ir,ir->r", w[start : start + ROWS], band @ t)
-        return total
 
-    def within(z: np.ndarray, w: np.ndarray) -> np.ndarray:
-        return products(z, z, w, w, True) / (w.sum(0) ** 2 - (w**2).sum(0))
-
-    between = products(x, y, u, v, False) / (u.sum(0) * v.sum(0))
-    return within(x, u) + within(y, v) - 2 * between
+def _between(x: Weighted, y: Weighted, kernel: Kernel) -> np.ndarray:
+    """Mean of the kernel over the pairs of an image of each side, of each resample."""
+    total = np.zeros(len(x.images))
+    for a, one in x.bands():
+        w = x.weights(a)
+        for b, other in y.bands():
+            total += np.einsum("ir,ir->r", w, kernel(one, other) @ y.weights(b))
+    return total / (x.images * y.images)
 
 
 def matched_draw(a: Sequence[str], b: Sequence[str], seed: int) -> tuple[np.ndarray, np.ndarray]:

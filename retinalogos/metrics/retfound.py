@@ -1,12 +1,5 @@
-"""RETFound's masked autoencoder as a feature extractor: the space of the RET-FD.
+"""RETFound's masked autoencoder as a feature extractor: the space of the RET-FD."""
 
-The checkpoint (Zhou et al., Nature 2023; ViT-L/16) is a pickled mapping whose entry ``model`` holds the encoder under
-timm's names beside a decoder, which is left out. The same layout serves any ViT pre-trained by MAE's code.
-"""
-
-import argparse
-import pickle
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,12 +7,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import ViTModel
 from transformers.utils.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-
-from retinalogos.errors import UsageError
-from retinalogos.vision_transformer import from_timm
-
-# The encoder's weights. Patches are averaged before they are normalised, so that its last normalisation is not used.
-_ENCODER = ("cls_token", "pos_embed", "patch_embed.", "blocks.")
 
 
 class MaskedAutoencoderFeatures(nn.Module):
@@ -46,27 +33,3 @@ class MaskedAutoencoderFeatures(nn.Module):
         tokens_btd = self.encoder(pixel_values=x_bchw).last_hidden_state
         patches_bd = tokens_btd[:, 1:].mean(1)
         return F.layer_norm(patches_bd, patches_bd.shape[-1:], eps=1e-6)
-
-
-def load_retfound(path: Path) -> MaskedAutoencoderFeatures:
-    """Reads a checkpoint in the layout of MAE's code; nothing but tensors and plain settings is unpickled.
-
-    Raises:
-        UsageError: there is no such file, or it is of another layout.
-    """
-    try:
-        # Beside the weights lie the options of the training, as argparse gave them.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            stored = torch.load(path, map_location="cpu", weights_only=True)
-        encoder = {key: value for key, value in stored["model"].items() if key.startswith(_ENCODER)}
-        return MaskedAutoencoderFeatures(from_timm(encoder)).eval()
-    except OSError as error:
-        raise UsageError(
-            f"feature space 'retfound': {error}; fetch the checkpoint (huggingface.co/YukunZhou, gated) and name the "
-            "file, retfound:FILE"
-        ) from None
-    except (KeyError, RuntimeError, TypeError, ValueError, pickle.UnpicklingError) as error:
-        raise UsageError(
-            f"feature space 'retfound': {path} is no checkpoint of a ViT in the layout of MAE "
-            f"({' '.join(str(error).split())[:160]})"
-        ) from None

@@ -6,6 +6,7 @@ import numpy as np
 
 from retinalogos.classifiers import statistics
 from retinalogos.metrics.intervals import Estimate
+from retinalogos.metrics.overlap import dice_of_counts, iou_of_counts
 from retinalogos.segmenters.structures import Targets
 
 # Classes of probability, of equal width in its logarithmic odds up to e^±8 (0.03 %): fine enough that areas under
@@ -67,8 +68,8 @@ def figures(counts: np.ndarray, weights: np.ndarray | None = None) -> dict[str, 
     precision = np.divide(found, called, out=np.zeros_like(found), where=called > 0)
     with np.errstate(invalid="ignore", divide="ignore"):
         return {
-            "dice": np.where(positives > 0, 2 * hit / (positives + hit + wrong), np.nan),
-            "iou": np.where(positives > 0, hit / (positives + wrong), np.nan),
+            "dice": np.where(positives > 0, dice_of_counts(hit, hit + wrong, positives), np.nan),
+            "iou": np.where(positives > 0, iou_of_counts(hit, hit + wrong, positives), np.nan),
             "auc": (present * (below + absent / 2)).sum(1) / (positives * negatives),
             "average_precision": (present[:, ::-1] * precision).sum(1) / positives,
         }

@@ -14,6 +14,7 @@ from retinalogos.classifiers.grader import batches, random_moves, resize
 from retinalogos.errors import DataError, UsageError
 from retinalogos.progress import track
 from retinalogos.segmenters.configuration import SegmenterConfig
+from retinalogos.segmenters.loss import soft_dice
 from retinalogos.segmenters.network import UNet
 from retinalogos.segmenters.overlap import count, figures
 from retinalogos.segmenters.structures import Targets
@@ -186,10 +187,7 @@ def _augment(
 def _loss(logits: torch.Tensor, truth: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
     """Mean over the structures that count anywhere in the batch."""
     entropy = (F.binary_cross_entropy_with_logits(logits, truth, reduction="none") * counted).sum((0, 2, 3))
-    probability = logits.sigmoid() * counted
-    truth = truth * counted
-    # One pixel is added: a structure that neither is there nor is seen is no fault.
-    dice = (2 * (probability * truth).sum((0, 2, 3)) + 1) / (probability.sum((0, 2, 3)) + truth.sum((0, 2, 3)) + 1)
+    dice = soft_dice(logits.sigmoid(), truth, counted, (0, 2, 3))
     pixels = counted.sum((0, 2, 3))
     each = torch.where(pixels > 0, entropy / pixels.clamp(min=1) + 1 - dice, torch.zeros_like(dice))
     return each.sum() / (pixels > 0).sum().clamp(min=1)

@@ -4,7 +4,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from browser import Tab, browser
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -328,7 +329,9 @@ def test_page_is_whole_and_asks_for_nothing_from_elsewhere(report):
     assert all(link.startswith(("data:image/", "data:text/csv;", "#")) for link in links)
     assert "url(" not in html
     assert "@import" not in html
-    assert "<script" not in html
+    [script] = re.findall("<script>(.*?)</script>", html, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'\"" in html
     ids = {attributes["id"] for _, attributes in page.attributes if "id" in attributes}
     assert {link[1:] for link in links if link.startswith("#")} <= ids
     assert all("alt" in attributes for tag, attributes in page.attributes if tag == "img")
@@ -505,7 +508,7 @@ def test_curves_stay_within_their_frame(points):
         assert svg == ""
         return
     Page(svg)
-    [path] = re.findall(r'class="curve c0" points="([^"]*)"', svg)
+    [path] = re.findall(r'class="curve c0" data-name="loss" points="([^"]*)"', svg)
     drawn = [tuple(map(float, point.split(","))) for point in path.split()]
     assert len(drawn) <= 402
     assert all(-0.1 <= x <= 520.1 and -0.1 <= y <= 220.1 for x, y in drawn)
@@ -584,3 +587,101 @@ def test_two_runs_stand_beside_each_other(inputs, params, report, tmp_path, caps
     assert main(["compare", str(report), "--out", str(page)]) == 2
     assert main(["compare", str(report), str(tmp_path), "--out", str(page)]) == 1
     assert "is not what the step report writes" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def tab(report, tmp_path_factory) -> Iterator[Tab]:
+    """The page in a browser, from the disk."""
+    with browser(tmp_path_factory.mktemp("browser")) as new_tab:
+        opened = new_tab()
+        opened.go((report / "index.html").as_uri())
+        yield opened
+        assert [address for address in opened.requests if not address.startswith(("file:", "data:", "blob:"))] == []
+        assert opened.complaints == []
+
+
+# The table under its heading; between them stand the tools that the script adds.
+GRADE = (
+    "[...document.querySelectorAll('h3')].find(heading => heading.textContent === 'DR grade (five classes)')"
+    ".nextElementSibling.nextElementSibling.querySelector('table')"
+)
+
+
+def test_tables_are_sorted_by_a_column_and_back(tab):
+    arms = f"[...{GRADE}.tBodies[0].rows].map(row => row.cells[0].firstChild.textContent)"
+    auc = f"{GRADE}.tHead.rows[0].cells[3].querySelector('button')"
+    before = tab.evaluate(arms)
+    for direction, first in (("descending", "Real + 100 % of the synthetic"), ("ascending", "Synthetic only")):
+        tab.evaluate(f"{auc}.click()")
+        assert tab.evaluate(arms)[0] == first
+        assert tab.evaluate(f"{auc}.parentElement.getAttribute('aria-sort')") == direction
+    tab.evaluate(f"{auc}.click()")
+    assert tab.evaluate(arms) == before
+
+
+def test_every_table_is_saved_as_it_is_shown(tab):
+    tab.evaluate(f"{GRADE}.closest('.scroll').previousElementSibling.querySelector('button').click()")
+    file = tab.downloaded()
+    assert file.name == "dr-grade-five-classes.csv"
+    rows = {row[""]: row for row in csv.DictReader(io.StringIO(file.read_text(encoding="utf-8")))}
+    assert len(rows) == 4
+    of_synthetic = CLASSIFICATION["test"]["figures"]["dr_grade"]["synthetic"]["auc"]
+    saved = {part: float(rows["Synthetic only"][f"AUC {part}"]) for part in ("value", "low", "high", "n")}
+    assert saved == of_synthetic
+
+
+def test_figures_are_found_by_a_part_of_their_name(tab):
+    names = "[...document.querySelector('#assessment details table').tBodies[0].rows].filter(row => !row.hidden).length"
+    everything = tab.evaluate(names)
+    tab.evaluate("document.querySelector('#assessment details').open = true")
+    tab.evaluate("document.querySelector('#assessment details input[type=search]').focus()")
+    tab.write("frechet")
+    assert 0 < tab.until(f"{names} < {everything} && {names}") < everything
+    tab.evaluate("document.querySelector('#assessment details').open = false")
+
+
+def test_curves_are_read_by_pointer_and_by_key(tab):
+    tab.evaluate("document.querySelector('svg.chart').scrollIntoView({behavior: 'instant', block: 'center'})")
+    box = tab.evaluate("(({left, top, width, height}) => ({left, top, width, height}))"
+                       "(document.querySelector('svg.chart').getBoundingClientRect())")  # fmt: skip
+    middle = {"x": box["left"] + box["width"] / 2, "y": box["top"] + box["height"] / 2}
+    tab.call("Input.dispatchMouseEvent", type="mouseMoved", **middle)
+    read = "document.querySelector('.reading').value"
+    tab.until(f"{read}.startsWith('step 1')")
+    step, training, *_ = re.fullmatch(
+        r"step (\d+): training (\S+), validation (\S+)( \(at \d+\))?", tab.evaluate(read)
+    ).groups()
+    assert float(training) == pytest.approx(1 / int(step) + 0.3, abs=0.01)
+    tab.evaluate("document.querySelector('svg.chart').focus()")
+    tab.press("ArrowRight")
+    assert tab.evaluate(read).startswith(f"step {int(step) + 10}:")
+    tab.evaluate("document.querySelectorAll('.legend')[1].focus()")
+    tab.press("Enter")
+    assert "validation" not in tab.evaluate(read)
+    tab.press("Enter")
+    assert "validation" in tab.evaluate(read)
+
+
+def test_pictures_open_large(tab):
+    tab.evaluate("document.querySelector('#pictures img').focus()")
+    tab.press("Enter")
+    assert tab.evaluate("document.querySelector('dialog').open && document.querySelector('dialog img').alt").startswith(
+        "real photograph"
+    )
+    tab.press("Escape")
+    assert tab.until("!document.querySelector('dialog').open")
+
+
+def test_runs_beside_each_other_are_sorted_and_searched(report, tab, tmp_path):
+    assert main(["compare", f"one={report}", f"two={report}", "--out", str(tmp_path / "both.html")]) == 0
+    tab.go((tmp_path / "both.html").as_uri())
+    table = "[...document.querySelectorAll('table')].at(-1)"
+    tab.evaluate(f"{table}.tHead.rows[0].cells[1].querySelector('button').click()")
+    shown = f"[...{table}.tBodies[0].rows].map(row => row.cells[1].dataset.value).filter(value => value).map(Number)"
+    values = tab.evaluate(shown)
+    assert values == sorted(values, reverse=True)
+    assert len(values) > 30
+    tab.evaluate(f"{table}.closest('.scroll').previousElementSibling.querySelector('input').focus()")
+    tab.write("frechet")
+    visible = f"[...{table}.tBodies[0].rows].filter(row => !row.hidden).map(row => row.textContent)"
+    assert all("frechet" in text for text in tab.until(f"{visible}.length < {len(values)} && {visible}"))

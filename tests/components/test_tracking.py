@@ -27,6 +27,10 @@ def _train(params: NoParams, inputs, outputs):
     outputs["log"].mkdir()
     rows = [{"step": step, "loss": 1 / step, "phase": "low"} for step in range(1, 1501)]
     (outputs["log"] / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (outputs["log"] / "index.html").write_text("<p>a page</p>")
+    (outputs["log"] / "weights.safetensors").write_bytes(b"large")
+    (outputs["log"] / "samples").mkdir()
+    (outputs["log"] / "samples" / "step-1.png").write_bytes(b"a part")
     return {"loss": 0.5, "verdict": "good"}
 
 
@@ -104,6 +108,31 @@ def test_a_stage_tells_params_metrics_tags_lineage_and_curve(store, tmp_path: Pa
     curve = store.get_metric_history(run.info.run_id, "curve/loss")
     assert [(point.step, point.value) for point in curve[:2]] == [(1, 1.0), (2, 0.5)]
     assert len(curve) == 1500
+
+
+def test_what_a_reader_looks_at_lies_with_the_run(store, tmp_path: Path, monkeypatch) -> None:
+    go(tmp_path, TRAIN)
+    run = runs(store)["train"]
+    files = [entry.path for entry in store.list_artifacts(run.info.run_id, "log")]
+    assert files == ["log/index.html", "log/manifest.json"]
+    page = store.download_artifacts(run.info.run_id, "log/index.html", str(tmp_path))
+    assert Path(page).read_text() == "<p>a page</p>"
+
+    monkeypatch.setenv("RETINALOGOS_TRACKING", "numbers")
+    go(tmp_path, TRAIN, stage="again")
+    again = runs(store)["again"]
+    assert again.data.metrics["loss"] == 0.5
+    assert store.list_artifacts(again.info.run_id) == []
+
+
+def test_a_store_that_takes_no_files_does_not_undo_a_stage(store, tmp_path: Path, monkeypatch, capsys) -> None:
+    def refuse(*_: object) -> None:
+        raise ConnectionError("no bucket")
+
+    monkeypatch.setattr(mlflow.MlflowClient, "log_artifact", refuse)
+    assert go(tmp_path, TRAIN)["loss"] == 0.5
+    assert "train: MLflow did not take pages and pictures: no bucket" in capsys.readouterr().err
+    assert runs(store)["train"].info.status == "FINISHED"
 
 
 def test_a_given_run_is_adopted_and_no_metric_logged_twice(store, tmp_path: Path, monkeypatch) -> None:

@@ -1,17 +1,18 @@
 """A small network that finds the classes of a lesion map in photographs: the judge of what was drawn."""
 
 from collections.abc import Mapping
-from itertools import pairwise
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from retinalogos.generators.lesion_map import maps
 from retinalogos.generators.lesion_map.configuration import SegmenterConfig
 from retinalogos.metrics.intervals import Estimate, bootstrap
+from retinalogos.metrics.overlap import dice_of_counts
 from retinalogos.progress import track
+from retinalogos.segmenters.loss import soft_dice
+from retinalogos.segmenters.network import UNet
 from retinalogos.training.device import device
 
 _BATCH = 32
@@ -20,24 +21,15 @@ _BATCH = 32
 _BALANCE = 0.5
 
 
-class Segmenter(nn.Module):
-    """U-Net (Ronneberger et al., MICCAI 2015) with one group-normalised convolution pair a level."""
+class Segmenter(UNet):
+    """The U-Net, with a channel for each class; of a pixel one class is right.
+
+    Args:
+        widths: channels at full, half, … side, multiples of 8.
+    """
 
     def __init__(self, widths: tuple[int, ...]):
-        super().__init__()
-        self.down = nn.ModuleList(_pair(a, b) for a, b in zip((3, *widths), widths, strict=False))
-        self.up = nn.ModuleList(_pair(a + b, a) for a, b in pairwise(widths))
-        self.output = nn.Conv2d(widths[0], len(maps.CLASSES), 1)
-
-    def forward(self, images_bchw: Tensor) -> Tensor:
-        """Photographs in [−1, 1], b×3×h×w, to logits b×7×h×w."""
-        x, kept = images_bchw, []
-        for number, block in enumerate(self.down):
-            x = block(F.avg_pool2d(x, 2) if number else x)
-            kept.append(x)
-        for block, skip in zip(reversed(self.up), reversed(kept[:-1]), strict=True):
-            x = block(torch.cat([skip, F.interpolate(x, size=skip.shape[2:], mode="bilinear")], 1))
-        return self.output(x)
+        super().__init__(widths, len(maps.CLASSES))
 
     @torch.inference_mode()
     def find(self, images: np.ndarray) -> np.ndarray:
@@ -47,13 +39,6 @@ class Segmenter(nn.Module):
             logits = self(_scaled(images[start : start + _BATCH], where))
             found.append(logits.argmax(1).to(torch.uint8).cpu().numpy())
         return np.concatenate(found)
-
-
-def _pair(inputs: int, outputs: int) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for before in (inputs, outputs):
-        layers += [nn.Conv2d(before, outputs, 3, padding=1), nn.GroupNorm(outputs // 8, outputs), nn.ReLU()]
-    return nn.Sequential(*layers)
 
 
 def _scaled(images: np.ndarray, where: torch.device) -> Tensor:
@@ -73,10 +58,7 @@ def partial_loss(logits_bchw: Tensor, candidates_bhw: Tensor, weights_c: Tensor)
     weight = torch.where(possible, weights_c[:, None, None], 0).amax(1)
     entropy = (weight * (whole - among)).sum() / weight.sum().clamp_min(1e-6)
     known = (possible.sum(1, keepdim=True) == 1).float()
-    probabilities, target = logits_bchw.softmax(1) * known, possible.float() * known
-    overlap = 2 * (probabilities * target).sum((0, 2, 3)) + 1
-    dice = overlap / ((probabilities + target).sum((0, 2, 3)) + 1)
-    return entropy + (1 - dice).mean()
+    return entropy + (1 - soft_dice(logits_bchw.softmax(1), possible.float(), known, (0, 2, 3))).mean()
 
 
 def fit_segmenter(
@@ -138,14 +120,15 @@ def overlaps(found: np.ndarray, truth: np.ndarray) -> dict[str, np.ndarray]:
     return result
 
 
-def dice(pixels: np.ndarray) -> float:
+def pooled_dice(pixels: np.ndarray) -> float:
     """Dice coefficient of all pixels of a set together, from n×3 of :func:`overlaps`; nan where there are none."""
     both, first, second = pixels.sum(0)
-    return float(2 * both / (2 * both + first + second)) if both + first + second else float("nan")
+    return float(dice_of_counts(both, both + first, both + second))
 
 
 def dice_of(found: np.ndarray, truth: np.ndarray, resamples: int, seed: int) -> Mapping[str, Estimate]:
     """Dice of each lesion and of the disc, with bootstrap intervals over images; see :func:`overlaps`."""
     return {
-        name: bootstrap(dice, pixels, resamples=resamples, seed=seed) for name, pixels in overlaps(found, truth).items()
+        name: bootstrap(pooled_dice, pixels, resamples=resamples, seed=seed)
+        for name, pixels in overlaps(found, truth).items()
     }

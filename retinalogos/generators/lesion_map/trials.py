@@ -17,7 +17,7 @@ from retinalogos.generators.lesion_map import maps
 from retinalogos.generators.lesion_map.configuration import SegmenterConfig
 from retinalogos.generators.lesion_map.examples import NO_GRADE, Examples
 from retinalogos.generators.lesion_map.judging import TASK
-from retinalogos.generators.lesion_map.segmentation import Segmenter, dice, fit_segmenter, overlaps
+from retinalogos.generators.lesion_map.segmentation import Segmenter, fit_segmenter, overlaps, pooled_dice
 from retinalogos.metrics.intervals import Estimate, bootstrap
 
 REAL = "real"
@@ -144,7 +144,7 @@ def try_segmentation(
 
 def _mean_dice(runs: Sequence[np.ndarray]) -> Callable[[np.ndarray], float]:
     def statistic(rows: np.ndarray) -> float:
-        return float(np.mean([dice(pixels[rows]) for pixels in runs]))
+        return float(np.mean([pooled_dice(pixels[rows]) for pixels in runs]))
 
     return statistic
 

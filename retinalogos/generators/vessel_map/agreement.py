@@ -9,7 +9,22 @@ from retinalogos.generators.vessel_map.examples import Examples
 from retinalogos.generators.vessel_map.maps import KINDS, to_channels
 from retinalogos.generators.vessel_map.segmenter import Segmenter, found, predictions
 from retinalogos.metrics.intervals import Estimate, bootstrap
-from retinalogos.metrics.vessels.overlap import centre_line_dice, dice, kind_accuracy
+from retinalogos.metrics.overlap import centre_line_dice, dice
+
+
+def kind_accuracy(predicted_2hw: np.ndarray, truth_2hw: np.ndarray) -> float:
+    """Share of the true vessel pixels found at all that have the right kind, crossings left out; nan where none.
+
+    Args:
+        predicted_2hw: bool, artery and vein.
+        truth_2hw: likewise.
+    """
+    judged = (truth_2hw[0] ^ truth_2hw[1]) & predicted_2hw.any(0)
+    if not judged.any():
+        return float("nan")
+    return float(
+        (predicted_2hw[0] == truth_2hw[0])[judged & (predicted_2hw[0] ^ predicted_2hw[1])].sum() / judged.sum()
+    )
 
 
 def of_eye(

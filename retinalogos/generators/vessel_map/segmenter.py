@@ -22,6 +22,7 @@ from retinalogos.errors import UsageError
 from retinalogos.generators.vessel_map.configuration import SegmenterConfig
 from retinalogos.generators.vessel_map.examples import Examples, has_vessels, joined, read_examples
 from retinalogos.generators.vessel_map.maps import to_channels
+from retinalogos.segmenters.loss import soft_dice
 from retinalogos.training.configuration import TrainingConfig
 from retinalogos.training.device import device
 from retinalogos.training.loop import train
@@ -170,9 +171,8 @@ def _error(told_bchw: Tensor, truth_bchw: Tensor, field_b1hw: Tensor) -> Tensor:
     """B×C: cross-entropy and 1 − soft Dice."""
     with torch.autocast(told_bchw.device.type, enabled=False):
         entropy = binary_cross_entropy(told_bchw.clamp(1e-6, 1 - 1e-6), truth_bchw, reduction="none") * field_b1hw
-    overlap = (told_bchw * truth_bchw * field_b1hw).sum((2, 3))
-    total = ((told_bchw + truth_bchw) * field_b1hw).sum((2, 3))
-    return entropy.sum((2, 3)) / field_b1hw.sum((2, 3)).clamp(min=1) + 1 - (2 * overlap + 1) / (total + 1)
+    dice = soft_dice(told_bchw, truth_bchw, field_b1hw, (2, 3))
+    return entropy.sum((2, 3)) / field_b1hw.sum((2, 3)).clamp(min=1) + 1 - dice
 
 
 @lru_cache(maxsize=4)

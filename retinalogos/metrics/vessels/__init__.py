@@ -1,1 +1,1 @@
-"""Retinal vessels measured on masks: their anatomy, and how far two masks agree."""
+"""Retinal vessels measured on masks: their anatomy."""

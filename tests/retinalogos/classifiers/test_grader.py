@@ -9,6 +9,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
+from tiny_retfound import SIDE, mae_features, save_tiny_retfound
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, ResNetConfig, ViTConfig, ViTImageProcessor
 
@@ -227,6 +228,42 @@ def test_backbones_of_transformers_are_trained_saved_and_loaded_by_the_same_call
     assert back.network.backbone.mean == pytest.approx((0.4, 0.4, 0.4))
     assert np.array_equal(back.features(images), grader.features(images))
     assert "backbone" in json.loads((tmp_path / "grader" / "grader.json").read_text())
+
+
+def test_retfound_is_a_backbone_by_its_file(eyes, small_config, tmp_path):
+    file = tmp_path / "retfound.pth"
+    weights = save_tiny_retfound(file)
+    config = small_config.model_copy(update={"backbone": f"retfound:{file}", "size": SIDE, "steps": 1})
+    images, labels = eyes(40, 0)
+    # A step of no length: the published weights, and the normalisation at its start.
+    grader = fit_grader(images, labels, CLASSES, config.model_copy(update={"learning_rate": 1e-12}), seed=0)
+    batch = resize(images[:3], SIDE)
+    with torch.no_grad():
+        found = grader.network.backbone(normalise(batch, grader.network.backbone, torch.device("cpu")))
+    expected = mae_features(weights, torch.from_numpy(batch).permute(0, 3, 1, 2).float())
+    np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=1e-3, atol=1e-3)
+    trained = fit_grader(images, labels, CLASSES, config.model_copy(update={"steps": 60}), seed=0)
+    unseen, truth = eyes(100, 1)
+    assert roc_auc_score(truth["glaucoma"], trained.predict(unseen)["glaucoma"][:, 1]) > 0.8
+    trained.save(tmp_path / "grader")
+    file.rename(tmp_path / "gone.pth")
+    assert np.array_equal(Grader.load(tmp_path / "grader").features(images), trained.features(images))
+
+
+def test_retfound_without_its_weights_has_their_sizes_alone(eyes, small_config, tmp_path):
+    file = tmp_path / "retfound.pth"
+    weights = save_tiny_retfound(file)
+    config = small_config.model_copy(update={"backbone": f"retfound:{file}", "size": SIDE, "steps": 1})
+    images, labels = eyes(20, 0)
+    grader = fit_grader(images, labels, CLASSES, config.model_copy(update={"pretrained": False}), seed=0)
+    embeddings = grader.network.backbone.model.embeddings
+    assert embeddings.position_embeddings.shape == weights["pos_embed"].shape
+    assert (embeddings.cls_token.detach() - weights["cls_token"]).abs().max() > 0.05
+    with pytest.raises(UsageError, match="takes images of 32 px, not 48: set `size` to 32"):
+        fit_grader(images, labels, CLASSES, config.model_copy(update={"size": 48}), seed=0)
+    file.rename(tmp_path / "gone.pth")
+    with pytest.raises(UsageError, match=r"retfound\.pth: .*name the file, retfound:FILE"):
+        fit_grader(images, labels, CLASSES, config, seed=0)
 
 
 def test_backbones_that_cannot_be_are_refused(eyes, small_config, tmp_path):

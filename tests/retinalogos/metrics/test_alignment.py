@@ -57,6 +57,7 @@ def test_the_same_picture_is_at_no_distance_at_any_chunk(eyes: np.ndarray, monke
     np.testing.assert_allclose(found.distance, 0, atol=1e-5)
     np.testing.assert_array_equal(found.index, np.arange(12))
     monkeypatch.setattr(alignment, "CHUNK", 5)
+    monkeypatch.setattr(alignment, "REFERENCES", 9)
     again = alignment.align(maps[::-1], maps)
     np.testing.assert_allclose(again.relative[::-1], found.relative, atol=1e-5)
     assert len(alignment.align(maps[:0], maps).distance) == 0

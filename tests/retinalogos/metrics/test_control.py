@@ -95,6 +95,19 @@ def test_bootstrap_covers_the_truth_as_often_as_it_says() -> None:
     assert 0.88 <= inside / 200 <= 0.99
 
 
+def test_by_patient_it_does_so_where_the_eyes_of_a_patient_are_alike() -> None:
+    rng = np.random.default_rng(0)
+    people = np.repeat([f"patient {number}" for number in range(40)], 2)
+    inside = {"patient": 0, "image": 0}
+    for trial in range(200):
+        eyes = np.repeat(rng.normal(size=40), 2) + rng.normal(0, 0.1, 80)
+        for by, groups in (("patient", people), ("image", None)):
+            estimate = bootstrap(np.mean, eyes, resamples=200, seed=trial, groups=groups)
+            inside[by] += estimate.low <= 0 <= estimate.high
+    assert 0.88 <= inside["patient"] / 200 <= 0.99
+    assert inside["image"] / 200 < 0.88, "what intervals over images promise they do not keep"
+
+
 def test_bootstrap_is_seeded_and_optional() -> None:
     sample = np.arange(20.0)
     assert bootstrap(np.mean, sample, resamples=50, seed=1) == bootstrap(np.mean, sample, resamples=50, seed=1)

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from torchmetrics.image.inception import InceptionScore
 
 from retinalogos.errors import UsageError
-from retinalogos.metrics import diversity
+from retinalogos.metrics import bands, diversity, neighbours
+from retinalogos.metrics.intervals import Estimate
 
 
 def noise(seed: int, n: int, size: int = 64) -> np.ndarray:
@@ -52,6 +53,13 @@ def test_pairs_share_no_image(n: int, pairs: int, seed: int) -> None:
     assert len(np.unique(chosen)) == chosen.size
 
 
+def test_pairs_share_no_patient() -> None:
+    people = np.array(list("aabbccddeeffgh"))
+    chosen = people[diversity.disjoint_pairs(14, 10, 0, people)]
+    assert chosen.shape == (4, 2)
+    assert len(np.unique(chosen)) == 8
+
+
 def test_a_collapsed_set_is_seen() -> None:
     varied = noise(0, 12, 32)
     collapsed = np.repeat(varied[:1], 12, axis=0)
@@ -71,7 +79,7 @@ def test_pairwise_distance() -> None:
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(5, 3)), rng.normal(size=(7, 3))
     expected = np.linalg.norm(a[:, None] - b[None], axis=2)
-    np.testing.assert_allclose(diversity.pairwise_distance(a, b), expected, atol=1e-12)
+    np.testing.assert_allclose(neighbours.pairwise_distance(a, b), expected, atol=1e-12)
 
 
 def test_manifold_of_one_distribution_of_a_far_one_and_of_a_collapsed_one() -> None:
@@ -103,10 +111,14 @@ def test_manifold_does_not_depend_on_the_band_and_has_intervals(monkeypatch: pyt
     rng = np.random.default_rng(0)
     real, made = rng.normal(size=(50, 3)), rng.normal(0.5, 1, size=(40, 3))
     whole = diversity.manifold(real, made, k=3, resamples=100, seed=0)
-    monkeypatch.setattr(diversity, "ROWS", 7)
+    monkeypatch.setattr(bands, "ROWS", 7)
     assert diversity.manifold(real, made, k=3, resamples=100, seed=0) == whole
     assert whole.precision.low < whole.precision.value < whole.precision.high
     assert (whole.precision.n, whole.coverage.n) == (40, 50)
+
+
+def score_of(probabilities: np.ndarray, resamples: int = 0) -> Estimate:
+    return diversity.inception_score(probabilities, lambda features: features, resamples, seed=0)
 
 
 @settings(max_examples=20)
@@ -115,12 +127,21 @@ def test_inception_score_equals_torchmetrics(seed: int, n: int, classes: int) ->
     logits = torch.from_numpy(np.random.default_rng(seed).normal(0, 3, (n, classes)))
     metric = InceptionScore(feature=torch.nn.Identity(), splits=1)
     metric.features = [logits]  # as its update would keep them
-    assert diversity.inception_score(logits.softmax(1).numpy()) == pytest.approx(float(metric.compute()[0]), rel=1e-9)
+    assert score_of(logits.softmax(1).numpy()).value == pytest.approx(float(metric.compute()[0]), rel=1e-9)
 
 
 def test_inception_score_of_sure_and_even_classes_is_their_number_and_of_one_class_is_one() -> None:
-    assert diversity.inception_score(np.eye(5)[np.arange(50) % 5], splits=5) == pytest.approx(5)
-    assert diversity.inception_score(np.eye(5)[np.zeros(50, int)]) == pytest.approx(1)
+    assert score_of(np.eye(5)[np.arange(50) % 5]).value == pytest.approx(5)
+    assert score_of(np.eye(5)[np.zeros(50, int)]).value == pytest.approx(1)
+
+
+def test_the_inception_score_has_an_interval_that_no_band_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    probabilities = np.random.default_rng(0).dirichlet(np.full(6, 0.2), 60)
+    whole = score_of(probabilities, 200)
+    assert whole.low < whole.value < whole.high
+    monkeypatch.setattr(bands, "ROWS", 7)
+    again = score_of(probabilities, 200)
+    assert (again.value, again.low, again.high) == pytest.approx((whole.value, whole.low, whole.high))
 
 
 def test_manifold_refuses_too_many_neighbours() -> None:

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retinalogos.errors import DataError
-from retinalogos.metrics import memorisation
+from retinalogos.metrics import bands, memorisation
 
 SIDE = 24
 
@@ -99,7 +99,7 @@ def test_nearest_equals_brute_force_at_any_chunk(n: int, m: int, seed: int) -> N
     queries, references = rng.normal(size=(n, 3)), rng.normal(size=(m, 3))
     distance = np.linalg.norm(queries[:, None] - references[None], axis=2)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(memorisation, "CHUNK", 7)
+        patch.setattr(bands, "ROWS", 7)
         found = memorisation.nearest(queries, references, 5)
         own = memorisation.nearest(references, references, 5, exclude_self=True)
     np.testing.assert_allclose(found.distance, distance.min(1), atol=1e-9)

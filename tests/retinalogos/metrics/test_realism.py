@@ -1,14 +1,17 @@
+import tracemalloc
+from dataclasses import astuple
+
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.linalg import sqrtm
 from torchmetrics.image.fid import _compute_fid
 from torchmetrics.image.kid import poly_mmd
 
 from retinalogos.errors import DataError, UsageError
-from retinalogos.metrics import realism
+from retinalogos.metrics import bands, diversity, realism
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -67,14 +70,76 @@ def test_frechet_invariances(seed: int) -> None:
     assert realism.frechet_distance(rng.permutation(x), y) == pytest.approx(distance, rel=1e-7)
 
 
-@settings(max_examples=20)
-@given(seeds, st.lists(st.integers(2, 30), min_size=1, max_size=5))
-def test_streamed_moments_equal_those_of_everything(seed: int, sizes: list[int]) -> None:
-    whole = features(seed, sum(sizes), 7, 100.0)
-    moments = realism.streaming_moments(np.split(whole, np.cumsum(sizes)[:-1]))
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=seeds, n=st.integers(2, 40), band=st.integers(1, 50))
+def test_moments_read_in_bands_equal_those_of_everything(
+    seed: int, n: int, band: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = features(seed, n, 7, 100.0)
+    monkeypatch.setattr(bands, "ROWS", band)
+    moments = realism.Moments.of(whole)
     assert moments.n == len(whole)
     np.testing.assert_allclose(moments.mean, whole.mean(0), rtol=1e-10)
     np.testing.assert_allclose(moments.covariance, np.cov(whole.T), rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("d", [4, 64])
+def test_distances_do_not_depend_on_the_bands(d: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = features(1, 40, d), features(2, 30, d, 0.3)
+    eyes = np.arange(40) // 2, np.arange(30) // 3
+    estimates = {
+        "frechet": realism.frechet_with_interval,
+        "kernel": realism.kernel_with_interval,
+        "gaussian": realism.gaussian_with_interval,
+    }
+    whole = {name: of(x, y, 20, 0, patients=eyes) for name, of in estimates.items()}
+    monkeypatch.setattr(bands, "ROWS", 7)
+    for name, of in estimates.items():
+        again = of(x, y, 20, 0, patients=eyes)
+        assert astuple(again) == pytest.approx(astuple(whole[name]), rel=1e-6), name
+
+
+def test_fellow_eyes_widen_the_interval_and_each_patient_alone_does_not() -> None:
+    rng = np.random.default_rng(0)
+    # Two eyes of one person are nearly one picture: eighty images say as much as forty.
+    x, y = (np.repeat(rng.normal(shift, 1, (40, 5)), 2, 0) + rng.normal(0, 0.01, (80, 5)) for shift in (0, 0.5))
+    people = np.repeat(np.arange(40), 2)
+    for of in (realism.frechet_with_interval, realism.kernel_with_interval):
+        by_image, alone, by_patient = (
+            of(x, y, 300, 0, patients=who) for who in ((None, None), (np.arange(80),) * 2, (people, people))
+        )
+        widths = [one.high - one.low for one in (by_image, alone, by_patient)]
+        assert by_image.value == alone.value == by_patient.value
+        assert widths[1] == pytest.approx(widths[0], rel=0.25)
+        assert widths[2] > 1.2 * widths[0]
+
+
+def test_copies_of_a_patient_do_not_shift_the_resamples_of_the_kernel_distance() -> None:
+    rng = np.random.default_rng(1)
+    x, y = (np.repeat(rng.normal(size=(30, 5)), 2, 0) for _ in range(2))
+    people = np.repeat(np.arange(30), 2)
+    found = realism.kernel_with_interval(x, y, 2000, 0, patients=(people, people))
+    # The mean of resamples lies at the estimate, well within the interval.
+    assert (found.low + found.high) / 2 == pytest.approx(found.value, abs=0.15 * (found.high - found.low))
+
+
+def test_memory_does_not_grow_with_the_number_of_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bands, "ROWS", 128)
+    d, peaks = 256, {}
+    for n in (600, 1_800):
+        x, y = (bands.on_disk((n, d), np.float32) for _ in range(2))
+        for at, side in enumerate((x, y)):
+            for start in range(0, n, 300):
+                side[start : start + 300] = np.random.default_rng([at, start]).normal(size=(300, d))
+        people = np.arange(n) // 2
+        tracemalloc.start()
+        realism.frechet_with_interval(x, y, 2, 0, patients=(people, people))
+        realism.kernel_with_interval(x, y, 20, 0, patients=(people, people))
+        diversity.manifold(x, y, 5, resamples=2, patients=(people, people))
+        peaks[n] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    # Of an image of each side some numbers (row, patient, radius), and nothing of the 2,048 bytes of their features.
+    assert (peaks[1_800] - peaks[600]) / 1_200 < 512
 
 
 def test_moments_refuse_what_has_none() -> None:
@@ -82,8 +147,6 @@ def test_moments_refuse_what_has_none() -> None:
         realism.Moments.of(np.zeros((1, 3)))
     with pytest.raises(DataError, match="not finite"):
         realism.Moments.of(np.array([[1.0, np.nan], [0, 1]]))
-    with pytest.raises(DataError, match="empty"):
-        realism.streaming_moments([])
 
 
 def test_frechet_interval_holds_the_estimate_and_shrinks_with_n() -> None:
@@ -121,7 +184,7 @@ def test_gaussian_distance_is_that_of_cmmd_at_any_band(monkeypatch: pytest.Monke
     estimate = realism.gaussian_with_interval(x, y, resamples=200, seed=0)
     assert estimate.value == pytest.approx(expected, rel=1e-9)
     assert estimate.low < estimate.value < estimate.high
-    monkeypatch.setattr(realism, "ROWS", 5)
+    monkeypatch.setattr(bands, "ROWS", 5)
     again = realism.gaussian_with_interval(x, y, resamples=200, seed=0)
     assert [again.value, again.low, again.high] == pytest.approx([estimate.value, estimate.low, estimate.high])
     assert realism.gaussian_with_interval(3 * x, y, 0, 0).value == pytest.approx(expected)  # length does not count

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from retinalogos.metrics.overlap import centre_line_dice, dice
 from retinalogos.metrics.vessels import anatomy
-from retinalogos.metrics.vessels.overlap import centre_line_dice, dice, kind_accuracy
 from retinalogos.metrics.vessels.skeleton import EIGHT, thin, trace
 
 SIDE = 160
@@ -137,11 +137,3 @@ def test_overlap() -> None:
     assert centre_line_dice(bar((80, 10), (80, 80), 8), vessel) == pytest.approx(2 / 3, abs=0.03)
     assert math.isnan(dice(vessel & False, vessel & False))
     assert centre_line_dice(vessel & False, vessel) == 0
-
-
-def test_kind_accuracy_counts_found_pixels_alone() -> None:
-    truth = np.zeros((2, 4, 4), bool)
-    truth[0, 0], truth[1, 1] = True, True
-    found = np.zeros((2, 4, 4), bool)
-    found[0, 0], found[0, 1, :2] = True, True  # half of the vein is called an artery, half is missed
-    assert kind_accuracy(found, truth) == pytest.approx(4 / 6)

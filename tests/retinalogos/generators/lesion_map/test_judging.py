@@ -8,7 +8,13 @@ from torch.nn import functional as F
 from retinalogos.generators.lesion_map import judging, maps
 from retinalogos.generators.lesion_map.configuration import SegmenterConfig
 from retinalogos.generators.lesion_map.examples import Examples
-from retinalogos.generators.lesion_map.segmentation import dice, dice_of, fit_segmenter, overlaps, partial_loss
+from retinalogos.generators.lesion_map.segmentation import (
+    dice_of,
+    fit_segmenter,
+    overlaps,
+    partial_loss,
+    pooled_dice,
+)
 
 
 def test_what_is_not_marked_teaches_nothing() -> None:
@@ -66,7 +72,7 @@ def test_dice_by_hand() -> None:
     found[0, 1, 2:] = maps.VB
     pixels = overlaps(found, truth)["EX"]
     assert pixels.tolist() == [[3, 2, 0]], "unknown pixels are left out"
-    assert dice(pixels) == pytest.approx(6 / 8)
+    assert pooled_dice(pixels) == pytest.approx(6 / 8)
 
 
 def test_lesions_are_counted_and_measured() -> None:

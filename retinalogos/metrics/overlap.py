@@ -5,10 +5,21 @@ import numpy as np
 from retinalogos.metrics.vessels.skeleton import thin
 
 
-def dice(a_hw: np.ndarray, b_hw: np.ndarray) -> float:
-    """2·|a ∩ b| / (|a| + |b|) of bool masks; nan where both are empty."""
-    total = int(a_hw.sum()) + int(b_hw.sum())
-    return 2 * int((a_hw & b_hw).sum()) / total if total else float("nan")
+def dice_of_counts(both: np.ndarray, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """2·both / (one + other), from pixels in both masks and in each, of any shape; nan where both are empty."""
+    total = np.asarray(one + other, float)
+    return np.divide(2 * both, total, out=np.full(total.shape, np.nan), where=total > 0)
+
+
+def iou_of_counts(both: np.ndarray, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Intersection over union (Jaccard's index), likewise."""
+    union = np.asarray(one + other - both, float)
+    return np.divide(both, union, out=np.full(union.shape, np.nan), where=union > 0)
+
+
+def dice(a: np.ndarray, b: np.ndarray) -> float:
+    """2·|a ∩ b| / (|a| + |b|) of bool masks, over all their pixels; nan where both are empty."""
+    return float(dice_of_counts(np.sum(a & b), np.sum(a), np.sum(b)))
 
 
 def centre_line_dice(predicted_hw: np.ndarray, truth_hw: np.ndarray) -> float:
@@ -24,18 +35,3 @@ def centre_line_dice(predicted_hw: np.ndarray, truth_hw: np.ndarray) -> float:
     precision = float(truth_hw[lines[0]].mean())
     sensitivity = float(predicted_hw[lines[1]].mean())
     return 2 * precision * sensitivity / (precision + sensitivity) if precision + sensitivity else 0.0
-
-
-def kind_accuracy(predicted_2hw: np.ndarray, truth_2hw: np.ndarray) -> float:
-    """Share of the true vessel pixels found at all that have the right kind, crossings left out; nan where none.
-
-    Args:
-        predicted_2hw: bool, artery and vein.
-        truth_2hw: likewise.
-    """
-    judged = (truth_2hw[0] ^ truth_2hw[1]) & predicted_2hw.any(0)
-    if not judged.any():
-        return float("nan")
-    return float(
-        (predicted_2hw[0] == truth_2hw[0])[judged & (predicted_2hw[0] ^ predicted_2hw[1])].sum() / judged.sum()
-    )
