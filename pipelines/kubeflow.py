@@ -3,6 +3,7 @@
 import importlib
 import inspect
 from collections.abc import Callable, Mapping, Set
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,12 @@ def _pipeline(
             for name, (kind, default) in parameters.items()
         ]
     )
-    built: BaseComponent = dsl.pipeline(name=pipeline.name, description=pipeline.description)(function)
+    # At every setting of a task kfp looks through all frames above it, and for each through all modules. In a notebook
+    # or a test both are many, and that is most of the time; in a thread the frames are few.
+    with ThreadPoolExecutor(1) as thread:
+        built: BaseComponent = thread.submit(
+            dsl.pipeline(name=pipeline.name, description=pipeline.description), function
+        ).result()
     return built
 
 

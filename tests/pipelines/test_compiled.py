@@ -1,11 +1,16 @@
 """What changed between two compiled pipelines, and which steps run again for it."""
 
+import contextlib
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from google.protobuf import json_format
+from kfp.kubernetes import kubernetes_executor_config_pb2
+from kfp.pipeline_spec import pipeline_spec_pb2
 
 from components import image
 from pipelines.__main__ import main
@@ -134,3 +139,36 @@ def test_export_is_what_submit_sends_or_objects_of_kubernetes(tmp_path: Path, mo
         ("PipelineVersion", "team"),
     ]
     assert objects[1]["spec"]["pipelineSpec"] == next(yaml.safe_load_all((tmp_path / "a.yaml").read_text()))
+
+
+@pytest.fixture(scope="module")
+def every_pipeline(tmp_path_factory) -> tuple[Path, str]:
+    """What `compile` writes for a preset that all workflows have, and what it says."""
+    folder, said = tmp_path_factory.mktemp("every") / "ir", io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said):
+        patch.delenv(image.VARIABLE, raising=False)
+        assert main(["compile", "--out", str(folder), "--preset", "smoke"]) == 0
+    return folder, said.getvalue()
+
+
+def test_compile_writes_every_pipeline(every_pipeline) -> None:
+    folder, said = every_pipeline
+    written = [folder / f"{name}.yaml" for name in PIPELINES]
+    assert sorted(folder.iterdir()) == sorted(written)
+    assert said.split() == [str(path) for path in written]
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_every_compiled_pipeline_is_what_kubeflow_reads(every_pipeline, name: str) -> None:
+    """The protocol buffers that the server parses it with refuse fields that they do not know."""
+    pipeline, platform = yaml.safe_load_all((every_pipeline[0] / f"{name}.yaml").read_text())
+    read = json_format.ParseDict(pipeline, pipeline_spec_pb2.PipelineSpec())
+    assert len(read.root.dag.tasks) > len(PIPELINES[name].stages)
+    pods = json_format.ParseDict(platform, pipeline_spec_pb2.PlatformSpec())
+    executors = pods.platforms["kubernetes"].deployment_spec.executors
+    assert set(executors) == {
+        label for label, one in pipeline["deploymentSpec"]["executors"].items() if "container" in one
+    }
+    for config in executors.values():
+        executor = json_format.MessageToDict(config)
+        json_format.ParseDict(executor, kubernetes_executor_config_pb2.KubernetesExecutorConfig())
