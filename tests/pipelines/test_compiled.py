@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -133,12 +134,29 @@ def test_export_is_what_submit_sends_or_objects_of_kubernetes(tmp_path: Path, mo
     assert main([*words, "--out", str(tmp_path / "a.txt")]) == 2
     assert Compiled(tmp_path / "a.yaml").parameters["caption"]["pods"] == 3
     assert main([*words, "--out", str(tmp_path / "b.yaml"), "--manifest", "team"]) == 0
-    objects = list(yaml.safe_load_all((tmp_path / "b.yaml").read_text()))
-    assert [(found["kind"], found["metadata"]["namespace"]) for found in objects] == [
-        ("Pipeline", "team"),
-        ("PipelineVersion", "team"),
-    ]
-    assert objects[1]["spec"]["pipelineSpec"] == next(yaml.safe_load_all((tmp_path / "a.yaml").read_text()))
+    pipeline, version = yaml.safe_load_all((tmp_path / "b.yaml").read_text())
+    assert (pipeline["kind"], pipeline["metadata"]["namespace"]) == ("Pipeline", "team")
+    assert (version["kind"], version["metadata"]["namespace"]) == ("PipelineVersion", "team")
+    assert version["spec"]["pipelineName"] == pipeline["metadata"]["name"] == "retinalogos-caption"
+    assert version["spec"]["pipelineSpec"] == next(yaml.safe_load_all((tmp_path / "a.yaml").read_text()))
+
+
+def test_objects_of_kubernetes_are_named_by_what_is_in_them(tmp_path: Path, monkeypatch) -> None:
+    """A version that is there cannot be changed, so another content must be another version."""
+    monkeypatch.setenv("RETINALOGOS_IMAGE", "")
+
+    def names(*words: str) -> list[str]:
+        path = tmp_path / "objects.yaml"
+        assert main(["export", "lesion_map", "--out", str(path), "--manifest", "team", *words]) == 0
+        return [each["metadata"]["name"] for each in yaml.safe_load_all(path.read_text())]
+
+    pipeline, version = names()
+    assert names() == [pipeline, version]
+    other = names("--set", "ingest.seed=5")
+    assert other[0] == pipeline
+    assert other[1] != version
+    for name in (pipeline, version, other[1]):
+        assert re.fullmatch(r"retinalogos-lesion-map(-[0-9a-f]{10})?", name)
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +174,12 @@ def test_compile_writes_every_pipeline(every_pipeline) -> None:
     written = [folder / f"{name}.yaml" for name in PIPELINES]
     assert sorted(folder.iterdir()) == sorted(written)
     assert said.split() == [str(path) for path in written]
+
+
+def test_a_preset_that_no_workflow_has_is_refused(tmp_path: Path, capsys) -> None:
+    assert main(["compile", "--out", str(tmp_path / "ir"), "--preset", "huge"]) == 2
+    assert "no preset is called 'huge'" in capsys.readouterr().err
+    assert not (tmp_path / "ir").exists()
 
 
 @pytest.mark.parametrize("name", PIPELINES)
