@@ -196,3 +196,19 @@ def test_every_compiled_pipeline_is_what_kubeflow_reads(every_pipeline, name: st
     for config in executors.values():
         executor = json_format.MessageToDict(config)
         json_format.ParseDict(executor, kubernetes_executor_config_pb2.KubernetesExecutorConfig())
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_every_pod_of_a_compiled_pipeline_keeps_the_policy(every_pipeline, name: str) -> None:
+    """What `manifest_policy.py` asks of manifests, as far as a pipeline says it: image, limits, no root, secrets."""
+    pipeline, platform = yaml.safe_load_all((every_pipeline[0] / f"{name}.yaml").read_text())
+    pods = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    for label, pod in pods.items():
+        container = pipeline["deploymentSpec"]["executors"][label]["container"]
+        assert re.fullmatch(r"[\w./:-]+@sha256:[0-9a-f]{64}", container["image"]), label
+        resources = container["resources"]
+        for kind in ("Cpu", "Memory"):
+            assert resources[f"resource{kind}Request"] == resources[f"resource{kind}Limit"], label
+        assert pod["securityContext"]["runAsNonRoot"], label
+        named = {variable["name"] for variable in container["env"]}
+        assert not [variable for variable in named if re.search("PASSWORD|TOKEN|SECRET|KEY", variable)], label

@@ -1,5 +1,6 @@
 """Node pools and the cluster's file: what of them stands in a compiled pipeline, and what is refused."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -250,6 +251,24 @@ def test_what_names_a_model_of_the_hub_is_known_to_the_pre_flight_step(workflow:
     known = {(step, parameter) for step, parameter, _ in _MODELS}
     found = {(stage.step, parameter) for stage in workflow.stages for parameter in named(values[stage.name])}
     assert found <= known
+
+
+def test_the_pools_of_clouds_in_the_documentation_are_pools(tmp_path: Path) -> None:
+    """Spot pools of accelerators, with the labels of the table beside them."""
+    text = (ROOT / "docs" / "kubernetes.md").read_text()
+    (block,) = re.findall(r"^    pools:\n(?:^     .*\n)+", text, re.MULTILINE)
+    written = yaml.safe_load(block)["pools"]
+    (tmp_path / "pools.yaml").write_text(yaml.safe_dump(FILE | {"pools": FILE["pools"] | written}))
+    found = pools.read(tmp_path / "pools.yaml").pools
+    assert [name.partition("-")[0] for name in written] == ["gke", "eks", "aks"]
+    for name in written:
+        pool = found[name]
+        assert pool.accelerator == "nvidia.com/gpu"
+        assert pool.spot
+        assert pool.from_zero
+        (row,) = (line for line in text.splitlines() if line.startswith(f"| {name[:3].upper()} |"))
+        assert [key for key in pool.selector if key not in row] == []
+        assert [one.key for one in pool.tolerations if one.key != "nvidia.com/gpu" and one.key not in row] == []
 
 
 def test_the_defaults_of_presets() -> None:
