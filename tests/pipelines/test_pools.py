@@ -253,6 +253,30 @@ def test_what_names_a_model_of_the_hub_is_known_to_the_pre_flight_step(workflow:
     assert found <= known
 
 
+@pytest.mark.parametrize("workflow", WORKFLOWS.values(), ids=lambda workflow: workflow.name)
+def test_a_model_of_the_hub_in_any_stage_is_asked_for(workflow: Workflow) -> None:
+    """Wherever a parameter takes a network by name, also one that no preset gives a name of the hub."""
+    kinds = ("backbone", "feature_spaces", "text_encoder", "perceptual_network", "perceptual.network")
+    values = compose(Choices(workflow=workflow.name))
+
+    def name_them(section: dict[str, Any], stage: str, path: str = "") -> list[str]:
+        named = []
+        for key, value in section.items():
+            where = f"{path}.{key}"
+            if where.endswith(tuple(f".{kind}" for kind in kinds)) and not isinstance(value, dict):
+                name = f"{stage}/{where.removeprefix('.')}"
+                section[key] = [name] if isinstance(value, list) else name
+                named.append(name)
+            elif isinstance(value, dict):
+                named += name_them(value, stage, where)
+        return named
+
+    stages = {stage.name: values[stage.name] for stage in workflow.stages}
+    named = [name for stage, section in stages.items() for name in name_them(section, stage)]
+    assert set(named) <= set(asked(workflow.stages, values, cluster.read(), {})["models"])
+    assert named
+
+
 def test_the_pools_of_clouds_in_the_documentation_are_pools(tmp_path: Path) -> None:
     """Spot pools of accelerators, with the labels of the table beside them."""
     text = (ROOT / "docs" / "kubernetes.md").read_text()
