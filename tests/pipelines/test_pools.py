@@ -183,6 +183,36 @@ def test_minimal_hands_the_pool_over_when_it_starts(tmp_path) -> None:
     assert made[PREFLIGHT]["pools"]["l4"]["pods"] == 4
 
 
+def test_a_training_on_a_machine_of_several_accelerators_has_a_process_for_each(tmp_path) -> None:
+    def kinds(name: str, pool: str, *settings: str) -> dict[str, str]:
+        placement = Placement(cluster.read(), choose("gpu", [f"train={pool}"]))
+        specification, _ = compiled(tmp_path, name, Choices(preset="gpu", settings=settings), placement)
+        if name == "minimal":
+            task = specification["root"]["dag"]["tasks"]["compose-parameters"]
+            fixed = task["inputs"]["parameters"]["fixed"]["runtimeValue"]["constant"]
+            names = [PREFLIGHT, *(stage.name for stage in PIPELINES[name].stages)]
+            made = dict(zip(names, sections("gpu", "", "", 0, " ".join(settings), fixed), strict=True))
+        else:
+            parameters = specification["root"]["inputDefinitions"]["parameters"]
+            made = {stage: parameter["defaultValue"] for stage, parameter in parameters.items()}
+        return {
+            stage: section["launcher"]["kind"]
+            for stage, section in made.items()
+            if isinstance(section, dict) and "launcher" in section
+        }
+
+    for name in ("full", "minimal"):
+        assert kinds(name, "h100x8") == {"pretrain": "torchrun", "finetune": "torchrun"}
+        assert kinds(name, "l4") == {"pretrain": "local", "finetune": "local"}
+        own = "finetune.launcher.kind=local"
+        assert kinds(name, "h100x8", own) == {"pretrain": "torchrun", "finetune": "local"}, "what is set goes over"
+        odd = kinds(name, "h100x8", "finetune.batch_size=12")
+        assert odd == {"pretrain": "torchrun", "finetune": "local"}, "eight cannot share a batch of 12"
+    masks = kinds("vessel_map", "h100x8")
+    assert masks
+    assert set(masks.values()) == {"torchrun"}
+
+
 def test_a_train_job_without_a_volume_is_refused(tmp_path) -> None:
     with pytest.raises(UsageError, match=r"pretrain.launcher.kind: trainjob needs a volume .* work.claim"):
         compiled(tmp_path, "train", Choices(settings=LAUNCHED), Placement(cluster.read(), choose("laptop", [])))
