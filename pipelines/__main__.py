@@ -33,7 +33,7 @@ EXAMPLES = textwrap.dedent(
       python -m pipelines export full --preset gpu --out full.yaml
       python -m pipelines diff old/full.yaml full.yaml
 
-    exit code: 0 done, 1 a step failed, 2 wrong use (the reason stands in one line)
+    exit code: 0 done, 1 a step failed, 2 wrong use (the reason stands in one line), 130 a run is no longer followed
     """
 )
 
@@ -173,25 +173,18 @@ def _build(options: argparse.Namespace, names: Sequence[str]) -> Iterator[tuple[
 def _compile(options: argparse.Namespace) -> None:
     from pipelines.kubeflow import write
 
-    workflows = (
-        [options.workflow] if options.workflow else [name for name in WORKFLOWS if options.preset in presets(name)]
-    )
+    having = [name for name in WORKFLOWS if options.preset in presets(name)]
+    # A preset that none has is refused when the first is composed.
+    workflows = [options.workflow] if options.workflow else having or [MAIN]
     for name, built in _build(options, [name for name, each in PIPELINES.items() if each.workflow in workflows]):
         print(write(built, options.out / f"{name}.yaml"))
 
 
 def _export(options: argparse.Namespace) -> None:
-    from kfp.compiler.compiler_utils import KubernetesManifestOptions
+    from pipelines.kubeflow import write, write_objects
 
-    from pipelines.kubeflow import write
-
-    ((name, built),) = _build(options, [options.pipeline])
-    manifest = None
-    if options.manifest:
-        manifest = KubernetesManifestOptions(
-            pipeline_name=f"retinalogos-{name}", namespace=options.manifest, include_pipeline_manifest=True
-        )
-    print(write(built, options.out, manifest))
+    ((_, built),) = _build(options, [options.pipeline])
+    print(write_objects(built, options.out, options.manifest) if options.manifest else write(built, options.out))
 
 
 def _submit(options: argparse.Namespace) -> int:
@@ -205,7 +198,11 @@ def _submit(options: argparse.Namespace) -> int:
         package = write(built, Path(folder) / f"{name}.yaml")
         run = submit(package, options.host, title, given, options.namespace)
     print(run.link, flush=True)
-    return 0 if not options.wait or follow(run) else 1
+    try:
+        return 0 if not options.wait or follow(run) else 1
+    except KeyboardInterrupt:
+        print(f"not followed any more; the run goes on: {run.link}", file=sys.stderr)
+        return 130
 
 
 def _diff(options: argparse.Namespace) -> None:

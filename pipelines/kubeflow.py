@@ -1,8 +1,11 @@
 """Kubeflow pipelines, built from a graph."""
 
+import hashlib
 import importlib
 import inspect
+import tempfile
 from collections.abc import Callable, Mapping, Set
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +87,12 @@ def _pipeline(
             for name, (kind, default) in parameters.items()
         ]
     )
-    built: BaseComponent = dsl.pipeline(name=pipeline.name, description=pipeline.description)(function)
+    # At every setting of a task kfp looks through all frames above it, and for each through all modules. In a notebook
+    # or a test both are many, and that is most of the time; in a thread the frames are few.
+    with ThreadPoolExecutor(1) as thread:
+        built: BaseComponent = thread.submit(
+            dsl.pipeline(name=pipeline.name, description=pipeline.description), function
+        ).result()
     return built
 
 
@@ -155,15 +163,38 @@ def _artifact(pipeline: Pipeline, source: Source) -> type[dsl.Artifact]:
     return kind
 
 
-def write(built: BaseComponent, path: Path, manifest: KubernetesManifestOptions | None = None) -> Path:
-    """Compiles a pipeline to a file: IR YAML, or with ``manifest`` objects for Kubeflow's Kubernetes-native API.
+def write(built: BaseComponent, path: Path) -> Path:
+    """Compiles a pipeline to a file of IR YAML.
 
     Raises:
         UsageError: the file is not named as YAML.
     """
+    return _compile(built, path)
+
+
+def write_objects(built: BaseComponent, path: Path, namespace: str) -> Path:
+    """Compiles a pipeline to a file of objects for Kubeflow's Kubernetes-native API.
+
+    The version is called by the hash of what was compiled: Kubeflow changes none that is there.
+
+    Raises:
+        UsageError: the file is not named as YAML.
+    """
+    name = f"retinalogos-{built.name}"
+    with tempfile.TemporaryDirectory() as scratch:
+        digest = hashlib.sha256(write(built, Path(scratch) / "pipeline.yaml").read_bytes()).hexdigest()
+    manifest = KubernetesManifestOptions(
+        pipeline_name=name,
+        pipeline_version_name=f"{name}-{digest[:10]}",
+        namespace=namespace,
+        include_pipeline_manifest=True,
+    )
+    return _compile(built, path, kubernetes_manifest_options=manifest, kubernetes_manifest_format=True)
+
+
+def _compile(built: BaseComponent, path: Path, **options: Any) -> Path:
     if path.suffix not in (".yaml", ".yml"):
         raise UsageError(f"{path} should end in .yaml")
     path.parent.mkdir(parents=True, exist_ok=True)
-    options: dict[str, Any] = {"kubernetes_manifest_options": manifest, "kubernetes_manifest_format": True}
-    compiler.Compiler().compile(built, str(path), **(options if manifest else {}))
+    compiler.Compiler().compile(built, str(path), **options)
     return path

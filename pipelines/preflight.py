@@ -27,6 +27,12 @@ _MODELS: tuple[tuple[str, str, dict[str, tuple[str, ...]]], ...] = (
     ("assess", "feature_spaces", {}),
     ("assess", "judge.backbone", {}),
     ("classify", "grader.backbone", {}),
+    ("train_render", "loss.perceptual_network", {}),
+    ("train_render", "features.backbone", {}),
+    ("judge_lesion_maps", "grader.backbone", {}),
+    ("try_lesion_maps", "grader.backbone", {}),
+    ("judge_vessels", "feature_spaces", {}),
+    ("train_vqgan", "perceptual.network", {}),
 )
 # What names a place in a store.
 _ADDRESSES = ("shards_at", "weights_at")

@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from components import ROOT
@@ -33,7 +34,12 @@ def code_of(step: str) -> list[str]:
 _CODE = (".py", ".md", ".pyc", ".typed")
 
 
-def _imports(file: Path) -> Iterator[Path]:
+@cache  # most steps import the same modules
+def _imports(file: Path) -> tuple[Path, ...]:
+    return tuple(_imported(file))
+
+
+def _imported(file: Path) -> Iterator[Path]:
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             for alias in node.names:

@@ -104,7 +104,8 @@ def follow(run: Run, pause: float = _PAUSE) -> bool:
                 seen[task.task_id] = task.state
                 minutes, seconds = divmod(int(time.monotonic() - began), 60)
                 reason = f": {task.error.message}" if task.error and task.error.message else ""
-                print(f"{minutes:3d}:{seconds:02d}  {done:2d} done  {task.display_name} {task.state.lower()}{reason}")
+                said = f"{done:2d} done  {task.display_name} {task.state.lower()}{reason}"
+                print(f"{minutes:3d}:{seconds:02d}  {said}", flush=True)  # through a pipe too, as it comes
         if state.state in _ENDED:
             reason = f": {state.error.message}" if state.error and state.error.message else ""
             print(f"run {state.state.lower()}{reason}  {run.link}")

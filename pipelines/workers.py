@@ -1,6 +1,7 @@
-"""Workers of a TrainJob: the node pool that was chosen for a training goes to them, as parameters of its stage.
+"""The processes of a training on the node pool that was chosen for it, as parameters of its stage.
 
-The task itself asks for no accelerator and only waits. Nothing here imports kfp, so that a pod can hand over too.
+On a machine of several accelerators there is one for each. The workers of a TrainJob get the pool itself; the task asks
+for no accelerator then and only waits. Nothing here imports kfp, so that a pod can hand over too.
 """
 
 import json
@@ -24,10 +25,19 @@ def launched(values: Mapping[str, Any]) -> list[str]:
 
 
 def handed_over(values: Mapping[str, Any], pools: Mapping[str, Any]) -> tuple[str, ...]:
-    """The settings that give the workers their pools.
+    """The settings that follow from the pools of trainings.
 
     Args:
         values: composed parameters.
         pools: ``FIELDS`` of the pool by stage.
     """
-    return tuple(f"{stage}.launcher.trainjob.pool={json.dumps(pools[stage])}" for stage in launched(values))
+    workers = (f"{stage}.launcher.trainjob.pool={json.dumps(pools[stage])}" for stage in launched(values))
+    # One process would leave all accelerators of its machine but one idle.
+    alone = [stage for stage, kind in launchers(values).items() if kind == "local" and pools[stage]["count"] > 1]
+    several = [stage for stage in alone if _divides(values[stage], pools[stage]["count"])]
+    return (*workers, *(f"{stage}.launcher.kind=torchrun" for stage in several))
+
+
+def _divides(section: Mapping[str, Any], processes: int) -> bool:
+    """Whether so many processes can share a batch."""
+    return bool(section["batch_size"] % (processes * section["pieces"]) == 0)

@@ -81,6 +81,33 @@ def publish_while_the_store_is_killed(folder: Path, port: int, environment: dict
     assert publishing.wait(timeout=600) == 0
 
 
+def publish_into_a_store_without_room(folder: Path, environment: dict[str, str], large: Path, tmp_path: Path) -> None:
+    """Ceph's quota of a user, less than is to be sent; then it is lifted and the same call made again."""
+    address = "s3://retinalogos/late"
+
+    def quota(*words: str) -> None:
+        command = ["radosgw-admin", "-n", "client.rgw", "quota", *words, "--quota-scope=user", "--uid=retinalogos"]
+        configured = environment | {"CEPH_CONF": str(folder / "store" / "ceph.conf")}
+        subprocess.run(command, env=configured, check=True, capture_output=True)
+
+    def storage(*words: str | Path) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "components.cli", *words]
+        return subprocess.run(command, env=environment, check=False, capture_output=True, text=True, cwd=ROOT)
+
+    quota("set", f"--max-size={32 * 2**20}")
+    quota("enable")
+    refused = storage("publish", large, address)
+    assert refused.returncode == 1
+    assert "QuotaExceeded" in refused.stderr
+    assert "make room in the store, or have the quota raised" in refused.stderr
+    assert storage("versions", address).stdout == ""
+    assert "nothing is published" in storage("fetch", address, tmp_path / "late").stderr
+    quota("disable")
+    assert storage("publish", large, address).returncode == 0
+    assert storage("fetch", address, tmp_path / "late").returncode == 0
+    assert (tmp_path / "late" / "weights.bin").read_bytes() == (large / "weights.bin").read_bytes()
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not all(map(shutil.which, PROGRAMS)), reason="Ceph's S3 gateway is not installed (docs/storage.md)")
 def test_services_keep_what_they_were_given_over_a_stop_and_a_kill(folder: Path, tmp_path: Path) -> None:
@@ -112,6 +139,7 @@ def test_services_keep_what_they_were_given_over_a_stop_and_a_kill(folder: Path,
         subprocess.run([sys.executable, "-c", script], env=environment, check=True, cwd=tmp_path)
         if number == 0:
             publish_while_the_store_is_killed(folder, port, environment, large)
+            publish_into_a_store_without_room(folder, environment, large, tmp_path)
         subprocess.run([sys.executable, "infra/services.py", "down", "--folder", folder], cwd=ROOT, check=True)
         with socket.socket() as one:
             assert all(one.connect_ex(("127.0.0.1", port + more)) for more in range(4)), "one of them still listens"

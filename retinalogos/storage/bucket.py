@@ -18,12 +18,14 @@ _LONGEST_PAUSE = 20.0  # seconds; botocore's own limit
 _REMEDIES = {
     "NoSuchBucket": "create the bucket first, or correct the address",
     "NoSuchKey": "it was never there, or was removed",
-    "": "is the server of AWS_ENDPOINT_URL up, and are AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY set?",
+    "": "is the server of AWS_ENDPOINT_URL up, has it room, and are AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY set?",
     **dict.fromkeys(
         ("QuotaExceeded", "InsufficientStorage", "XMinioStorageFull"),
         "make room in the store, or have the quota raised, and do the same again: what was sent is kept",
     ),
 }
+# Of errors that the store calls its own (5xx): so answers one whose disk is full and that has no word for it.
+_ITS_OWN_REMEDY = "see the log of the store: is its disk full? Then do the same again: what was sent is kept"
 _OTHER_REMEDY = (
     "is the address right, and do AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL fit the store?"
 )
@@ -83,7 +85,8 @@ class Bucket:
             yield
         except ClientError as error:
             code = str(error.response["Error"]["Code"])
-            raise StoreError(f"{self.address(name)}: {error}; {_REMEDIES.get(code, _OTHER_REMEDY)}", code) from None
+            other = _ITS_OWN_REMEDY if error.response["ResponseMetadata"]["HTTPStatusCode"] >= 500 else _OTHER_REMEDY
+            raise StoreError(f"{self.address(name)}: {error}; {_REMEDIES.get(code, other)}", code) from None
         except BotoCoreError as error:
             raise StoreError(f"{self.address(name)}: {error}; {_REMEDIES['']}", "") from None
 
@@ -133,7 +136,12 @@ class Bucket:
     def unfinished_uploads(self, name: str) -> list[str]:
         """Identifiers of the uploads of an object that were begun and not completed, the newest first."""
         key = self._prefix + name
-        found = self._pages("list_multipart_uploads", "Uploads", name, Prefix=key)
+        try:
+            found = list(self._pages("list_multipart_uploads", "Uploads", name, Prefix=key))
+        except StoreError as error:
+            if error.code != "NoSuchUpload":  # what rclone's server says where there is none
+                raise
+            return []
         newest_first = sorted(found, key=lambda each: each["Initiated"], reverse=True)
         return [each["UploadId"] for each in newest_first if each["Key"] == key]
 

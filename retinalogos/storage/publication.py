@@ -257,7 +257,10 @@ def _send(bucket: Bucket, threads: ThreadPoolExecutor, passed: Callable[[int], N
                     raise
             if bucket.size(name) == source.file.size:
                 return
-    raise DataError(f"{bucket.address(name)}: the store did not keep what it was sent ({source.path}); try again")
+    raise DataError(
+        f"{bucket.address(name)}: the store did not keep what it was sent ({source.path}): is it full? Make room there "
+        "and do the same again"
+    )
 
 
 def _send_parts(bucket: Bucket, threads: ThreadPoolExecutor, passed: Callable[[int], None], source: _Source) -> None:

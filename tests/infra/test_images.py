@@ -1,9 +1,14 @@
 """The images: what goes into them, how they are named, and, where an engine can be had, a real one that runs steps."""
 
 import json
+import os
 import re
 import shutil
+import socket
 import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -135,10 +140,75 @@ def docker(*words: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def cpu_image() -> str:
-    """The image ``cpu``, really built, by `make images` with the options in BUILD."""
+def engine() -> None:
+    """A container engine, or the test is skipped."""
     if shutil.which("docker") is None or subprocess.run(["docker", "info"], capture_output=True).returncode:
         pytest.skip("no container engine answers `docker info` (DOCKER_HOST)")
+
+
+@pytest.fixture
+def registry(engine, tmp_path: Path) -> Iterator[str]:
+    """Where a real registry of this machine keeps images; what the engine has of them goes with it."""
+    if shutil.which("docker-registry") is None:
+        pytest.skip("no registry (apt-get install docker-registry)")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = "{}:{}".format(*free.getsockname())
+    storage = {"filesystem": {"rootdirectory": str(tmp_path / "registry")}}
+    configuration = tmp_path / "registry.yaml"
+    configuration.write_text(yaml.safe_dump({"version": 0.1, "storage": storage, "http": {"addr": address}}))
+    with (tmp_path / "registry.log").open("w") as log:
+        process = subprocess.Popen(["docker-registry", "serve", configuration], stdout=log, stderr=log)
+    try:
+        host, port = address.split(":")
+        while True:
+            assert process.poll() is None, (tmp_path / "registry.log").read_text()
+            with socket.socket() as one:
+                if one.connect_ex((host, int(port))) == 0:
+                    break
+            time.sleep(0.05)
+        yield f"{address}/team"
+        kept = docker("images", "--quiet", "--filter", f"reference={address}/team/*").split()
+        docker("rmi", "--force", *set(kept))
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def test_image_lock_publishes_images_and_records_the_digests_that_the_registry_gave(
+    registry: str, tmp_path: Path
+) -> None:
+    """With a file each in place of what they hold, which is not looked at."""
+    copy = tmp_path / "copy"
+    subprocess.run(["git", "clone", "--quiet", ROOT, copy], check=True)
+    commit = subprocess.run(["git", "-C", copy, "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
+    for target in image.named():
+        (tmp_path / target).write_text(target)
+        packed = shutil.make_archive(str(tmp_path / target), "tar", tmp_path, target)
+        docker("import", packed, f"{registry}/retinalogos-{target}:{commit.stdout.strip()}")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    # The environment is the one of the test, and not made anew.
+    make = ["make", "--old-file=.venv/.complete", "image-lock", f"REGISTRY={registry}"]
+    environment = os.environ | {"PATH": path, "PYTHONPATH": str(copy)}
+    done = subprocess.run(make, cwd=copy, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    named = yaml.safe_load((copy / "infra" / "images.yaml").read_text())
+    assert set(named) == set(image.named())
+    assert len(set(named.values())) == len(named)
+    for target, reference in named.items():
+        assert reference.startswith(f"{registry}/retinalogos-{target}@sha256:")
+        docker("pull", reference)
+    manifests = (copy / "infra" / "kubernetes" / "images" / "kustomization.yaml").read_text()
+    assert manifests == image.manifest_images(named)
+    # A tree with changes that stand in no commit publishes nothing.
+    done = subprocess.run(make, cwd=copy, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "commit first" in done.stdout
+
+
+@pytest.fixture(scope="module")
+def cpu_image(engine) -> str:
+    """The image ``cpu``, really built, by `make images` with the options in BUILD."""
     made = subprocess.run(["make", "images", "IMAGES=cpu"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert made.returncode == 0, f"{made.stdout[-5000:]}\n{made.stderr[-5000:]}"
     (tag,) = re.findall(r"Successfully tagged (\S+)|naming to (\S+)", made.stdout + made.stderr)

@@ -10,14 +10,10 @@ from typing import Any
 
 import pytest
 import yaml
-from google.protobuf import json_format
-from kfp.kubernetes import kubernetes_executor_config_pb2
-from kfp.pipeline_spec import pipeline_spec_pb2
 from kubernetes_schemas import complaints
 from manifest_policy import faults, pod_templates
 
 from components import ROOT, image, trainjob
-from pipelines.__main__ import main
 
 MANIFESTS = ROOT / "infra" / "kubernetes"
 OVERLAYS = sorted(
@@ -212,19 +208,3 @@ def test_the_schemas_refuse_what_is_wrong(kind: str, change: dict[str, Any]) -> 
     assert complaints(resource) == []
     resource["spec"].update(change)
     assert complaints(resource)
-
-
-def test_every_compiled_pipeline_is_what_kubeflow_reads(tmp_path: Path, capsys) -> None:
-    """The protocol buffers that the server parses it with refuse fields that they do not know."""
-    assert main(["compile", "--out", str(tmp_path)]) == 0
-    compiled = sorted(tmp_path.rglob("*.yaml"))
-    assert compiled
-    for path in compiled:
-        pipeline, *platforms = yaml.safe_load_all(path.read_text())
-        read = json_format.ParseDict(pipeline, pipeline_spec_pb2.PipelineSpec())
-        assert read.root.dag.tasks
-        for platform in platforms:
-            parsed = json_format.ParseDict(platform, pipeline_spec_pb2.PlatformSpec())
-            for config in parsed.platforms["kubernetes"].deployment_spec.executors.values():
-                executor = json_format.MessageToDict(config)
-                json_format.ParseDict(executor, kubernetes_executor_config_pb2.KubernetesExecutorConfig())

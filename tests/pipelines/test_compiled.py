@@ -1,11 +1,17 @@
 """What changed between two compiled pipelines, and which steps run again for it."""
 
+import contextlib
+import io
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from google.protobuf import json_format
+from kfp.kubernetes import kubernetes_executor_config_pb2
+from kfp.pipeline_spec import pipeline_spec_pb2
 
 from components import image
 from pipelines.__main__ import main
@@ -128,9 +134,81 @@ def test_export_is_what_submit_sends_or_objects_of_kubernetes(tmp_path: Path, mo
     assert main([*words, "--out", str(tmp_path / "a.txt")]) == 2
     assert Compiled(tmp_path / "a.yaml").parameters["caption"]["pods"] == 3
     assert main([*words, "--out", str(tmp_path / "b.yaml"), "--manifest", "team"]) == 0
-    objects = list(yaml.safe_load_all((tmp_path / "b.yaml").read_text()))
-    assert [(found["kind"], found["metadata"]["namespace"]) for found in objects] == [
-        ("Pipeline", "team"),
-        ("PipelineVersion", "team"),
-    ]
-    assert objects[1]["spec"]["pipelineSpec"] == next(yaml.safe_load_all((tmp_path / "a.yaml").read_text()))
+    pipeline, version = yaml.safe_load_all((tmp_path / "b.yaml").read_text())
+    assert (pipeline["kind"], pipeline["metadata"]["namespace"]) == ("Pipeline", "team")
+    assert (version["kind"], version["metadata"]["namespace"]) == ("PipelineVersion", "team")
+    assert version["spec"]["pipelineName"] == pipeline["metadata"]["name"] == "retinalogos-caption"
+    assert version["spec"]["pipelineSpec"] == next(yaml.safe_load_all((tmp_path / "a.yaml").read_text()))
+
+
+def test_objects_of_kubernetes_are_named_by_what_is_in_them(tmp_path: Path, monkeypatch) -> None:
+    """A version that is there cannot be changed, so another content must be another version."""
+    monkeypatch.setenv("RETINALOGOS_IMAGE", "")
+
+    def names(*words: str) -> list[str]:
+        path = tmp_path / "objects.yaml"
+        assert main(["export", "lesion_map", "--out", str(path), "--manifest", "team", *words]) == 0
+        return [each["metadata"]["name"] for each in yaml.safe_load_all(path.read_text())]
+
+    pipeline, version = names()
+    assert names() == [pipeline, version]
+    other = names("--set", "ingest.seed=5")
+    assert other[0] == pipeline
+    assert other[1] != version
+    for name in (pipeline, version, other[1]):
+        assert re.fullmatch(r"retinalogos-lesion-map(-[0-9a-f]{10})?", name)
+
+
+@pytest.fixture(scope="module")
+def every_pipeline(tmp_path_factory) -> tuple[Path, str]:
+    """What `compile` writes for a preset that all workflows have, and what it says."""
+    folder, said = tmp_path_factory.mktemp("every") / "ir", io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said):
+        patch.delenv(image.VARIABLE, raising=False)
+        assert main(["compile", "--out", str(folder), "--preset", "smoke"]) == 0
+    return folder, said.getvalue()
+
+
+def test_compile_writes_every_pipeline(every_pipeline) -> None:
+    folder, said = every_pipeline
+    written = [folder / f"{name}.yaml" for name in PIPELINES]
+    assert sorted(folder.iterdir()) == sorted(written)
+    assert said.split() == [str(path) for path in written]
+
+
+def test_a_preset_that_no_workflow_has_is_refused(tmp_path: Path, capsys) -> None:
+    assert main(["compile", "--out", str(tmp_path / "ir"), "--preset", "huge"]) == 2
+    assert "no preset is called 'huge'" in capsys.readouterr().err
+    assert not (tmp_path / "ir").exists()
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_every_compiled_pipeline_is_what_kubeflow_reads(every_pipeline, name: str) -> None:
+    """The protocol buffers that the server parses it with refuse fields that they do not know."""
+    pipeline, platform = yaml.safe_load_all((every_pipeline[0] / f"{name}.yaml").read_text())
+    read = json_format.ParseDict(pipeline, pipeline_spec_pb2.PipelineSpec())
+    assert len(read.root.dag.tasks) > len(PIPELINES[name].stages)
+    pods = json_format.ParseDict(platform, pipeline_spec_pb2.PlatformSpec())
+    executors = pods.platforms["kubernetes"].deployment_spec.executors
+    assert set(executors) == {
+        label for label, one in pipeline["deploymentSpec"]["executors"].items() if "container" in one
+    }
+    for config in executors.values():
+        executor = json_format.MessageToDict(config)
+        json_format.ParseDict(executor, kubernetes_executor_config_pb2.KubernetesExecutorConfig())
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_every_pod_of_a_compiled_pipeline_keeps_the_policy(every_pipeline, name: str) -> None:
+    """What `manifest_policy.py` asks of manifests, as far as a pipeline says it: image, limits, no root, secrets."""
+    pipeline, platform = yaml.safe_load_all((every_pipeline[0] / f"{name}.yaml").read_text())
+    pods = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    for label, pod in pods.items():
+        container = pipeline["deploymentSpec"]["executors"][label]["container"]
+        assert re.fullmatch(r"[\w./:-]+@sha256:[0-9a-f]{64}", container["image"]), label
+        resources = container["resources"]
+        for kind in ("Cpu", "Memory"):
+            assert resources[f"resource{kind}Request"] == resources[f"resource{kind}Limit"], label
+        assert pod["securityContext"]["runAsNonRoot"], label
+        named = {variable["name"] for variable in container["env"]}
+        assert not [variable for variable in named if re.search("PASSWORD|TOKEN|SECRET|KEY", variable)], label

