@@ -16,10 +16,10 @@ from PIL import Image
 Item = TypeVar("Item")
 
 
-def environment(folder: Path) -> Environment:
-    """For the templates of a folder."""
+def environment(*folders: Path) -> Environment:
+    """For the templates of these folders; of two of a name that of the first."""
     return Environment(
-        loader=FileSystemLoader(folder),
+        loader=FileSystemLoader(folders),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

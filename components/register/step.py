@@ -21,6 +21,9 @@ from retinalogos.lineage import gather
 from retinalogos.provenance import NOTICE, generator_hash, software
 from retinalogos.registry import LINEAGE
 
+# Template of the model card by the class of the generator.
+CARDS = {"TextToFundusPipeline": "text_card.md.j2", "CubePipeline": "cubes_card.md.j2"}
+
 
 class RegisterParams(Params):
     """Parameters of ``register``; the gates themselves are ``report.gates``."""
@@ -91,6 +94,7 @@ def _submit(
 
     candidate = registry.Candidate(
         generator=inputs["generator"],
+        kind=_config(inputs["generator"])["_class_name"],
         generator_sha256=generator,
         weights_at=params.weights_at,
         model_card=card,
@@ -142,6 +146,18 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def _config(generator: Path) -> dict[str, Any]:
+    """``model_index.json`` of a generator.
+
+    Raises:
+        DataError: it is of a kind that is not registered.
+    """
+    config: dict[str, Any] = json.loads((generator / "model_index.json").read_text(encoding="utf-8"))
+    if config["_class_name"] not in CARDS:
+        raise DataError(f"{generator} is a {config['_class_name']}; registered are {', '.join(CARDS)}")
+    return config
+
+
 def _model_card(
     params: RegisterParams,
     folder: Path,
@@ -156,12 +172,13 @@ def _model_card(
         undefined=StrictUndefined,
         trim_blocks=True,
     )
-    return environment.get_template("model_card.md.j2").render(
+    config = _config(folder)
+    return environment.get_template(CARDS[config["_class_name"]]).render(
         name=params.name,
         alias=params.alias,
         notice=NOTICE,
         software=software(),
-        config=json.loads((folder / "model_index.json").read_text(encoding="utf-8")),
+        config=config,
         generator=generator,
         cohort=cohort.meta,
         gates=verdicts,
@@ -177,9 +194,9 @@ STEP = Step(
     run=run,
     inputs={
         "cohort": Port("real cohort that the generator was trained and judged on", "Dataset"),
-        "generator": Port("generator of stage 3", "Model"),
-        "assessment": Port("results.json of assess"),
-        "classification": Port("results.json of classify"),
+        "generator": Port("generator of stage 3, or of cubes", "Model"),
+        "assessment": Port("results.json of assess, or of judge_cubes"),
+        "classification": Port("results.json of classify, or of use_cubes"),
         "report": Port("folder with gates.json"),
     },
     outputs={"registration": Port("registration.json, model_card.md and lineage.json")},

@@ -1,6 +1,7 @@
 """What stands on the page: each section's data, taken from the folders that the steps wrote."""
 
 import csv
+import dataclasses
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +17,7 @@ from components.report.figures import Figure, Results, Verdict, as_csv, every, n
 from components.report.layout import Filled, Line, words
 from retinalogos.cohort.schema import EYES, GLAUCOMA, ICDR_GRADES, SPLITS
 from retinalogos.cohort.shards import Cohort, decode_image
+from retinalogos.errors import DataError
 from retinalogos.pages import data_uri, environment, jpeg_uri, spread
 from retinalogos.provenance import NOTICE, software
 
@@ -34,12 +36,55 @@ Row = Mapping[str, Any]
 Picture = dict[str, str]
 
 
-def render(context: Mapping[str, Any]) -> str:
-    """The page as HTML; a name that the template asks for and the context lacks is an error."""
-    templates = environment(Path(__file__).parent)
+_TEMPLATE = Path(__file__).with_name("template.html.j2")
+
+
+def render(context: Mapping[str, Any], template: Path = _TEMPLATE) -> str:
+    """The page as HTML; a name that the template asks for and the context lacks is an error.
+
+    Args:
+        context: what stands on the page, by name.
+        template: of the main line's page, or another that extends ``base.html.j2``.
+    """
+    templates = environment(template.parent, _TEMPLATE.parent)
     templates.filters["number"] = number
     page = {"sections": SECTIONS, "notice": NOTICE, "software": software(), **context}
-    return templates.get_template("template.html.j2").render(page)
+    return templates.get_template(template.name).render(page)
+
+
+def write(
+    folder: Path, html: str, results: Results, verdicts: Sequence[Verdict], max_megabytes: float, advice: str
+) -> dict[str, float | int | bool]:
+    """Writes the page, every figure as a table, and the gates for `register` and for whoever reads by machine.
+
+    Args:
+        folder: of the report; made here.
+        html: the page.
+        results: whose figures go into the table.
+        verdicts: of the gates.
+        max_megabytes: a larger page is not written.
+        advice: what makes the page smaller.
+
+    Returns:
+        The metrics of a step that reports.
+
+    Raises:
+        DataError: the page is too large.
+    """
+    megabytes = len(html.encode()) / 1e6
+    if megabytes > max_megabytes:
+        raise DataError(f"the page is {megabytes:.1f} MB, and report.max_megabytes is {max_megabytes:g}; {advice}")
+    folder.mkdir(parents=True)
+    (folder / "index.html").write_text(html, encoding="utf-8")
+    (folder / "figures.csv").write_text(as_csv(every(results)), encoding="utf-8")
+    gates = [dataclasses.asdict(verdict) for verdict in verdicts]
+    (folder / "gates.json").write_text(json.dumps(gates, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return {
+        "gates": len(verdicts),
+        "gates_passed": sum(verdict.passed for verdict in verdicts),
+        "megabytes": round(megabytes, 3),
+        **{f"gate.{verdict.name}": verdict.passed for verdict in verdicts},
+    }
 
 
 def csv_uri(text: str) -> str:
@@ -338,7 +383,7 @@ def summary(real: Cohort, synthetic: Cohort, verdicts: Sequence[Verdict], helped
         headline = f"{len(verdicts) - len(failed)} of {len(verdicts)} gates passed: this generator may not be promoted."
     else:
         headline = f"All {len(verdicts)} gates passed."
-    if set(real.meta["sources"]) == {"phantom"}:
+    if set(real.meta["sources"]) <= {"phantom", "phantom_cubes"}:
         made += " Real means here: drawn by the digital phantom. No patient was photographed."
     sentences = [made]
     sentences += [f"Failed: {_inline(verdict.title)}: {verdict.shown}, asked for {verdict.rule}." for verdict in failed]

@@ -7,7 +7,7 @@ import numpy as np
 
 from retinalogos.arguments import Commands, Parser, at_least, number_from, output_folder
 from retinalogos.errors import UsageError
-from retinalogos.provenance import NOTICE, append_records, page_notice, software, write_png
+from retinalogos.provenance import NOTICE, append_records, page_notice, write_png
 
 # What `make run WORKFLOW=hyperspectral` leaves.
 LAST_TRAINED = Path("models/hyperspectral/generator")
@@ -65,15 +65,13 @@ def add_commands(commands: Commands) -> None:
 
 
 def _generate(arguments: argparse.Namespace) -> None:
-    import json
-
-    from retinalogos.cohort.cubes import FULL_SCALE, render_rgb
+    from retinalogos.generators.hyperspectral.drawn import Provenance, provenance, write_cube
     from retinalogos.generators.hyperspectral.pipeline import CubePipeline
     from retinalogos.provenance import generator_hash
 
     pipeline = CubePipeline.from_pretrained(arguments.model)
     weights = generator_hash(arguments.model)
-    records: list[dict[str, str | int | float | None]] = []
+    records: list[Provenance] = []
     seeds = range(arguments.seed, arguments.seed + arguments.n)
     for start in range(0, len(seeds), 8):
         some = seeds[start : start + 8]
@@ -81,24 +79,9 @@ def _generate(arguments: argparse.Namespace) -> None:
         arguments.out.mkdir(parents=True, exist_ok=True)
         for seed, cube in zip(some, drawn, strict=True):
             name = f"cube-seed{seed}"
-            record: dict[str, str | int | float | None] = {
-                "cube": f"{name}.npz",
-                "synthetic": "true",
-                "notice": NOTICE,
-                "generator": type(pipeline).__name__,
-                "generator_sha256": weights,
-                "seed": seed,
-                "steps": arguments.steps or pipeline.config.steps,
-                "size": cube.shape[-1],
-                "software": software(),
-            }
-            np.savez_compressed(
-                arguments.out / f"{name}.npz",
-                cube=cube,
-                wavelengths=np.array(pipeline.wavelengths),
-                provenance=json.dumps(record),
-            )
-            write_png(arguments.out / f"{name}.png", render_rgb(cube / FULL_SCALE, pipeline.wavelengths), record)
+            drawn_so = provenance(pipeline, weights, seed, arguments.steps, cube.shape[-1])
+            record: Provenance = {"cube": f"{name}.npz", **drawn_so}
+            write_cube(arguments.out / f"{name}.npz", arguments.out / f"{name}.png", cube, pipeline.wavelengths, record)
             records.append(record)
     append_records(arguments.out / "index.jsonl", records, "cube")
     print(f"{len(records)} cubes of {len(pipeline.wavelengths)} bands in {arguments.out}. {NOTICE}")
