@@ -25,6 +25,7 @@ class CubePipeline(DiffusionPipeline):
         steps: network evaluations that sampling spends.
         mean: of the latents by channel; None for 0.
         std: of the latents by channel; None for 1.
+        tile: pixels of the squares that are decoded one by one; None: whole cubes.
 
     Raises:
         UsageError: mean or std has not one value for each latent channel.
@@ -40,6 +41,7 @@ class CubePipeline(DiffusionPipeline):
         steps: int = 50,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        tile: int | None = None,
     ):
         super().__init__()
         self.register_modules(unet=unet, autoencoder=autoencoder, scheduler=scheduler)
@@ -51,7 +53,7 @@ class CubePipeline(DiffusionPipeline):
         for name, values in statistics.items():
             if len(values) != channels:
                 raise UsageError(f"{name} has {len(values)} values, the latents have {channels} channels")
-        self.register_to_config(size=size, steps=steps, **statistics)
+        self.register_to_config(size=size, steps=steps, tile=tile, **statistics)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **options: Any) -> "CubePipeline":
@@ -131,5 +133,5 @@ class CubePipeline(DiffusionPipeline):
             for time in self.scheduler.timesteps:
                 x = self.scheduler.step(self.unet(x, time).sample, time, x).prev_sample
             codes, _ = self.autoencoder.quantise(x * std + mean)
-            drawn.append(self.autoencoder.from_model(self.autoencoder.decode(codes)))
+            drawn.append(self.autoencoder.from_model(self.autoencoder.decode(codes, self.config.tile)))
         return np.concatenate(drawn)
