@@ -68,6 +68,35 @@ def test_each_source_of_pretraining_has_its_gain_with_an_interval(line) -> None:
         assert {f"gain_{source}_low", f"gain_{source}_high"} <= used.keys()
 
 
+def test_files_of_three_kinds_become_a_cohort_with_the_labels_there_are(line, tmp_path) -> None:
+    home, _ = line
+    folder, wavelengths = tmp_path / "files", [500.0, 600.0, 700.0]
+    folder.mkdir()
+    cubes = [cube.values[[2, 5, 8]] for _, cube in Cohort(home / "data/hyperspectral/cohort").cubes()]
+    for number, values in enumerate(cubes):
+        if number % 3 == 0:
+            np.savez(folder / f"{number:02}.npz", cube=values, wavelengths=np.array(wavelengths))
+        elif number % 3 == 1:
+            pages = [Image.fromarray(band) for band in values]
+            said = "wavelengths: 500, 600, 700"
+            pages[0].save(folder / f"{number:02}.tif", save_all=True, append_images=pages[1:], description=said)
+        else:
+            values.tofile(folder / f"{number:02}.raw")
+            (folder / f"{number:02}.hdr").write_text(
+                f"ENVI\nsamples = 32\nlines = 32\nbands = 3\ndata type = 12\ninterleave = bsq\n"
+                f"wavelength = {{{', '.join(map(str, wavelengths))}}}\n"
+            )
+    choices = Choices(workflow="hyperspectral", preset="smoke", cohort="cubes", data=str(folder), settings=SMALLER)
+    values = compose(choices)
+    cohort = tmp_path / "cohort"
+    metrics = run_step("ingest_cubes", values["ingest"], {}, {"cohort": cohort, METRICS: tmp_path / "m.json"}, "ingest")
+    assert (metrics["rows"], metrics["bands"]) == (len(cubes), 3)
+    assert Cohort(cohort).wavelengths == wavelengths
+    inputs = {"cohort": cohort, "synthetic": home / "data/hyperspectral/synthetic"}
+    used = run_step("use_cubes", values["use_cubes"], inputs, {"use": tmp_path / "use", METRICS: tmp_path / "m.json"})
+    assert used == {"labelled": 0, "judged": 0}, "no cube has the label"
+
+
 def test_synthetic_cubes_say_what_they_are(line) -> None:
     home, metrics = line
     rows = Cohort(home / "data/hyperspectral/synthetic").table().to_pylist()
