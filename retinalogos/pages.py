@@ -17,7 +17,7 @@ Item = TypeVar("Item")
 
 
 def environment(*folders: Path) -> Environment:
-    """For the templates of these folders; of two of a name that of the first."""
+    """For the templates of a folder; those that it builds on may lie in the next ones."""
     return Environment(
         loader=FileSystemLoader(folders),
         autoescape=True,

