@@ -1,19 +1,15 @@
 """The hyperspectral steps one after another, at the size of the smoke preset, and the commands on what they made."""
 
-import base64
 import csv
-import importlib
-import io
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from PIL import Image
 
+from components.cli import cubes
 from components.runner import run_step
 from components.search_cubes.figures import SPEED, front
 from components.search_cubes.step import joining
@@ -23,8 +19,6 @@ from pipelines.params import Choices, compose
 from retinalogos.arguments import Parser
 from retinalogos.cohort.shards import Cohort
 from retinalogos.errors import DataError, UsageError
-from retinalogos.generators.hyperspectral import command
-from retinalogos.generators.hyperspectral.pipeline import CubePipeline
 from retinalogos.provenance import NOTICE, read_png
 
 SMALLER = (
@@ -72,8 +66,8 @@ def test_files_of_three_kinds_become_a_cohort_with_the_labels_there_are(line, tm
     home, _ = line
     folder, wavelengths = tmp_path / "files", [500.0, 600.0, 700.0]
     folder.mkdir()
-    cubes = [cube.values[[2, 5, 8]] for _, cube in Cohort(home / "data/hyperspectral/cohort").cubes()]
-    for number, values in enumerate(cubes):
+    files = [cube.values[[2, 5, 8]] for _, cube in Cohort(home / "data/hyperspectral/cohort").cubes()]
+    for number, values in enumerate(files):
         if number % 3 == 0:
             np.savez(folder / f"{number:02}.npz", cube=values, wavelengths=np.array(wavelengths))
         elif number % 3 == 1:
@@ -90,7 +84,7 @@ def test_files_of_three_kinds_become_a_cohort_with_the_labels_there_are(line, tm
     values = compose(choices)
     cohort = tmp_path / "cohort"
     metrics = run_step("ingest_cubes", values["ingest"], {}, {"cohort": cohort, METRICS: tmp_path / "m.json"}, "ingest")
-    assert (metrics["rows"], metrics["bands"]) == (len(cubes), 3)
+    assert (metrics["rows"], metrics["bands"]) == (len(files), 3)
     assert Cohort(cohort).wavelengths == wavelengths
     inputs = {"cohort": cohort, "synthetic": home / "data/hyperspectral/synthetic"}
     used = run_step("use_cubes", values["use_cubes"], inputs, {"use": tmp_path / "use", METRICS: tmp_path / "m.json"})
@@ -175,24 +169,9 @@ def test_the_generator_is_registered_with_its_card(line) -> None:
     assert json.loads((folder / "registration.json").read_text())["gates_passed"] == metrics["register"]["passed"]
 
 
-def test_a_registered_generator_draws_the_same_cubes(line, monkeypatch) -> None:
-    home, _ = line
-    served = []
-    monkeypatch.setattr("mlflow.models.set_model", served.append)
-    importlib.import_module("components.register.serving_cubes")
-    (model,) = served
-    generator = home / "models/hyperspectral/generator"
-    model.load_context(SimpleNamespace(artifacts={"generator": str(generator)}))
-    (answer,) = model.predict(None, pd.DataFrame({"seed": [3]})).to_dict("records")
-    archive = np.load(io.BytesIO(base64.b64decode(answer["cube"])))
-    assert np.array_equal(archive["cube"], CubePipeline.from_pretrained(generator)(seeds=[3])[0])
-    assert json.loads(str(archive["provenance"]))["seed"] == 3
-    assert read_png(io.BytesIO(base64.b64decode(answer["image"])))["synthetic"] == "true"
-
-
 def run(*words: str) -> None:
     whole = Parser(prog="retinalogos")
-    command.add_commands(whole.add_subparsers())
+    cubes.add_commands(whole.add_subparsers())
     arguments = whole.parse_args(["hyperspectral", *words])
     arguments.run(arguments)
 
