@@ -2,14 +2,18 @@
 
     python -m benchmarks.cubes
     python -m benchmarks.cubes --memory 672 4 16
+    python -m benchmarks.cubes --tiles 672 224 --unshuffle 1 --compression 8 --base-channels 32
 
 A step is the loss of a batch of random cubes and its gradients. Ours is the workflow's: pixels made channels first,
 pieces side by side on the cores, the precision that the processor is fast in. The other side has the same compression,
 latent channels, codes and base channels, works on whole pixels and in float32, and leaves threads to PyTorch. With
---memory SIZE FEW MANY no step is timed; the peak memory of reading a cohort of that many cubes is told instead.
+--memory SIZE FEW MANY no step is timed; the peak memory of reading a cohort of that many cubes is told instead. With
+--tiles SIZE TILE a cube of that size is encoded and decoded whole and by tiles: memory, time, and how well a phantom
+cube is rebuilt either way, which tells something only of a trained autoencoder (--autoencoder FOLDER).
 """
 
 import argparse
+import math
 import tempfile
 from pathlib import Path
 
@@ -20,12 +24,15 @@ from benchmarks.paired import Way, compare, memories
 from retinalogos.cohort.cubes import Cube, encode_cube
 from retinalogos.cohort.shards import Cohort, CohortWriter
 from retinalogos.generators.hyperspectral.autoencoder import CubeAutoencoder
+from retinalogos.phantom import sample_records
+from retinalogos.phantom.cubes import Camera, draw_cube
 from retinalogos.phantom.spectra import DEFAULT_WAVELENGTHS
 from retinalogos.training.configuration import TrainingConfig
 from retinalogos.training.device import compute_dtype, device
 from retinalogos.training.loop import Gradients
 
 OURS, DEFAULTS = "ours", "float32 defaults"
+WHOLE, TILES = "whole", "by tiles"
 
 
 def make(name: str, options: argparse.Namespace) -> Way:
@@ -68,6 +75,42 @@ def reading(name: str, options: argparse.Namespace) -> Way:
     return run
 
 
+def _autoencoder(options: argparse.Namespace) -> CubeAutoencoder:
+    if options.autoencoder is not None:
+        return CubeAutoencoder.from_pretrained(str(options.autoencoder)).eval()
+    torch.manual_seed(0)
+    bands = len(DEFAULT_WAVELENGTHS)
+    return CubeAutoencoder(
+        DEFAULT_WAVELENGTHS, [0.5] * bands, compression=options.compression, base_channels=options.base_channels,
+        unshuffle=options.unshuffle,
+    ).eval()  # fmt: skip
+
+
+@torch.inference_mode()
+def _rebuilt(model: CubeAutoencoder, x: torch.Tensor, tile: int | None) -> torch.Tensor:
+    return model.decode(model.quantise(model.encode(x, tile))[0], tile)
+
+
+def rebuilding(name: str, options: argparse.Namespace) -> Way:
+    """A cube of noise through the autoencoder and back, whole or by tiles."""
+    torch.set_num_threads(options.threads)
+    size, tile = options.tiles
+    model = _autoencoder(options)
+    x = torch.rand(1, len(model.config.wavelengths), size, size) * 2 - 1
+    return lambda: _rebuilt(model, x, tile if name == TILES else None)
+
+
+def tell_quality(options: argparse.Namespace) -> None:
+    """Signal-to-noise ratio, dB, of a phantom cube rebuilt whole and by tiles, and of one against the other."""
+    size, tile = options.tiles
+    model = _autoencoder(options)
+    drawn = draw_cube(sample_records(1, 0)[0], size, model.config.wavelengths, Camera(4000, 0.1)).reflectance
+    x = model.to_model(Cube.of(drawn, model.config.wavelengths).values[None])
+    whole, tiled = (_rebuilt(model, x, way) for way in (None, tile))
+    for what, one, other in (("whole", x, whole), ("by tiles", x, tiled), ("one against the other", whole, tiled)):
+        print(f"phantom cube, {what}: {10 * math.log10(4 / float((one - other).square().mean())):.2f} dB")
+
+
 def write_cohorts(options: argparse.Namespace) -> list[str]:
     """Cohorts of few and of many cubes of noise, which compress least."""
     size, *counts = options.memory
@@ -97,7 +140,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=2, help="(default: 2)")
     parser.add_argument("--turns", type=int, default=5, help="steps of each that are timed (default: 5)")
     parser.add_argument("--memory", type=int, nargs=3, metavar=("SIZE", "FEW", "MANY"), help="of reading cohorts")
+    parser.add_argument("--tiles", type=int, nargs=2, metavar=("SIZE", "TILE"), help="pixels; of encoding and decoding")
+    parser.add_argument("--unshuffle", type=int, default=4, help="of --tiles (default: 4)")
+    parser.add_argument("--autoencoder", type=Path, metavar="FOLDER", help="of --tiles: a trained one")
     options = parser.parse_args(arguments)
+    if options.tiles is not None:
+        compare(rebuilding, [TILES, WHOLE], options, options.turns, 1, "cubes")
+        tell_quality(options)
+        return
     if options.memory is None:
         compare(make, [OURS, DEFAULTS], options, options.turns, options.batch, "cubes")
         return

@@ -26,6 +26,7 @@ from pydantic_core import to_jsonable_python
 from components import ROOT
 from components.step import Metrics, Params, Paths
 from retinalogos.errors import DataError, UsageError
+from retinalogos.training.configuration import TrainingConfig
 
 # In the folder of a call: what to do, what came of it, or why nothing did.
 CALL, METRICS, ERROR = "call.json", "metrics.json", "error.json"
@@ -84,6 +85,17 @@ class LauncherConfig(BaseModel):
         ge=0, description="on each machine; 0: one for each accelerator, or core where there is none"
     )
     trainjob: TrainJobConfig
+
+
+class LaunchedParams(Params, TrainingConfig):
+    """Parameters of a step that trains in the project's loop; those of what is trained come on top."""
+
+    seed: int
+    checkpoints: str = Field(
+        exclude=True,
+        description="folder for checkpoints and unpacked data, kept between runs so that a killed stage goes on",
+    )
+    launcher: LauncherConfig = Field(exclude=True, description="who starts the processes that train")
 
 
 Work = Callable[[Any, Paths, Paths], Metrics]

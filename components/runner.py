@@ -105,6 +105,21 @@ def check_params(step: AnyStep, values: Mapping[str, Any], section: str | None =
     return checked
 
 
+def as_made(step: AnyStep, folder: Path, **changes: Any) -> Params:
+    """The parameters with which a step made a folder, some of them changed.
+
+    Args:
+        step: that made it.
+        folder: one of its outputs.
+        changes: other values; those that stand in no manifest must be among them.
+
+    Raises:
+        DataError: nothing beside the folder says how it was made.
+        UsageError: a value does not fit.
+    """
+    return check_params(step, lineage.how_made(folder)["params"] | changes, step.name)
+
+
 def _integral(value: Any) -> Any:
     if isinstance(value, float) and value.is_integer():
         return int(value)

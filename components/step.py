@@ -65,11 +65,11 @@ class Step(Generic[P]):
 AnyStep = Step[Any]
 
 
-def later(module: str) -> Callable[[Any, Paths, Paths], Metrics]:
-    """The function ``run`` of a module that is imported only when the step runs."""
+def later(module: str, name: str = "run") -> Callable[..., Metrics]:
+    """The function ``name`` of a module that is imported only when the step runs."""
 
-    def run(params: Any, inputs: Paths, outputs: Paths) -> Metrics:
-        metrics: Metrics = importlib.import_module(module).run(params, inputs, outputs)
+    def run(*given: Any) -> Metrics:
+        metrics: Metrics = getattr(importlib.import_module(module), name)(*given)
         return metrics
 
     return run

@@ -4,6 +4,8 @@ from pipelines.graph import Source, Stage
 
 NAME = "hyperspectral"
 _COHORT, _AUTOENCODER = Source("ingest", "cohort"), Source("train_vqgan", "autoencoder")
+_GENERATOR, _SYNTHETIC = Source("train_cube_diffusion", "generator"), Source("draw_synthetic_cubes", "synthetic")
+_JUDGEMENT, _USE = Source("judge_cubes", "judgement"), Source("use_cubes", "use")
 
 STAGES: tuple[Stage, ...] = (
     Stage("ingest", "ingest_cubes", {}, {"cohort": "data/hyperspectral/cohort"}, NAME),
@@ -32,7 +34,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "draw_synthetic_cubes",
         "draw_synthetic_cubes",
-        {"generator": Source("train_cube_diffusion", "generator")},
+        {"generator": _GENERATOR},
         {"synthetic": "data/hyperspectral/synthetic"},
         NAME,
     ),
@@ -41,7 +43,7 @@ STAGES: tuple[Stage, ...] = (
         "judge_cubes",
         {
             "cohort": _COHORT,
-            "synthetic": Source("draw_synthetic_cubes", "synthetic"),
+            "synthetic": _SYNTHETIC,
             "autoencoder": _AUTOENCODER,
             "baseline": Source("train_vqvae", "autoencoder"),
         },
@@ -51,8 +53,50 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "use_cubes",
         "use_cubes",
-        {"cohort": _COHORT, "synthetic": Source("draw_synthetic_cubes", "synthetic")},
+        {"cohort": _COHORT, "synthetic": _SYNTHETIC},
         {"use": "metrics/hyperspectral/use"},
+        NAME,
+    ),
+    Stage(
+        "search_cubes",
+        "search_cubes",
+        {
+            "cohort": _COHORT,
+            "autoencoder": _AUTOENCODER,
+            "generator": _GENERATOR,
+            "synthetic": _SYNTHETIC,
+            "judgement": _JUDGEMENT,
+        },
+        {"search": "metrics/hyperspectral/search"},
+        NAME,
+    ),
+    Stage(
+        "report",
+        "report_cubes",
+        {
+            "cohort": _COHORT,
+            "synthetic": _SYNTHETIC,
+            "judgement": _JUDGEMENT,
+            "use": _USE,
+            "search": Source("search_cubes", "search"),
+            "vqgan_log": Source("train_vqgan", "log"),
+            "vqvae_log": Source("train_vqvae", "log"),
+            "diffusion_log": Source("train_cube_diffusion", "log"),
+        },
+        {"report": "metrics/hyperspectral/report"},
+        NAME,
+    ),
+    Stage(
+        "register",
+        "register",
+        {
+            "cohort": _COHORT,
+            "generator": _GENERATOR,
+            "assessment": _JUDGEMENT,
+            "classification": _USE,
+            "report": Source("report", "report"),
+        },
+        {"registration": "metrics/hyperspectral/registration"},
         NAME,
     ),
 )

@@ -6,6 +6,7 @@ import inspect
 import tempfile
 from collections.abc import Callable, Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def build(pipeline: Pipeline, choices: Choices, placement: Placement | None = No
     """A pipeline with a task a stage, the pre-flight step first, and a dictionary parameter for each of them.
 
     What stages take from elsewhere is given by its address, a parameter of the name of the output. A stage that
-    captions is three tasks: the shards are dealt to pods, captioned side by side, and joined.
+    captions, or searches a grid, is three tasks: the work is dealt to pods, done side by side, and joined.
 
     Args:
         pipeline: its stages.
@@ -103,6 +104,29 @@ def _component(step: str, name: str | None = None) -> Callable[..., dsl.Pipeline
     return component
 
 
+@dataclass(frozen=True)
+class _Dealt:
+    """A step that pods do together: one deals the work, others do it side by side, one joins what they made.
+
+    Args:
+        pieces: what is dealt; ``deal_<pieces>`` is the component that gives each pod its parameters.
+        given: inputs that it looks at.
+        made: output of the pods that is joined; ``join_<joined>`` is the component.
+        joined: see there.
+    """
+
+    pieces: str
+    given: tuple[str, ...]
+    made: str
+    joined: str
+
+
+_DEALT = {
+    "caption": _Dealt("shards", ("cohort",), "captions", "captions"),
+    "search_cubes": _Dealt("points", (), "search", "points"),
+}
+
+
 def _by_server(stage: Stage, values: Mapping[str, Any]) -> bool:
     """Whether a stage captions by asking a server, so that it needs no torch."""
     return stage.step == "caption" and values[stage.name]["engine"] == "server"
@@ -129,16 +153,16 @@ def _tasks(
             placement(task, where, "client" if where in clients else None)
         return task
 
-    def captions(stage: Stage, inputs: Mapping[str, Any]) -> dsl.PipelineTask:
-        section = params[stage.name]
-        cohort = {"cohort": inputs["cohort"]}
-        dealt = start(stage.name, _component("caption", "deal_shards"), "shards", params=section, **cohort)
-        with dsl.ParallelFor(dealt.output, name="caption-shards") as share:
-            some = start(stage.name, _component("caption"), stage="caption_shards", params=share, **inputs)
-        parts = {"parts": dsl.Collected(some.outputs["captions"])}
-        return start(
-            stage.name, _component("caption", "join_captions"), stage=stage.name, params=section, **inputs, **parts
-        )
+    def together(stage: Stage, how: _Dealt, inputs: Mapping[str, Any]) -> dsl.PipelineTask:
+        section, name = params[stage.name], f"{stage.name}_{how.pieces}"
+        given = {port: inputs[port] for port in how.given}
+        dealt = start(stage.name, _component(stage.step, f"deal_{how.pieces}"), how.pieces, params=section, **given)
+        dealt.after(first)
+        with dsl.ParallelFor(dealt.output, name=name.replace("_", "-")) as share:
+            some = start(stage.name, _component(stage.step), stage=name, params=share, **inputs)
+        join = _component(stage.step, f"join_{how.joined}")
+        parts = {"parts": dsl.Collected(some.outputs[how.made])}
+        return start(stage.name, join, stage=stage.name, params=section, **inputs, **parts)
 
     first = start(PREFLIGHT, _component(PREFLIGHT), stage=PREFLIGHT, params=params[PREFLIGHT])
     first.set_caching_options(False)  # what it saw may have changed
@@ -148,8 +172,8 @@ def _tasks(
         made[source] = dsl.importer(artifact_uri=params[name], artifact_class=kind).after(first).output
     for stage in pipeline.stages:
         inputs = {port: made[source] for port, source in stage.inputs.items()}
-        if stage.step == "caption":
-            task = captions(stage, inputs)
+        if stage.step in _DEALT:
+            task = together(stage, _DEALT[stage.step], inputs)
         else:
             task = start(stage.name, _component(stage.step), stage=stage.name, params=params[stage.name], **inputs)
         if not inputs:

@@ -19,7 +19,6 @@ from components import ROOT
 from components.runner import check_params, load_step
 from pipelines.graph import MAIN
 from pipelines.workflows import workflow_of
-from retinalogos.cohort.readers import READERS
 from retinalogos.errors import UsageError
 
 # Of these the contents count for the fingerprint of a data set, of all others (images) the name and the size.
@@ -179,8 +178,10 @@ def _source(choices: Choices) -> dict[str, Any]:
         if choices.data is not None:
             raise UsageError("a data folder is given without the name of its cohort: add --cohort (COHORT=… for make)")
         return {}
-    if choices.cohort not in READERS:
-        raise UsageError(f"no reader is called {choices.cohort!r}; the readers are {', '.join(sorted(READERS))}")
+    workflow = workflow_of(choices.workflow)
+    if choices.cohort not in workflow.readers:
+        known = ", ".join(sorted(workflow.readers))
+        raise UsageError(f"no reader is called {choices.cohort!r}; the readers are {known}")
     if choices.cohort == "phantom":
         if choices.data is not None:
             raise UsageError("the phantom is drawn and reads no folder: leave --data (DATA for make) out")
@@ -189,7 +190,8 @@ def _source(choices: Choices) -> dict[str, Any]:
         raise UsageError(f"cohort {choices.cohort} needs the folder of its data: add --data DIR (DATA=DIR for make)")
     if not Path(choices.data).is_dir():
         raise UsageError(f"{choices.data} is not a folder: --data names the folder of the data set")
-    return {"ingest": {"reader": choices.cohort, "source": choices.data, "n": None}}
+    left_open = dict.fromkeys(workflow.left_open)
+    return {"ingest": {"reader": choices.cohort, "source": choices.data, **left_open}}
 
 
 def _external(values: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -64,7 +64,7 @@ class Placement:
         most: dict[str, int] = {}
         for stage in stages:
             section = values[stage.name]
-            asked = Counter({self.pools[stage.name][0]: section["pods"] if stage.step == "caption" else 1})
+            asked = Counter({self.pools[stage.name][0]: section.get("pods", 1)})
             if stage.name in self.workers:
                 asked[self.workers[stage.name][0]] += section["launcher"]["trainjob"]["nodes"]
             for name, count in asked.items():

@@ -1,10 +1,11 @@
 """The workflows by name, and the pipelines of all of them."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from pipelines import hyperspectral, lesion_map, main_line, vessel_map
 from pipelines.graph import MAIN, Pipeline, Stage
+from retinalogos.cohort.readers import CUBE_READERS, READERS
 from retinalogos.errors import UsageError
 
 
@@ -16,11 +17,15 @@ class Workflow:
         name: as ``make run WORKFLOW=…`` and ``--workflow`` have it.
         description: one line.
         stages: in an order in which they can run.
+        readers: what its stage `ingest` reads, by the name that ``--cohort`` gives.
+        left_open: parameters of `ingest` that a folder of data answers for itself.
     """
 
     name: str
     description: str
     stages: tuple[Stage, ...]
+    readers: Mapping[str, str] = field(default_factory=lambda: READERS)
+    left_open: tuple[str, ...] = ("n",)
 
     @property
     def params(self) -> str:
@@ -60,7 +65,13 @@ WORKFLOWS: dict[str, Workflow] = {
         Workflow(MAIN, "photographs and records to a text-to-fundus generator", main_line.STAGES),
         Workflow(lesion_map.NAME, "ICDR grade to lesion map to photograph", lesion_map.STAGES),
         Workflow(vessel_map.GROUP, "vessel masks, photographs for them and their enlargement", vessel_map.STAGES),
-        Workflow(hyperspectral.NAME, "hyperspectral cubes: VQ-GAN and latent diffusion", hyperspectral.STAGES),
+        Workflow(
+            hyperspectral.NAME,
+            "hyperspectral cubes: VQ-GAN and latent diffusion",
+            hyperspectral.STAGES,
+            CUBE_READERS,
+            ("n", "wavelengths"),
+        ),
     )
 }
 # Of a workflow beside the main line, one pipeline of all its stages.

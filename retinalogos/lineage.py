@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from retinalogos.errors import DataError
+
 MANIFEST = "manifest.json"
 Entry = Mapping[str, Any]
 _KEPT = ("step", "version", "params", "inputs")
@@ -22,6 +24,18 @@ def read(folder: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return manifest
+
+
+def how_made(folder: Path) -> dict[str, Any]:
+    """The manifest beside an output.
+
+    Raises:
+        DataError: there is none.
+    """
+    manifest = read(folder)
+    if manifest is None:
+        raise DataError(f"{folder} holds no {MANIFEST}, which says how it was made; run its step by the runner")
     return manifest
 
 

@@ -10,10 +10,9 @@ from components.assess.step import STEP as ASSESS
 from components.augment.step import STEP as AUGMENT
 from components.encode.step import STEP as ENCODE
 from components.finetune.step import STEP as FINETUNE
-from components.runner import check_params
+from components.runner import as_made
 from components.step import AnyStep, Metrics, Paths
-from retinalogos.errors import DataError
-from retinalogos.lineage import MANIFEST
+from retinalogos.lineage import how_made
 
 RESULTS = "results.json"
 
@@ -29,17 +28,17 @@ def run(params: AblateParams, inputs: Paths, outputs: Paths) -> Metrics:
     parts = {name: work / name for name in ("latents", "generator", "log", "synthetic", "assessment")}
     for left in parts.values():  # by a run that was killed
         shutil.rmtree(left, ignore_errors=True)
+    launcher = params.launcher.model_dump(mode="json")
 
-    def again(step: AnyStep, made: str, given: dict[str, Path], *ports: str, **where: str) -> Metrics:
-        settings = check_params(step, _manifest(inputs[made])["params"] | where, step.name)
-        found: Metrics = step.run(settings, given, {port: parts[port] for port in ports})
+    def again(step: AnyStep, made: str, given: dict[str, Path], *ports: str, **where: Any) -> Metrics:
+        found: Metrics = step.run(as_made(step, inputs[made], **where), given, {port: parts[port] for port in ports})
         return found
 
     cohort = inputs["cohort"]
     encoded = {name: inputs[name] for name in ("cohort", "captions", "autoencoder", "known")}
-    again(ENCODE, "latents", encoded, "latents")
+    again(ENCODE, "latents", encoded, "latents", shards_at=None)
     trained = {"latents": parts["latents"], "pretrained": inputs["pretrained"]}
-    again(FINETUNE, "log", trained, "generator", "log", checkpoints=str(work / "checkpoints"))
+    again(FINETUNE, "log", trained, "generator", "log", checkpoints=str(work / "checkpoints"), launcher=launcher)
     again(AUGMENT, "synthetic", {"cohort": cohort, "generator": parts["generator"]}, "synthetic")
     without = again(ASSESS, "assessment", {"cohort": cohort, "synthetic": parts["synthetic"]}, "assessment")
     results = json.loads((parts["assessment"] / RESULTS).read_text(encoding="utf-8"))
@@ -49,17 +48,6 @@ def run(params: AblateParams, inputs: Paths, outputs: Paths) -> Metrics:
         shutil.rmtree(part)
     return {
         "enabled": True,
-        **{f"with.{name}": value for name, value in _manifest(inputs["assessment"])["metrics"].items()},
+        **{f"with.{name}": value for name, value in how_made(inputs["assessment"])["metrics"].items()},
         **{f"without.{name}": value for name, value in without.items()},
     }
-
-
-def _manifest(folder: Path) -> dict[str, Any]:
-    """What the runner wrote of the step that made a folder."""
-    try:
-        found: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(
-            f"{folder} holds no {MANIFEST}, which says how it was made; run its step by the runner"
-        ) from None
-    return found

@@ -2,6 +2,7 @@
 
 from pydantic import Field
 
+from components.launcher import LauncherConfig
 from components.step import Params, Port, Step, later
 
 
@@ -12,6 +13,7 @@ class AblateParams(Params):
     work: str = Field(
         exclude=True, description="folder for what lies between, and for checkpoints, so that a killed step goes on"
     )
+    launcher: LauncherConfig = Field(exclude=True, description="who starts the processes that train")
 
 
 STEP = Step(

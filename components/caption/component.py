@@ -12,7 +12,8 @@ from components.image import image
 @dsl.component(base_image=image(), install_kfp_package=False)
 def deal_shards(params: dict, cohort: dsl.Input[dsl.Dataset]) -> list[dict]:
     """The parameters of each pod: those of the step, and the shards that are its share."""
-    from components.caption.step import STEP, shares
+    from components.caption.step import STEP
+    from components.pods import shares
     from components.runner import check_params, from_kubeflow
     from retinalogos.cohort.shards import Cohort
 

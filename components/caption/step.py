@@ -179,12 +179,6 @@ def _asked(params: CaptionParams) -> dict[str, str] | None:
     return {"identity": prompt.identity, **prompt.model_dump(exclude=left_out)}
 
 
-def shares(pods: int, shards: int) -> list[tuple[int, ...]]:
-    """The shards of a cohort dealt to pods: neighbours together, at most one more for one than for another."""
-    pods = min(pods, shards)
-    return [tuple(range(shards * pod // pods, shards * (pod + 1) // pods)) for pod in range(pods)]
-
-
 def work_of(params: CaptionParams, cohort: Cohort) -> Path:
     """Where the work on these captions of this cohort lies while it is not finished."""
     return Path(params.work) / work_key(cohort, decisive(params))

@@ -5,8 +5,8 @@ import time
 from components.draw_synthetic_cubes.step import DrawSyntheticCubesParams
 from components.step import Metrics, Paths
 from retinalogos.cohort.shards import CohortWriter
+from retinalogos.generators.hyperspectral.drawn import synthetic_row
 from retinalogos.generators.hyperspectral.pipeline import CubePipeline
-from retinalogos.generators.hyperspectral.rows import synthetic_row
 from retinalogos.progress import track
 from retinalogos.provenance import generator_hash
 from retinalogos.training.device import device

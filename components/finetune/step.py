@@ -2,24 +2,18 @@
 
 from pydantic import Field
 
-from components.launcher import LauncherConfig, launched
-from components.step import Params, Port, Step, later
+from components.launcher import LaunchedParams, launched
+from components.step import Port, Step, later
 from retinalogos.generators.text.configuration import AdapterConfig, FlowConfig, SamplingConfig
-from retinalogos.training.configuration import TrainingConfig
 
 
-class FinetuneParams(Params, TrainingConfig):
+class FinetuneParams(LaunchedParams):
     """Parameters of ``finetune``."""
 
-    seed: int
     flow: FlowConfig
     sampling: SamplingConfig
     lora: AdapterConfig
     prompts: list[str] = Field(description="drawn as training goes")
-    checkpoints: str = Field(
-        exclude=True, description="folder for checkpoints, kept between runs so that a killed stage goes on"
-    )
-    launcher: LauncherConfig = Field(exclude=True, description="who starts the processes that train")
 
 
 STEP = Step(

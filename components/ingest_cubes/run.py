@@ -1,6 +1,7 @@
 """Reads or draws hyperspectral cubes into a cohort."""
 
 import os
+from itertools import islice
 from pathlib import Path
 
 from components.ingest_cubes.step import IngestCubesParams
@@ -14,19 +15,10 @@ from retinalogos.phantom.cubes import Camera
 
 def run(params: IngestCubesParams, inputs: Paths, outputs: Paths) -> Metrics:
     """See :func:`retinalogos.cohort.ingest.ingest`."""
-    wavelengths = tuple(params.wavelengths)
-    how = Ingestion(
-        size=params.size,
-        jpeg_quality=params.jpeg_quality,
-        fractions={split: getattr(params, split) for split in SPLITS},
-        seed=params.seed,
-        quarantine_share=params.quarantine_share,
-        near_distance=params.near_distance,
-        key=pseudonym_key(open_source=params.reader == "phantom"),
-        workers=params.workers or len(os.sched_getaffinity(0)),
-        wavelengths=wavelengths,
-    )
     if params.reader == "phantom":
+        assert params.n is not None
+        assert params.wavelengths is not None
+        wavelengths = tuple(params.wavelengths)
         total = params.n
         records = phantom_cubes.read(
             params.n,
@@ -39,9 +31,22 @@ def run(params: IngestCubesParams, inputs: Paths, outputs: Paths) -> Metrics:
         )
     else:
         assert params.source is not None
+        folder = Path(params.source)
+        wavelengths = tuple(params.wavelengths) if params.wavelengths else cubes.wavelengths_of(folder)
         table = None if params.mapping is None else Path(params.mapping)
-        records = cubes.read(Path(params.source), table, params.size, wavelengths, params.most_shift)
-        total = None
+        found = list(islice(cubes.read(folder, table, params.size, wavelengths, params.most_shift), params.n))
+        total, records = len(found), iter(found)
+    how = Ingestion(
+        size=params.size,
+        jpeg_quality=params.jpeg_quality,
+        fractions={split: getattr(params, split) for split in SPLITS},
+        seed=params.seed,
+        quarantine_share=params.quarantine_share,
+        near_distance=params.near_distance,
+        key=pseudonym_key(open_source=params.reader == "phantom"),
+        workers=params.workers or len(os.sched_getaffinity(0)),
+        wavelengths=wavelengths,
+    )
     summary = ingest(records, outputs["cohort"], f"{params.reader}-hyperspectral", how, total)
     return {
         "rows": summary.rows,

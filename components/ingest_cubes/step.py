@@ -1,5 +1,6 @@
 """What the step ``ingest_cubes`` takes and gives."""
 
+from itertools import pairwise
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -16,9 +17,11 @@ class IngestCubesParams(Params):
     source: Annotated[str | None, Field(exclude=True, description="cubes: folder of the files")]
     mapping: Annotated[str | None, Field(exclude=True, description="cubes: CSV with file, patient, eye, age, sex")]
     source_fingerprint: str | None
-    wavelengths: list[float] = Field(min_length=1, description="nm, ascending: of the bands that every cube must have")
+    wavelengths: Annotated[list[float], Field(min_length=1)] | None = Field(
+        description="nm, ascending: of the bands that every cube must have; null: those of the first cube that is read"
+    )
     size: int = Field(ge=16, le=4096, description="side of the stored square, pixels")
-    n: int = Field(ge=1, description="phantom: eyes to draw")
+    n: Annotated[int, Field(ge=1)] | None = Field(description="eyes to draw, or cubes to read at most; null: all")
     seed: int
     electrons: float = Field(gt=0, description="phantom: collected by a pixel of a band's mean reflectance")
     jitter: float = Field(ge=0, description="phantom: pixels by which bands lie beside each other")
@@ -34,10 +37,12 @@ class IngestCubesParams(Params):
     workers: int = Field(ge=0, description="processes; 0: one for each core")
 
     @model_validator(mode="after")
-    def _files_need_a_folder(self) -> Self:
+    def _readers_have_what_they_need(self) -> Self:
         if self.reader == "cubes" and self.source is None:
             raise ValueError("reader 'cubes' needs the folder of the files: set `source`")
-        if any(b <= a for a, b in zip(self.wavelengths, self.wavelengths[1:], strict=False)):
+        if self.reader == "phantom" and (self.n is None or self.wavelengths is None):
+            raise ValueError("reader 'phantom' draws `n` cubes of `wavelengths`: set both")
+        if any(b <= a for a, b in pairwise(self.wavelengths or ())):
             raise ValueError("wavelengths must ascend")
         return self
 

@@ -10,13 +10,18 @@ from retinalogos.classifiers.structures import STRUCTURES
 from retinalogos.cohort.cubes import FULL_SCALE, render_rgb
 from retinalogos.cohort.shards import Cohort
 from retinalogos.contact_sheet import make_sheet
-from retinalogos.generators.hyperspectral.pictures import band_pictures, write_sweep
+from retinalogos.figures import REAL, SYNTHETIC, save
+from retinalogos.generators.hyperspectral.pictures import band_pictures, draw_spectra, write_sweep
 from retinalogos.metrics.cubes import CubeSets, structure_spectra
 from retinalogos.provenance import write_png
 
 
-def draw_figures(folder: Path, config: FiguresConfig, sets: CubeSets, synthetic: Cohort) -> None:
-    """Writes ``colour.png``, ``bands.png``, ``sweep.gif`` and, with structures, ``spectra.png``."""
+def draw_figures(folder: Path, config: FiguresConfig, sets: CubeSets, synthetic: Cohort) -> dict[str, str]:
+    """Writes ``colour.png``, ``bands.png``, ``sweep.gif``, ``points.png`` and, with structures, ``spectra.png``.
+
+    Returns:
+        File by what it shows.
+    """
     said = {"generator": synthetic.table(("generator",)).to_pylist()[0]["generator"]}
     shown = [("real", cube) for cube in sets.held_out[: config.cubes]]
     shown += [("synthetic", cube) for cube in sets.synthetic[: config.cubes]]
@@ -34,17 +39,24 @@ def draw_figures(folder: Path, config: FiguresConfig, sets: CubeSets, synthetic:
         for parts in zip(*(band_pictures(c[0]) for c in (sets.held_out, sets.synthetic)), strict=True)
     ]
     write_sweep(folder / "sweep.gif", pair, sets.wavelengths, config.milliseconds)
+    first = {
+        kind: (cubes[0] / FULL_SCALE, sets.wavelengths)
+        for kind, cubes in (("real", sets.held_out), ("synthetic", sets.synthetic))
+    }
+    draw_spectra(folder / "points.png", first, config.points)
+    names = {"colour": "colour.png", "bands": "bands.png", "sweep": "sweep.gif", "points": "points.png"}
     if sets.synthetic_classes is not None:
-        _spectra(folder / "spectra.png", sets)
+        names["spectra"] = _spectra(folder / "spectra.png", sets)
+    return names
 
 
-def _spectra(path: Path, sets: CubeSets) -> None:
+def _spectra(path: Path, sets: CubeSets) -> str:
     """Mean spectra of each structure, with the middle two thirds of the cubes."""
     figure = Figure(figsize=(4 * len(STRUCTURES), 3.2), layout="constrained")
     for axis, (name, structure) in zip(figure.subplots(1, len(STRUCTURES)), STRUCTURES.items(), strict=True):
         for kind, cubes, classes, colour in (
-            ("real", sets.held_out, sets.held_out_classes, "tab:blue"),
-            ("synthetic", sets.synthetic, sets.synthetic_classes, "tab:orange"),
+            ("real", sets.held_out, sets.held_out_classes, REAL),
+            ("synthetic", sets.synthetic, sets.synthetic_classes, SYNTHETIC),
         ):
             spectra = structure_spectra(cubes, classes, structure, sets.seed)
             if spectra:
@@ -55,4 +67,4 @@ def _spectra(path: Path, sets: CubeSets) -> None:
         axis.set(title=name.replace("_", " "), xlabel="wavelength, nm", ylabel="reflectance")
         if axis.lines:
             axis.legend(frameon=False)
-    figure.savefig(path)
+    return save(figure, path)

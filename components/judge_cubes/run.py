@@ -1,7 +1,8 @@
 """Judges synthetic cubes against real ones, each figure beside its real-to-real floor."""
 
-import json
+import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,8 +24,10 @@ from retinalogos.generators.hyperspectral.cube_files import CubeFile
 from retinalogos.metrics.cubes import Compared, CubeFeatures, CubeSets, RandomCubeFeatures
 from retinalogos.metrics.overlap import dice
 from retinalogos.metrics.realism import frechet_distance
+from retinalogos.metrics.results import write_results
 from retinalogos.metrics.spectral import spectral_angle
 
+RESULTS = "results.json"
 _ENCODED = 8
 
 
@@ -71,9 +74,7 @@ def run(params: JudgeCubesParams, inputs: Paths, outputs: Paths) -> Metrics:
             found[f"angle_{name}"] = sets.angle(structure)
         for name in ("arteries", "veins"):
             found[f"saturation_{name}"] = sets.oxygen(STRUCTURES[name])
-    written = {
-        name: {"synthetic": pair.synthetic.as_json(), "real": pair.floor.as_json()} for name, pair in found.items()
-    }
+    results: dict[str, Any] = {name: {"synthetic": pair.synthetic, "real": pair.floor} for name, pair in found.items()}
     for name, pair in found.items():
         metrics |= {
             name: pair.synthetic.value,
@@ -84,9 +85,10 @@ def run(params: JudgeCubesParams, inputs: Paths, outputs: Paths) -> Metrics:
     for port in ("autoencoder", "baseline"):
         if port in inputs:
             model = CubeAutoencoder.from_pretrained(str(inputs[port])).eval()
-            metrics |= {f"{port}_{name}": value for name, value in _rebuilding(model, held, reference, params).items()}
-    (judgement / "judgement.json").write_text(json.dumps(written, indent=2, sort_keys=True) + "\n")
-    draw_figures(judgement, params.figures, sets, synthetic)
+            results[port] = _rebuilding(model, held, reference, params)
+            metrics |= {f"{port}_{name}": value for name, value in results[port].items()}
+    results["pictures"] = draw_figures(judgement, params.figures, sets, synthetic)
+    write_results(judgement / RESULTS, results)
     drawn.remove()
     return metrics
 
@@ -101,6 +103,9 @@ def _finder(
         if params.features == ["structures"]:
             raise UsageError("judge_cubes.features: 'structures' needs truth maps, which this cohort has not")
         return None, {}
+    # Trained once for all synthetic cohorts that are held against this one: its checkpoints stay.
+    settings = f"{cohort.meta['content_sha256']} {params.seed} {params.structures.model_dump_json()}"
+    key = hashlib.sha256(settings.encode()).hexdigest()[:16]
     finder = train_finder(
         unpacked["train"].values,
         train,
@@ -110,7 +115,7 @@ def _finder(
         params.structures,
         params.seed,
         judgement / "structures",
-        work / f"structures-{cohort.meta['content_sha256'][:16]}-{params.seed}-{params.structures.steps}",
+        work / f"structures-{key}",
     )
     seen, truth = finder.classes(np.asarray(unpacked["test"].values[: params.most])), test[: params.most]
     return finder, {f"dice_{name}": dice(seen == value, truth == value) for name, value in STRUCTURES.items()}

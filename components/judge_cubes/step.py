@@ -21,6 +21,10 @@ class FiguresConfig(BaseModel):
 
     cubes: int = Field(ge=1, description="real and synthetic cubes on the sheet, each")
     bands: int = Field(ge=1, description="single bands that are shown of a cube")
+    points: list[tuple[float, float]] = Field(
+        min_length=1,
+        description="where the spectra of a real and of a synthetic cube are drawn, shares of width, height",
+    )
     milliseconds: int = Field(ge=20, description="of a band in the sweep")
 
 
@@ -52,5 +56,5 @@ STEP = Step(
         "autoencoder": Port("autoencoder of train_vqgan", "Model"),
         "baseline": Port("a VQ-VAE, whose rebuilding is compared", "Model", optional=True),
     },
-    outputs={"judgement": Port("judgement.json and pictures")},
+    outputs={"judgement": Port("results.json, which names the pictures beside it")},
 )

@@ -2,16 +2,14 @@
 
 from pydantic import Field
 
-from components.launcher import LauncherConfig, launched
-from components.step import Params, Port, Step, later
+from components.launcher import LaunchedParams, launched
+from components.step import Port, Step, later
 from retinalogos.generators.text.configuration import BackboneConfig, FlowConfig, SamplingConfig
-from retinalogos.training.configuration import TrainingConfig
 
 
-class PretrainParams(Params, TrainingConfig):
+class PretrainParams(LaunchedParams):
     """Parameters of ``pretrain``."""
 
-    seed: int
     backbone: BackboneConfig
     standardise_text: bool = Field(
         description="fit the scale of text features; false for weights pre-trained on raw ones"
@@ -22,10 +20,6 @@ class PretrainParams(Params, TrainingConfig):
     flow: FlowConfig
     sampling: SamplingConfig
     prompts: list[str] = Field(description="drawn as training goes")
-    checkpoints: str = Field(
-        exclude=True, description="folder for checkpoints, kept between runs so that a killed stage goes on"
-    )
-    launcher: LauncherConfig = Field(exclude=True, description="who starts the processes that train")
 
 
 STEP = Step(

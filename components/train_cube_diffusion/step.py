@@ -1,23 +1,15 @@
 """What the step ``train_cube_diffusion`` takes and gives."""
 
-from pydantic import Field
-
-from components.launcher import LauncherConfig, launched
-from components.step import Params, Port, Step, later
+from components.launcher import LaunchedParams, launched
+from components.step import Port, Step, later
 from retinalogos.generators.hyperspectral.configuration import CubeSamplingConfig, DiffusionConfig
-from retinalogos.training.configuration import TrainingConfig
 
 
-class TrainCubeDiffusionParams(Params, TrainingConfig):
+class TrainCubeDiffusionParams(LaunchedParams):
     """Parameters of ``train_cube_diffusion``."""
 
-    seed: int
     diffusion: DiffusionConfig
     sampling: CubeSamplingConfig
-    checkpoints: str = Field(
-        exclude=True, description="folder for checkpoints and unpacked cubes, kept between runs so that a stage goes on"
-    )
-    launcher: LauncherConfig = Field(exclude=True, description="who starts the processes that train")
 
 
 STEP = Step(

@@ -2,30 +2,24 @@
 
 from pydantic import Field
 
-from components.launcher import LauncherConfig, launched
-from components.step import Params, Port, Step, later
+from components.launcher import LaunchedParams, launched
+from components.step import Port, Step, later
 from retinalogos.generators.hyperspectral.configuration import (
     AdversaryConfig,
     AutoencoderConfig,
     CodebookConfig,
     PerceptualConfig,
 )
-from retinalogos.training.configuration import TrainingConfig
 
 
-class TrainVqganParams(Params, TrainingConfig):
+class TrainVqganParams(LaunchedParams):
     """Parameters of ``train_vqgan``."""
 
-    seed: int
     autoencoder: AutoencoderConfig
     codebook: CodebookConfig
     perceptual: PerceptualConfig
     adversary: AdversaryConfig
     crop: int | None = Field(ge=16, description="pixels of the square that is shown of a cube; null: all of it")
-    checkpoints: str = Field(
-        exclude=True, description="folder for checkpoints and unpacked cubes, kept between runs so that a stage goes on"
-    )
-    launcher: LauncherConfig = Field(exclude=True, description="who starts the processes that train")
 
 
 STEP = Step(

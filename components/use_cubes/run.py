@@ -26,17 +26,34 @@ from retinalogos.classifiers.cube_pretraining import (
 from retinalogos.cohort.cubes import Cube
 from retinalogos.cohort.shards import Cohort
 from retinalogos.errors import DataError
-from retinalogos.metrics.intervals import bootstrap
+from retinalogos.metrics.intervals import Estimate, bootstrap
+from retinalogos.metrics.results import write_results
+
+RESULTS = "results.json"
 
 
 def run(params: UseCubesParams, inputs: Paths, outputs: Paths) -> Metrics:
     """See the module.
 
     Raises:
-        DataError: a real cube has no such label, or one class is missing.
+        DataError: a label is neither true nor false, or one class is missing.
     """
-    real, labels = _labelled(Cohort(inputs["cohort"]), "train", params)
-    judged, truth = _labelled(Cohort(inputs["cohort"]), "test", params)
+    cohort = Cohort(inputs["cohort"])
+    real, labels = _read(cohort, "train", params)
+    judged, truth = _read(cohort, "test", params)
+    known = np.flatnonzero(labels >= 0)
+    if not len(known) and not (truth >= 0).any():
+        # Real cubes may have no labels at all; what they are good for cannot be told then.
+        print(f"use_cubes: no cube has the label {params.label!r}, so nothing is told apart", flush=True)
+        write_results(outputs["use"] / RESULTS, {})
+        return {"labelled": 0, "judged": 0}
+    judged, truth = judged[truth >= 0], truth[truth >= 0]
+    for split, found in (("train", labels[known]), ("test", truth)):
+        if len(np.unique(found)) < 2:
+            raise DataError(
+                f"{cohort.folder}: the labelled cubes of split {split!r} all have the same {params.label!r}, or there "
+                "are none: ingest more"
+            )
     synthetic = np.stack([cube.values for _, cube in _first(Cohort(inputs["synthetic"]), "train", params.most)])
     config = MaskedAutoencoderConfig(**params.network.model_dump())
     cubes = {NONE: None, REAL: real, SYNTHETIC: synthetic, BOTH: np.concatenate([real, synthetic])}
@@ -47,22 +64,20 @@ def run(params: UseCubesParams, inputs: Paths, outputs: Paths) -> Metrics:
             for seed in params.seeds:
                 folder = Path(scratch) / f"{source}-{seed}"
                 model = pretrained(real, cubes[source], config, params.training, seed, folder)
-                chosen = np.random.default_rng(seed).permutation(len(real))[: params.labelled]
+                chosen = np.random.default_rng(seed).permutation(known)[: params.labelled]
                 columns.append(scores(model, real[chosen], labels[chosen], judged))
             by_seed[source] = np.stack(columns, 1)
-    metrics: dict[str, float | int | None] = {"labelled": min(params.labelled, len(real)), "judged": len(judged)}
-    written = {}
+    metrics: dict[str, float | int | None] = {"labelled": min(params.labelled, len(known)), "judged": len(judged)}
+    written: dict[str, dict[str, Estimate]] = {}
     for source in SOURCES:
         area = bootstrap(mean_auc, truth, by_seed[source], resamples=params.resamples, seed=0)
-        found = {"auc": area}
+        written[source] = {"auc": area}
         if source != NONE:
-            found["gain"] = gain(truth, by_seed[source], by_seed[NONE], params.resamples, 0)
-        written[source] = {name: value.as_json() for name, value in found.items()}
-        for name, value in found.items():
+            written[source]["gain"] = gain(truth, by_seed[source], by_seed[NONE], params.resamples, 0)
+        for name, value in written[source].items():
             metrics |= {f"{name}_{source}": value.value}
             metrics |= {f"{name}_{source}_low": value.low, f"{name}_{source}_high": value.high}
-    outputs["use"].mkdir(parents=True)
-    (outputs["use"] / "use.json").write_text(json.dumps(written, indent=2, sort_keys=True) + "\n")
+    write_results(outputs["use"] / RESULTS, written)
     return metrics
 
 
@@ -70,15 +85,13 @@ def _first(cohort: Cohort, split: str, most: int) -> Iterator[tuple[dict[str, An
     return islice(cohort.cubes(("labels",), split), most)
 
 
-def _labelled(cohort: Cohort, split: str, params: UseCubesParams) -> tuple[np.ndarray, np.ndarray]:
-    """Cubes, uint16 n×bands×size×size, and labels, n."""
+def _read(cohort: Cohort, split: str, params: UseCubesParams) -> tuple[np.ndarray, np.ndarray]:
+    """Cubes, uint16 n×bands×size×size, and labels, n: 1, 0, or -1 where a cube has none."""
     cubes, labels = [], []
     for row, cube in _first(cohort, split, params.most):
         found = json.loads(row["labels"] or "{}").get(params.label)
-        if not isinstance(found, bool):
+        if not (found is None or isinstance(found, bool)):
             raise DataError(f"{cohort.folder}: cube {row['image_id']}: its label {params.label!r} is not true or false")
         cubes.append(cube.values)
-        labels.append(found)
-    if len(set(labels)) < 2:
-        raise DataError(f"{cohort.folder}: in split {split!r} all cubes have the same {params.label!r}: ingest more")
+        labels.append(-1 if found is None else int(found))
     return np.stack(cubes), np.array(labels)

@@ -20,7 +20,9 @@ class UseCubesParams(Params):
     """Parameters of ``use_cubes``."""
 
     seeds: list[int] = Field(min_length=3, description="a pre-training and a probe each")
-    label: str = Field(description="key in the column `labels` whose value, true or false, is told")
+    label: str = Field(
+        description="key in the column `labels` whose value, true or false, is told; without it in any cube nothing is"
+    )
     labelled: int = Field(ge=4, description="real training cubes whose label is shown, at most")
     most: int = Field(ge=4, description="cubes of a set, at most: bounds memory")
     resamples: int = Field(ge=0, description="of the bootstrap")
@@ -34,8 +36,8 @@ STEP = Step(
     params=UseCubesParams,
     run=later("components.use_cubes.run"),
     inputs={
-        "cohort": Port("real cohort of cubes with labels", "Dataset"),
+        "cohort": Port("real cohort of cubes, some or all with labels", "Dataset"),
         "synthetic": Port("synthetic cohort of cubes", "Dataset"),
     },
-    outputs={"use": Port("use.json: area under the curve and gain of each source of pre-training")},
+    outputs={"use": Port("results.json: area under the curve and gain of each source of pre-training")},
 )

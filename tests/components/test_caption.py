@@ -11,7 +11,8 @@ from markupsafe import escape
 from model_server import Reaction, serve
 
 from components import ROOT
-from components.caption.step import STEP, decisive, joining, shares
+from components.caption.step import STEP, decisive, joining
+from components.pods import shares
 from components.runner import check_params, run_step
 from retinalogos.captions import shards
 from retinalogos.captions.conversation import Question, seed_of

@@ -21,6 +21,7 @@ import yaml
 from mlflow.exceptions import MlflowException
 from PIL import Image
 from storage_server import new_bucket, s3_server
+from tiny_cube_generator import save_tiny_cube_generator
 from tiny_generator import save_tiny_generator
 
 from components import ROOT, cli
@@ -29,6 +30,7 @@ from components.register.step import STEP, RegisterParams
 from components.report.figures import Gate, judge
 from retinalogos.cohort.shards import CohortWriter, encode_jpeg
 from retinalogos.errors import DataError, UsageError
+from retinalogos.generators.hyperspectral.pipeline import CubePipeline
 from retinalogos.generators.text import TextToFundusPipeline
 from retinalogos.provenance import generator_hash
 from retinalogos.registry import moves
@@ -201,6 +203,18 @@ def test_a_version_says_what_made_it_and_its_lineage_goes_back_to_the_source(
     ):
         assert fact in told, fact
     assert cli.main(["lineage", f"models:/{NAME}/7"]) == 2
+
+
+def test_a_registered_generator_of_cubes_draws_its_cubes(registry, register, tmp_path):
+    generator = save_tiny_cube_generator(tmp_path / "cubes")
+    assert "promoted" in register(generator, fid=5.0)
+    uri = f"models:/{NAME}@champion"
+    (answer,) = mlflow.pyfunc.load_model(uri).predict(pd.DataFrame({"seed": [3]})).to_dict("records")
+    with np.load(io.BytesIO(base64.b64decode(answer["cube"]))) as archive:
+        np.testing.assert_array_equal(archive["cube"], CubePipeline.from_pretrained(generator)(seeds=[3])[0])
+        assert json.loads(str(archive["provenance"]))["generator_sha256"] == generator_hash(generator)
+    assert Image.open(io.BytesIO(base64.b64decode(answer["image"]))).size == (16, 16)
+    assert generator_hash(resolve_model(uri)) == generator_hash(generator), "the command line finds it too"
 
 
 def test_registered_model_draws_what_the_generator_draws_and_pickles_nothing(registry, register, generators, tmp_path):

@@ -20,7 +20,9 @@ from retinalogos.errors import UsageError
 
 STAGES = {stage.name: stage for stage in MAIN_LINE}
 ALL_STAGES = [stage for workflow in WORKFLOWS.values() for stage in workflow.stages]
-POD, SHARDS, LOOP = "caption", "deal-shards", "for-loop-1"
+# Steps that pods do together: the component that deals, and the output that is joined.
+DEALT = {"caption": ("deal-shards", "captions"), "search_cubes": ("deal-points", "search")}
+LOOP = "for-loop-1"
 
 
 @pytest.fixture(scope="module", params=PIPELINES)
@@ -156,8 +158,8 @@ def test_compiled_pipelines_have_the_edges_of_the_graph(pipeline, specification:
             for port, value in artifacts.items()
         }
         expected = {port: by_source[source] for port, source in stage.inputs.items()}
-        if stage.step == "caption":
-            expected["parts"] = (LOOP, "pipelinechannel--caption-captions")
+        if stage.step in DEALT:
+            expected["parts"] = (LOOP, f"pipelinechannel--{stage.step.replace('_', '-')}-{DEALT[stage.step][1]}")
         assert edges == expected
         params = task["inputs"]["parameters"]["params"]
         if pipeline.composed:
@@ -170,20 +172,20 @@ def test_compiled_pipelines_have_the_edges_of_the_graph(pipeline, specification:
         assert task["taskInfo"]["name"] == stage.name
 
 
-def test_a_cohort_is_captioned_by_pods_side_by_side(pipeline, specification: dict) -> None:
+def test_work_that_is_dealt_is_done_by_pods_side_by_side(pipeline, specification: dict) -> None:
     root = specification["root"]["dag"]["tasks"]
-    if "caption" not in {stage.step for stage in pipeline.stages}:
+    together = [stage.step for stage in pipeline.stages if stage.step in DEALT]
+    if not together:
         assert LOOP not in root
         return
+    (step,) = together
     loop = root[LOOP]
     items = loop["inputs"]["parameters"][loop["parameterIterator"]["items"]["inputParameter"]]
-    assert items["taskOutputParameter"]["producerTask"] == SHARDS
+    assert items["taskOutputParameter"]["producerTask"] == DEALT[step][0]
     inner = specification["components"][loop["componentRef"]["name"]]["dag"]["tasks"]
-    assert set(inner) == {POD}
-    assert (
-        inner[POD]["inputs"]["parameters"]["params"]["componentInputParameter"]
-        == loop["parameterIterator"]["itemInput"]
-    )
+    ((pod, task),) = inner.items()
+    assert pod == step.replace("_", "-")
+    assert task["inputs"]["parameters"]["params"]["componentInputParameter"] == loop["parameterIterator"]["itemInput"]
 
 
 def test_nothing_runs_before_the_pre_flight_step(pipeline, specification: dict, tasks: dict) -> None:

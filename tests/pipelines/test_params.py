@@ -60,6 +60,15 @@ def test_a_cohort_brings_reader_folder_and_fingerprint(data: Path) -> None:
     assert ingest["source_fingerprint"] == fingerprint(data)
 
 
+def test_a_workflow_has_readers_of_its_own(data: Path) -> None:
+    ingest = compose(Choices(workflow="hyperspectral", cohort="cubes", data=str(data)))["ingest"]
+    assert (ingest["reader"], ingest["source"], ingest["n"], ingest["wavelengths"]) == ("cubes", str(data), None, None)
+    with pytest.raises(UsageError, match="no reader is called 'odir5k'; the readers are cubes, phantom"):
+        compose(Choices(workflow="hyperspectral", cohort="odir5k", data=str(data)))
+    with pytest.raises(UsageError, match="no reader is called 'cubes'"):
+        compose(Choices(cohort="cubes", data=str(data)))
+
+
 def test_fingerprint_sees_names_sizes_and_tables(data: Path, tmp_path: Path) -> None:
     seen = {fingerprint(data)}
     (data / "images" / "1_left.jpg").write_bytes(b"1234")

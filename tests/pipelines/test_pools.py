@@ -174,7 +174,7 @@ def test_minimal_hands_the_pool_over_when_it_starts(tmp_path) -> None:
     assert executors["finetune"][1]["podMetadata"]["labels"] == {LABEL: "l4"}
     task = specification["root"]["dag"]["tasks"]["compose-parameters"]
     fixed = task["inputs"]["parameters"]["fixed"]["runtimeValue"]["constant"]
-    assert set(fixed["workers"]) == {"pretrain", "finetune"}
+    assert set(fixed["workers"]) == {"pretrain", "finetune", "ablate"}
     names = [PREFLIGHT, *(stage.name for stage in PIPELINES["minimal"].stages)]
     made = dict(zip(names, sections("laptop", "", "", 0, " ".join(LAUNCHED), fixed), strict=True))
     assert made["pretrain"]["launcher"]["trainjob"]["pool"]["selector"] == FILE["pools"]["l4"]["selector"]

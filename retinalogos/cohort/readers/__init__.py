@@ -34,6 +34,11 @@ READERS: dict[str, str] = {
     "stare": "STARE: vessel and field-of-view maps, diagnoses",
     "table": "any CSV with an image folder, by a column mapping in YAML",
 }
+# The same of hyperspectral cubes, which have a step of their own.
+CUBE_READERS: dict[str, str] = {
+    "cubes": "a folder of cubes: ENVI, multi-page TIFF, HDF5, NumPy",
+    "phantom": "digital fundus phantom: drawn eyes as cubes",
+}
 
 
 def read(reader: str, source: Source) -> Iterator[Record]:
@@ -59,4 +64,4 @@ def read(reader: str, source: Source) -> Iterator[Record]:
     return import_module(f"retinalogos.cohort.readers.{reader}").read(source)
 
 
-__all__ = ["READERS", "Drawing", "Layer", "Record", "Source", "read"]
+__all__ = ["CUBE_READERS", "READERS", "Drawing", "Layer", "Record", "Source", "read"]

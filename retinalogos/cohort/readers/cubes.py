@@ -24,6 +24,8 @@ SUFFIXES = (".hdr", ".tif", ".tiff", ".h5", ".hdf5", ".npz")
 # Codes of `data type` in an ENVI header (ENVI Header Files, NV5 Geospatial Software).
 _ENVI_TYPES = {"1": "u1", "2": "i2", "3": "i4", "4": "f4", "5": "f8", "12": "u2", "13": "u4"}
 _ENVI_AXES = {"bsq": "blw", "bil": "lbw", "bip": "lwb"}
+_COLUMNS = ("file", "patient", "eye", "age", "sex")
+_TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 # Share of a mean spectrum's peak below which a pixel lies outside the field of view.
 _DARK = 0.05
 
@@ -151,6 +153,32 @@ def _square(band: np.ndarray, size: int) -> np.ndarray:
     return cv2.resize(band[top : top + side, left : left + side], (size, size), interpolation=how)
 
 
+def wavelengths_of(folder: Path) -> tuple[float, ...]:
+    """Wavelengths, nm, of the first cube of a folder that names them.
+
+    Raises:
+        UsageError: no folder, or no cube in it names any.
+    """
+    files = _cubes(folder)
+    for path in files.values():
+        try:
+            wavelengths = read_cube(path)[1]
+        except UnusableImage:  # the ingest quarantines it
+            continue
+        if wavelengths:
+            return wavelengths
+    raise UsageError(f"none of the {len(files)} cubes in {folder} names its wavelengths; they go into the files")
+
+
+def _cubes(folder: Path) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is not a folder: set `source` to the folder of the cubes")
+    files = {path.name: path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES}
+    if not files:
+        raise UsageError(f"{folder} holds no cube: it is read from {', '.join(SUFFIXES)}")
+    return files
+
+
 def read(
     folder: Path, table: Path | None, size: int, wavelengths: tuple[float, ...], most_shift: float
 ) -> Iterator[Record]:
@@ -158,19 +186,18 @@ def read(
 
     Args:
         folder: with files of :data:`SUFFIXES`.
-        table: CSV with the columns ``file`` and, where known, ``patient``, ``eye``, ``age`` and ``sex``; None: each
-            cube is of a patient of its own.
+        table: CSV with the columns ``file`` and, where known, ``patient``, ``eye``, ``age`` and ``sex``; any other
+            column is a label that is true or false. None: each cube is of a patient of its own.
         size: pixels of the stored square.
         wavelengths: nm, that every cube must have.
         most_shift: pixels by which a band may lie beside the one before it.
 
     Raises:
         UsageError: no folder, or no cube in it.
-        DataError: the table names a file that is not there.
+        DataError: the table names a file that is not there, an age that is no number, or a label that is neither true
+            nor false.
     """
-    if not folder.is_dir():
-        raise UsageError(f"{folder} is not a folder: set `source` to the folder of the cubes")
-    files = {path.name: path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES}
+    files = _cubes(folder)
     rows: list[dict[str, str]] = [{"file": name} for name in files]
     if table is not None:
         with table.open(newline="", encoding="utf-8") as handle:
@@ -178,8 +205,6 @@ def read(
         for number, row in enumerate(rows, start=2):
             if row.get("file") not in files:
                 raise DataError(f"{table}, line {number}: {row.get('file')!r} is no cube in {folder}")
-    if not rows:
-        raise UsageError(f"{folder} holds no cube: it is read from {', '.join(SUFFIXES)}")
     for number, row in enumerate(rows, start=2):
         try:
             age = float(row["age"]) if row.get("age") else None
@@ -192,4 +217,16 @@ def read(
             eye=row.get("eye") or None,
             age=age,
             sex=row.get("sex") or None,
+            labels=_labels(row, f"{table}, line {number}"),
         )
+
+
+def _labels(row: dict[str, str], where: str) -> dict[str, bool]:
+    found = {}
+    for name, word in row.items():
+        if name in _COLUMNS or not word:
+            continue
+        if word.strip().lower() not in _TRUTH:
+            raise DataError(f"{where}: label {name} is {word!r}; it should be true, false or empty")
+        found[name] = _TRUTH[word.strip().lower()]
+    return found

@@ -100,4 +100,6 @@ class Record:
     @property
     def name(self) -> str:
         """Name of the file, or of what stands in its place."""
-        return self.image.name if isinstance(self.image, Path) else f"{self.source} picture"
+        # A cube is read by a function that knows its file.
+        path = getattr(self.image, "path", self.image)
+        return path.name if isinstance(path, Path) else f"{self.source} picture"

@@ -1,7 +1,8 @@
 """Cube ↔ codes: a vector-quantised autoencoder for any number of bands."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import product
 
 import numpy as np
 import torch
@@ -13,6 +14,18 @@ from torch.nn import functional as F
 
 from retinalogos.cohort.cubes import FULL_SCALE
 from retinalogos.errors import UsageError
+
+
+def _starts(length: int, side: int) -> list[int]:
+    """Where squares begin, so that neighbours share a quarter and the last ends with the whole."""
+    last = max(length - side, 0)
+    return sorted({*range(0, last, max(1, 3 * side // 4)), last})
+
+
+def _ramp(length: int, side: int, like: Tensor) -> Tensor:
+    """Weights along a square: rising over the quarter that a neighbour may share, and falling again."""
+    place = torch.arange(length, device=like.device, dtype=like.dtype) + 1
+    return torch.minimum(place, length + 1 - place).clamp(max=max(1, side // 4))
 
 
 class CubeAutoencoder(ModelMixin, ConfigMixin):
@@ -60,14 +73,21 @@ class CubeAutoencoder(ModelMixin, ConfigMixin):
         self.decoder = Decoder(latent_channels, channels, ("UpDecoderBlock2D",) * levels, **shared)
         self.codebook = nn.Parameter(torch.randn(codes, latent_channels))
 
-    def encode(self, x_bchw: Tensor) -> Tensor:
+    def encode(self, x_bchw: Tensor, tile: int | None = None) -> Tensor:
         """Cubes as :meth:`to_model` gives them, B×bands×H×W, to latents before quantisation B×C×(H/f)×(W/f).
 
+        Args:
+            x_bchw: cubes.
+            tile: pixels of the side of the squares that go through the encoder one by one; None: whole cubes.
+
         Raises:
-            UsageError: a side is no multiple of the compression.
+            UsageError: a side or the tile is no multiple of the compression.
         """
         if x_bchw.shape[-1] % self.compression or x_bchw.shape[-2] % self.compression:
             raise UsageError(f"cubes of {tuple(x_bchw.shape[-2:])} pixels are no multiple of {self.compression}")
+        return self._by_tiles(self._encoded, x_bchw, tile, self.compression, 1)
+
+    def _encoded(self, x_bchw: Tensor) -> Tensor:
         return self.encoder(F.pixel_unshuffle(x_bchw, self._unshuffle))
 
     def quantise(self, z_bchw: Tensor) -> tuple[Tensor, Tensor]:
@@ -80,9 +100,44 @@ class CubeAutoencoder(ModelMixin, ConfigMixin):
             index = far.argmin(1)
         return self.codebook[index].view(batch, height, width, channels).permute(0, 3, 1, 2), index
 
-    def decode(self, z_bchw: Tensor) -> Tensor:
-        """Quantised latents to cubes for :meth:`from_model`."""
+    def decode(self, z_bchw: Tensor, tile: int | None = None) -> Tensor:
+        """Quantised latents to cubes for :meth:`from_model`; ``tile`` as in :meth:`encode`."""
+        return self._by_tiles(self._decoded, z_bchw, tile, 1, self.compression)
+
+    def _decoded(self, z_bchw: Tensor) -> Tensor:
         return F.pixel_shuffle(self.decoder(z_bchw), self._unshuffle)
+
+    def _by_tiles(
+        self, network: Callable[[Tensor], Tensor], x_bchw: Tensor, tile: int | None, inner: int, outer: int
+    ) -> Tensor:
+        """The network on overlapping squares, faded into each other: activations are those of a square.
+
+        Args:
+            network: goes through a square.
+            x_bchw: what is cut.
+            tile: pixels of a cube; None: in one piece.
+            inner: elements of a side of ``x_bchw`` for each latent.
+            outer: the same of what comes out.
+        """
+        if tile is None:
+            return network(x_bchw)
+        if tile % self.compression:
+            raise UsageError(f"tiles of {tile} pixels are no multiple of {self.compression}")
+        side = tile // self.compression
+        height, width = (size // inner for size in x_bchw.shape[-2:])
+        total: Tensor | None = None
+        for top, left in product(_starts(height, side), _starts(width, side)):
+            y = network(x_bchw[..., inner * top : inner * (top + side), inner * left : inner * (left + side)])
+            if total is None:
+                total = y.new_zeros(*y.shape[:2], outer * height, outer * width)
+                weights = y.new_zeros(outer * height, outer * width)
+            ramps = [_ramp(length, outer * side, y) for length in y.shape[-2:]]
+            fade = ramps[0][:, None] * ramps[1]
+            where = slice(outer * top, outer * top + y.shape[-2]), slice(outer * left, outer * left + y.shape[-1])
+            total[..., where[0], where[1]] += fade * y
+            weights[where] += fade
+        assert total is not None
+        return total.div_(weights)
 
     def to_model(self, values: np.ndarray) -> Tensor:
         """uint16 cubes, B×bands×H×W, to float32 about [−1, 1].

@@ -1,16 +1,17 @@
 """The commands ``retinalogos hyperspectral generate`` and ``show``."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from retinalogos.arguments import Commands, Parser, at_least, number_from, output_folder
 from retinalogos.errors import UsageError
-from retinalogos.provenance import NOTICE, append_records, page_notice, software, write_png
+from retinalogos.provenance import NOTICE, append_records, page_notice, write_png
 
-# What `make run WORKFLOW=hyperspectral` leaves.
-LAST_TRAINED = Path("models/hyperspectral/generator")
+# Finds the folder of the generator that --model names; None: it was not given.
+Find = Callable[[str | None], Path]
 MILLISECONDS = 180  # of a band in a sweep
 
 _GENERATE = """\
@@ -37,18 +38,24 @@ example:
 """
 
 
-def add_commands(commands: Commands) -> None:
-    """Adds `hyperspectral` with its two commands."""
+def add_commands(commands: Commands, find: Find, models: str) -> None:
+    """Adds `hyperspectral` with its two commands.
+
+    Args:
+        commands: to add to.
+        find: finds the generator.
+        models: what --model may be, for --help.
+    """
     hyperspectral: Parser = commands.add_parser("hyperspectral", help="draw and show hyperspectral cubes")
     own = hyperspectral.add_subparsers(dest="hyperspectral", required=True, metavar="COMMAND")
     generate = own.add_parser("generate", help="draw cubes", description=_GENERATE, epilog=NOTICE)
-    generate.add_argument("--model", type=Path, default=LAST_TRAINED, help=f"generator (default {LAST_TRAINED})")
+    generate.add_argument("--model", metavar="DIR_OR_URI", help=models)
     generate.add_argument("--n", type=at_least(1), default=1, help="cubes (default 1)")
     generate.add_argument("--seed", type=at_least(0), default=0, help="seed of the first cube (default 0)")
     generate.add_argument("--steps", type=at_least(1), help="network evaluations (default: the generator's own)")
     generate.add_argument("--size", type=at_least(16), help="pixels of the side (default: the generator's own)")
     generate.add_argument("--out", type=output_folder, required=True, metavar="DIR", help="folder to write to")
-    generate.set_defaults(run=_generate)
+    generate.set_defaults(run=_generate, find=find)
     show = own.add_parser("show", help="pictures and spectra of a cube", description=_SHOW, epilog=NOTICE)
     show.add_argument("cube", metavar="CUBE", help="file, or FOLDER:NUMBER of a cohort")
     show.add_argument("--against", metavar="CUBE", help="a second cube, whose spectra are drawn beside")
@@ -65,15 +72,14 @@ def add_commands(commands: Commands) -> None:
 
 
 def _generate(arguments: argparse.Namespace) -> None:
-    import json
-
-    from retinalogos.cohort.cubes import FULL_SCALE, render_rgb
+    from retinalogos.generators.hyperspectral.drawn import Provenance, provenance, write_cube
     from retinalogos.generators.hyperspectral.pipeline import CubePipeline
     from retinalogos.provenance import generator_hash
 
-    pipeline = CubePipeline.from_pretrained(arguments.model)
-    weights = generator_hash(arguments.model)
-    records: list[dict[str, str | int | float | None]] = []
+    folder = arguments.find(arguments.model)
+    pipeline = CubePipeline.from_pretrained(folder)
+    weights = generator_hash(folder)
+    records: list[Provenance] = []
     seeds = range(arguments.seed, arguments.seed + arguments.n)
     for start in range(0, len(seeds), 8):
         some = seeds[start : start + 8]
@@ -81,24 +87,9 @@ def _generate(arguments: argparse.Namespace) -> None:
         arguments.out.mkdir(parents=True, exist_ok=True)
         for seed, cube in zip(some, drawn, strict=True):
             name = f"cube-seed{seed}"
-            record: dict[str, str | int | float | None] = {
-                "cube": f"{name}.npz",
-                "synthetic": "true",
-                "notice": NOTICE,
-                "generator": type(pipeline).__name__,
-                "generator_sha256": weights,
-                "seed": seed,
-                "steps": arguments.steps or pipeline.config.steps,
-                "size": cube.shape[-1],
-                "software": software(),
-            }
-            np.savez_compressed(
-                arguments.out / f"{name}.npz",
-                cube=cube,
-                wavelengths=np.array(pipeline.wavelengths),
-                provenance=json.dumps(record),
-            )
-            write_png(arguments.out / f"{name}.png", render_rgb(cube / FULL_SCALE, pipeline.wavelengths), record)
+            drawn_so = provenance(pipeline, weights, seed, arguments.steps, cube.shape[-1])
+            record: Provenance = {"cube": f"{name}.npz", **drawn_so}
+            write_cube(arguments.out / f"{name}.npz", arguments.out / f"{name}.png", cube, pipeline.wavelengths, record)
             records.append(record)
     append_records(arguments.out / "index.jsonl", records, "cube")
     print(f"{len(records)} cubes of {len(pipeline.wavelengths)} bands in {arguments.out}. {NOTICE}")

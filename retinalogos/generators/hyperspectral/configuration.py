@@ -89,3 +89,8 @@ class CubeSamplingConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     steps: int = Field(ge=1, description="network evaluations of DDIM")
+    tile: int | None = Field(
+        ge=16,
+        description="pixels of the side of the squares that are encoded and decoded one by one, which bounds memory; "
+        "null: whole cubes",
+    )

@@ -69,7 +69,9 @@ def new_scheduler(config: DiffusionConfig) -> DDIMScheduler:
 
 
 @torch.no_grad()
-def encode_all(autoencoder: CubeAutoencoder, cubes: CubeFile, mirror: bool, what: str) -> Tensor:
+def encode_all(
+    autoencoder: CubeAutoencoder, cubes: CubeFile, mirror: bool, what: str, tile: int | None = None
+) -> Tensor:
     """Latents before quantisation, n×C×h×w, of all cubes; with ``mirror`` of the mirrored ones too, after them."""
     where = device()
     autoencoder = autoencoder.to(where).eval()
@@ -78,7 +80,7 @@ def encode_all(autoencoder: CubeAutoencoder, cubes: CubeFile, mirror: bool, what
         for start in track(range(0, len(cubes), _ENCODED), f"{what}: encode", unit="batch"):
             x = autoencoder.to_model(cubes[range(start, min(start + _ENCODED, len(cubes)))])
             x = x.flip(-1) if flipped else x
-            found.append(autoencoder.encode(x.to(where)).float().cpu())
+            found.append(autoencoder.encode(x.to(where), tile).float().cpu())
     return torch.cat(found)
 
 
@@ -148,7 +150,7 @@ def train_diffusion(
     what: str,
 ) -> dict[str, float]:
     """Trains the U-Net on the latents of cubes, writes the generator's folder and its log, returns the metrics."""
-    latents = encode_all(autoencoder, cubes, diffusion.mirror, what)
+    latents = encode_all(autoencoder, cubes, diffusion.mirror, what, sampling.tile)
     mean, std = latents.mean((0, 2, 3)), latents.std((0, 2, 3)).clamp(min=1e-6)
 
     def standard(z: Tensor) -> Tensor:
@@ -159,7 +161,7 @@ def train_diffusion(
     scheduler = new_scheduler(diffusion)
     objective = LatentDenoising(
         standard(latents),
-        standard(encode_all(autoencoder, validation, False, what)),
+        standard(encode_all(autoencoder, validation, False, what, sampling.tile)),
         scheduler,
         diffusion.loss,
         training.batch_size,
@@ -171,6 +173,7 @@ def train_diffusion(
         scheduler,
         size=cubes.values.shape[-1],
         steps=sampling.steps,
+        tile=sampling.tile,
         mean=mean.tolist(),
         std=std.tolist(),
     ).to(device())

@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
+from retinalogos.figures import REAL, SYNTHETIC, save
 from retinalogos.provenance import NOTICE, software
 
 # Side of the frames of a film; small cubes are enlarged without smoothing, so that a pixel stays one.
@@ -56,7 +57,7 @@ def write_sweep(
 def draw_spectra(
     path: Path, cubes: Mapping[str, tuple[np.ndarray, Sequence[float]]], points: Sequence[Sequence[float]]
 ) -> None:
-    """Draws the spectra of one or more cubes at points.
+    """Draws the spectra of one cube or two at points.
 
     Args:
         path: of the PNG.
@@ -66,9 +67,9 @@ def draw_spectra(
     figure = Figure(figsize=(4.2 * len(points), 3.2), layout="constrained")
     axes = figure.subplots(1, len(points), squeeze=False)
     for axis, (x, y) in zip(axes[0], points, strict=True):
-        for name, (reflectance, wavelengths) in cubes.items():
+        for colour, (name, (reflectance, wavelengths)) in zip((REAL, SYNTHETIC), cubes.items(), strict=False):
             row, column = (min(int(s * n), n - 1) for s, n in zip((y, x), reflectance.shape[1:], strict=True))
-            axis.plot(wavelengths, reflectance[:, row, column], marker=".", label=name)
+            axis.plot(wavelengths, reflectance[:, row, column], marker=".", color=colour, label=name)
         axis.set(title=f"at {x:g}, {y:g}", xlabel="wavelength, nm", ylabel="reflectance")
         axis.legend(frameon=False, fontsize="small")
-    figure.savefig(path)
+    save(figure, path)

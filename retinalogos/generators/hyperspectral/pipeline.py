@@ -23,8 +23,12 @@ class CubePipeline(DiffusionPipeline):
         scheduler: of the noise that the network was trained with.
         size: pixels of the cubes that it was trained on.
         steps: network evaluations that sampling spends.
-        mean: of the latents by channel.
-        std: of the latents by channel.
+        mean: of the latents by channel; None for 0.
+        std: of the latents by channel; None for 1.
+        tile: pixels of the squares that are decoded one by one; None: whole cubes.
+
+    Raises:
+        UsageError: mean or std has not one value for each latent channel.
     """
 
     def __init__(
@@ -35,12 +39,21 @@ class CubePipeline(DiffusionPipeline):
         # diffusers reads from model_index.json only arguments that have a default; saved folders hold them all.
         size: int = 64,
         steps: int = 50,
-        mean: list[float] | None = None,
-        std: list[float] | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        tile: int | None = None,
     ):
         super().__init__()
         self.register_modules(unet=unet, autoencoder=autoencoder, scheduler=scheduler)
-        self.register_to_config(size=size, steps=steps, mean=mean or [], std=std or [])
+        channels = autoencoder.latent_channels
+        statistics = {
+            "mean": [0.0] * channels if mean is None else [float(value) for value in mean],
+            "std": [1.0] * channels if std is None else [float(value) for value in std],
+        }
+        for name, values in statistics.items():
+            if len(values) != channels:
+                raise UsageError(f"{name} has {len(values)} values, the latents have {channels} channels")
+        self.register_to_config(size=size, steps=steps, tile=tile, **statistics)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **options: Any) -> "CubePipeline":
@@ -120,5 +133,5 @@ class CubePipeline(DiffusionPipeline):
             for time in self.scheduler.timesteps:
                 x = self.scheduler.step(self.unet(x, time).sample, time, x).prev_sample
             codes, _ = self.autoencoder.quantise(x * std + mean)
-            drawn.append(self.autoencoder.from_model(self.autoencoder.decode(codes)))
+            drawn.append(self.autoencoder.from_model(self.autoencoder.decode(codes, self.config.tile)))
         return np.concatenate(drawn)

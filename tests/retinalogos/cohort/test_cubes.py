@@ -242,7 +242,9 @@ def test_files_become_a_cohort_and_bad_ones_are_quarantined(tmp_path: Path) -> N
     summary = ingest(records, tmp_path / "cohort", "files", how(0.2))
     assert (summary.rows, summary.quarantined) == (8, 1)
     with (tmp_path / "cohort" / "quarantine.csv").open() as handle:
-        assert [line["reason"] for line in csv.DictReader(handle)] == ["missing wavelengths"]
+        assert [(line["file"], line["reason"]) for line in csv.DictReader(handle)] == [
+            ("bare.npz", "missing wavelengths")
+        ]
     cohort = Cohort(tmp_path / "cohort")
     found = cohort.table(("patient_id", "split", "eye", "age")).to_pylist()
     assert {(r["patient_id"], r["split"]) for r in found} == {(r["patient_id"], r["split"]) for r in found[::2]}
@@ -254,3 +256,24 @@ def test_files_become_a_cohort_and_bad_ones_are_quarantined(tmp_path: Path) -> N
         list(cube_reader.read(folder, table, 48, WAVELENGTHS, 4.0))
     with pytest.raises(UsageError, match="set `source`"):
         list(cube_reader.read(tmp_path / "nowhere", None, 48, WAVELENGTHS, 4.0))
+
+
+def test_labels_of_the_table_are_true_or_false(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", cube=eye(0), wavelengths=np.array(WAVELENGTHS))
+    table = tmp_path / "table.csv"
+    table.write_text("file,amyloid,other\na.npz,TRUE,\na.npz,0,1\n")
+    one, two = cube_reader.read(tmp_path, table, 48, WAVELENGTHS, 4.0)
+    assert one.labels == {"amyloid": True}
+    assert two.labels == {"amyloid": False, "other": True}
+    table.write_text("file,amyloid\na.npz,maybe\n")
+    with pytest.raises(DataError, match="line 2: label amyloid is 'maybe'"):
+        list(cube_reader.read(tmp_path, table, 48, WAVELENGTHS, 4.0))
+
+
+def test_wavelengths_are_those_of_the_first_cube_that_names_any(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", cube=eye(0))
+    (tmp_path / "b.npz").write_bytes(b"no archive")
+    with pytest.raises(UsageError, match="none of the 2 cubes"):
+        cube_reader.wavelengths_of(tmp_path)
+    np.savez(tmp_path / "c.npz", cube=eye(0), wavelengths=np.array(WAVELENGTHS))
+    assert cube_reader.wavelengths_of(tmp_path) == WAVELENGTHS

@@ -7,6 +7,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 from short_training import TRAINING
+from torch.nn import functional as F
 
 from retinalogos.cohort.cubes import Cube, encode_cube
 from retinalogos.cohort.shards import Cohort, CohortWriter
@@ -21,7 +22,7 @@ from retinalogos.generators.hyperspectral.configuration import (
     PerceptualConfig,
 )
 from retinalogos.generators.hyperspectral.cube_files import CubeFile
-from retinalogos.generators.hyperspectral.diffusion import train_diffusion
+from retinalogos.generators.hyperspectral.diffusion import new_scheduler, new_unet, train_diffusion
 from retinalogos.generators.hyperspectral.discriminator import PatchDiscriminator
 from retinalogos.generators.hyperspectral.pipeline import CubePipeline
 from retinalogos.generators.hyperspectral.quantised_training import (
@@ -210,7 +211,7 @@ def test_what_is_trained_draws_by_seed_alone(files, tmp_path) -> None:
             base_channels=16, multipliers=(1, 1, 2), layers=1, attention=(False, False, True), timesteps=20,
             schedule="squaredcos_cap_v2", prediction="v_prediction", loss="l2", mirror=True,
         ),
-        sampling=CubeSamplingConfig(steps=2),
+        sampling=CubeSamplingConfig(steps=2, tile=None),
         training=TRAINING.model_copy(update={"sample_every": 100}),
         seed=0,
         checkpoints=tmp_path / "checkpoints",
@@ -231,6 +232,42 @@ def test_what_is_trained_draws_by_seed_alone(files, tmp_path) -> None:
         pipeline(seeds=[1], size=24)
     with pytest.raises(UsageError, match=r"model_index\.json"):
         CubePipeline.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(("compression", "tile"), [(4, 32), (8, 64), (16, 64)])
+def test_a_network_that_sees_only_its_place_gives_the_same_by_tiles(monkeypatch, compression: int, tile: int) -> None:
+    autoencoder = CubeAutoencoder(
+        [500.0, 600.0], [0.5, 0.5], compression=compression, latent_channels=2, base_channels=8
+    )
+    monkeypatch.setattr(autoencoder, "_encoded", lambda x: F.avg_pool2d(x, compression))
+    monkeypatch.setattr(autoencoder, "_decoded", lambda z: F.interpolate(z, scale_factor=compression))
+    x = torch.randn(2, 2, 160, 96, generator=torch.Generator().manual_seed(0))
+    z = autoencoder.encode(x)
+    assert torch.allclose(autoencoder.encode(x, tile), z, atol=1e-5)
+    assert torch.allclose(autoencoder.decode(z, tile), autoencoder.decode(z), atol=1e-5)
+    assert torch.allclose(autoencoder.encode(x, 512), z, atol=1e-5), "a cube smaller than a tile is one"
+    with pytest.raises(UsageError, match="no multiple"):
+        autoencoder.encode(x, tile + 1)
+
+
+def test_statistics_of_the_latents_are_kept_channel_by_channel(files, tmp_path) -> None:
+    train, _ = files
+    config = DiffusionConfig(
+        base_channels=16, multipliers=(1, 1, 2), layers=1, attention=(False, False, False), timesteps=20,
+        schedule="squaredcos_cap_v2", prediction="epsilon", loss="l1", mirror=False,
+    )  # fmt: skip
+    for channels in (1, 2, 5):
+        sizes = SMALL.model_dump() | {"latent_channels": channels}
+        parts = new_unet(config, channels, 4), CubeAutoencoder(train.wavelengths, train.scale(0), **sizes)
+        mean, std = (torch.arange(channels) * 0.1).tolist(), (torch.arange(channels) + 1.0).tolist()
+        folder = tmp_path / str(channels)
+        CubePipeline(*parts, new_scheduler(config), size=16, steps=2, mean=mean, std=std).save_pretrained(folder)
+        again = CubePipeline.from_pretrained(folder)
+        assert (again.config.mean, again.config.std) == (mean, std)
+        assert again(seeds=[0]).shape == (1, 4, 16, 16)
+        assert CubePipeline(*parts, new_scheduler(config)).config.mean == [0.0] * channels
+        with pytest.raises(UsageError, match=f"mean has {channels + 1} values, the latents have {channels} channels"):
+            CubePipeline(*parts, new_scheduler(config), mean=[0.0] * (channels + 1), std=std)
 
 
 def test_settings_that_do_not_fit_are_refused() -> None:

@@ -6,20 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from diffusers import DDIMScheduler, UNet2DModel
 from PIL import Image
+from tiny_cube_generator import WAVELENGTHS, save_tiny_cube_generator
 
 from components.cli import main
 from retinalogos.cohort.cubes import Cube, encode_cube
 from retinalogos.cohort.shards import CohortWriter
-from retinalogos.generators.hyperspectral.autoencoder import CubeAutoencoder
-from retinalogos.generators.hyperspectral.configuration import AutoencoderConfig
 from retinalogos.generators.hyperspectral.pictures import band_pictures
-from retinalogos.generators.hyperspectral.pipeline import CubePipeline
 from retinalogos.provenance import read_png
-
-WAVELENGTHS = (480.0, 560.0, 660.0, 850.0)
 
 
 def reflectance() -> np.ndarray:
@@ -28,18 +22,7 @@ def reflectance() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def generator(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        settings = AutoencoderConfig(compression=4, latent_channels=4, codes=16, base_channels=8, layers=1, unshuffle=4)
-        autoencoder = CubeAutoencoder(list(WAVELENGTHS), [1.0] * 4, **settings.model_dump())
-        unet = UNet2DModel(
-            sample_size=4, in_channels=4, out_channels=4, layers_per_block=1, block_out_channels=(8, 8, 8),
-            down_block_types=("DownBlock2D",) * 3, up_block_types=("UpBlock2D",) * 3, norm_num_groups=4,
-        )  # fmt: skip
-    folder = tmp_path_factory.mktemp("generator")
-    scheduler = DDIMScheduler(num_train_timesteps=20)
-    CubePipeline(unet, autoencoder, scheduler, 16, 2, [0.0] * 4, [1.0] * 4).save_pretrained(folder)
-    return folder
+    return save_tiny_cube_generator(tmp_path_factory.mktemp("generator"))
 
 
 def complaint(capsys: pytest.CaptureFixture[str], *words: str) -> str:
