@@ -1,6 +1,8 @@
 """Where a synthetic picture comes from, written into the picture itself."""
 
+import base64
 import hashlib
+import io
 import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -47,6 +49,13 @@ def write_png(file: Path | BinaryIO, image: np.ndarray, record: Mapping[str, str
         if value is not None:
             chunks.add_itxt(key, str(value))
     Image.fromarray(image).save(file, "PNG", pnginfo=chunks)
+
+
+def base64_png(image: np.ndarray, record: Mapping[str, str | int | float | None]) -> str:
+    """What :func:`write_png` writes, as base64: for answers of servers."""
+    buffer = io.BytesIO()
+    write_png(buffer, image, record)
+    return base64.b64encode(buffer.getvalue()).decode()
 
 
 def read_png(path: Path) -> dict[str, str]:

@@ -17,6 +17,8 @@ AUDIT = "audit."
 # A version with this tag is not promoted again by itself; its value says why.
 WITHDRAWN = "withdrawn"
 LINEAGE = "lineage.json"
+# What makes a folder a generator; it says of what kind.
+INDEX = "model_index.json"
 
 
 def mover() -> str:

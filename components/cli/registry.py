@@ -14,7 +14,7 @@ from typing import Any
 
 from retinalogos.arguments import Commands
 from retinalogos.errors import DataError, UsageError
-from retinalogos.registry import LINEAGE, WITHDRAWN, moves, roll_back
+from retinalogos.registry import INDEX, LINEAGE, WITHDRAWN, moves, roll_back
 
 CHAMPION = "models:/retinalogos-text@champion"
 # Where `make run` tracks.
@@ -55,29 +55,32 @@ def add_commands(commands: Commands) -> None:
     rollback.set_defaults(run=_rollback)
 
 
-def resolve_model(model: str | None) -> Path:
+def resolve_model(model: str | None, champion: str = CHAMPION, last: Path = LAST_TRAINED) -> Path:
     """Folder of the generator that ``model`` names: a folder, or a ``models:/`` URI of the MLflow registry.
 
-    ``None`` is the champion; where there is none, the generator that was trained last here, and that is said.
+    Args:
+        model: what was asked for; ``None``: the champion, and where there is none, ``last``, and that is said.
+        champion: URI.
+        last: what `make run` leaves, whether it passed the gates or not.
 
     Raises:
         UsageError: there is no such folder, registry, model or version, or the version holds no generator.
     """
     if model is None:
         try:
-            return resolve_model(CHAMPION)
+            return resolve_model(champion)
         except UsageError:
-            if not (LAST_TRAINED / "model_index.json").is_file():
+            if not (last / INDEX).is_file():
                 raise
         print(
-            f"retinalogos: no champion here, so {LAST_TRAINED} draws: it did not pass every gate (reports/index.html)",
+            f"retinalogos: no champion here, so {last} draws: it did not pass every gate, see the page of `report`",
             file=sys.stderr,
         )
-        return LAST_TRAINED
+        return last
     if not model.startswith("models:/"):
         folder = Path(model)
-        if not (folder / "model_index.json").is_file():
-            raise UsageError(f"--model {model}: no generator there (it has no model_index.json)")
+        if not (folder / INDEX).is_file():
+            raise UsageError(f"--model {model}: no generator there (it has no {INDEX})")
         return folder
     mlflow = _connect(f"--model {model}")
     from mlflow.exceptions import MlflowException
@@ -91,9 +94,9 @@ def resolve_model(model: str | None) -> Path:
         from retinalogos.storage import follow
 
         return follow(notes[0])
-    found = sorted(path.parent for path in folder.rglob("model_index.json"))
+    found = sorted(path.parent for path in folder.rglob(INDEX))
     if not found:
-        raise UsageError(f"--model {model}: this version holds no generator (no model_index.json in it)")
+        raise UsageError(f"--model {model}: this version holds no generator (no {INDEX} in it)")
     return found[0]
 
 

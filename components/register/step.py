@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydantic import Field
 
 from components import ROOT, image, tracking
+from components.register.kinds import kind_of, read_index
 from components.report.figures import Verdict
 from components.step import Metrics, Params, Paths, Port, Step
 from retinalogos.cohort.shards import Cohort
@@ -156,12 +157,12 @@ def _model_card(
         undefined=StrictUndefined,
         trim_blocks=True,
     )
-    return environment.get_template("model_card.md.j2").render(
+    return environment.get_template(kind_of(folder).card).render(
         name=params.name,
         alias=params.alias,
         notice=NOTICE,
         software=software(),
-        config=json.loads((folder / "model_index.json").read_text(encoding="utf-8")),
+        config=read_index(folder),
         generator=generator,
         cohort=cohort.meta,
         gates=verdicts,
@@ -177,9 +178,9 @@ STEP = Step(
     run=run,
     inputs={
         "cohort": Port("real cohort that the generator was trained and judged on", "Dataset"),
-        "generator": Port("generator of stage 3", "Model"),
-        "assessment": Port("results.json of assess"),
-        "classification": Port("results.json of classify"),
+        "generator": Port("generator, whose model_index.json says of what kind it is", "Model"),
+        "assessment": Port("results.json of how its pictures were judged"),
+        "classification": Port("results.json of what they are good for"),
         "report": Port("folder with gates.json"),
     },
     outputs={"registration": Port("registration.json, model_card.md and lineage.json")},

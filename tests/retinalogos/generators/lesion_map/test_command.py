@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from retinalogos.provenance import read_png
 
 def call(*words: str) -> None:
     parser = Parser()
-    add_commands(parser.add_subparsers())
+    add_commands(parser.add_subparsers(), lambda model: Path(model or "nowhere"), "a folder")
     arguments = parser.parse_args(["lesion-map", *words])
     arguments.run(arguments)
 
@@ -59,6 +60,13 @@ def test_style_of_a_photograph(model, eyes, tmp_path) -> None:
     assert "ref" not in " ".join(read_png(tmp_path / "out" / "map-rendered.png").values()), (
         "no name of a patient's file"
     )
+    styled = ["--seed", "3", "--model", model, "--out", str(tmp_path / "styled"), "--style", str(tmp_path / "ref.jpg")]
+    call("generate", "--grade", "2", "--n", "2", *styled)
+    drawn = tmp_path / "styled" / "grade-2-seed4"
+    assert read_png(drawn.with_suffix(".png"))["style"] == "of a photograph"
+    call("render", f"{drawn}-map.png", *styled[2:])
+    again = Image.open(tmp_path / "styled" / "grade-2-seed4-map-rendered.png")
+    assert (np.asarray(Image.open(drawn.with_suffix(".png"))) == np.asarray(again)).all(), "the same map and style"
     with pytest.raises(UsageError, match="cannot be used as a picture: missing"):
         call("render", *words, "--style", str(tmp_path / "no.jpg"))
 
@@ -77,12 +85,14 @@ def test_template_can_be_read_again(model, tmp_path, capsys) -> None:
     assert Image.open(tmp_path / "large.png").size == (32, 32)
 
 
-def test_wrong_words_are_answered(model, tmp_path) -> None:
+def test_wrong_words_are_answered(model, tmp_path, capsys) -> None:
     with pytest.raises(UsageError, match="grade 5 is no ICDR grade"):
         call("generate", "--grade", "5", "--model", model, "--out", str(tmp_path))
     assert not list(tmp_path.iterdir())
-    with pytest.raises(UsageError, match="make run WORKFLOW=lesion_map"):
+    with pytest.raises(UsageError, match="holds no layout network"):
         call("generate", "--grade", "1", "--model", str(tmp_path / "none"), "--out", str(tmp_path))
+    assert main(["lesion-map", "generate", "--grade", "1", "--model", str(tmp_path), "--out", str(tmp_path / "o")]) == 2
+    assert "it has no model_index.json" in capsys.readouterr().err
     for words, said in (
         (["--n", "0"], "less than 1"),
         (["--truncation", "2"], "from 0 to 1"),

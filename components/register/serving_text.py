@@ -4,8 +4,6 @@ The weights are the artifact ``generator``, a diffusers-layout folder of safeten
 a note that says where they are published and by what hash.
 """
 
-import base64
-import io
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ import pandas as pd
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from retinalogos.generators.text import TextToFundusPipeline
-from retinalogos.provenance import generator_hash, write_png
+from retinalogos.provenance import base64_png, generator_hash
 from retinalogos.storage import follow
 
 
@@ -58,9 +56,7 @@ class TextToFundusModel(PythonModel):
                 "generator": type(self._pipeline).__name__,
                 "generator_sha256": self._hash,
             }
-            buffer = io.BytesIO()
-            write_png(buffer, image, record)
-            encoded.append(base64.b64encode(buffer.getvalue()).decode())
+            encoded.append(base64_png(image, record))
         return pd.DataFrame({"image": encoded})
 
 
