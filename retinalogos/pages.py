@@ -16,10 +16,10 @@ from PIL import Image
 Item = TypeVar("Item")
 
 
-def environment(folder: Path) -> Environment:
-    """For the templates of a folder."""
+def environment(*folders: Path) -> Environment:
+    """For the templates of a folder; those that it builds on may lie in the next ones."""
     return Environment(
-        loader=FileSystemLoader(folder),
+        loader=FileSystemLoader(folders),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -1,6 +1,7 @@
 """What stands on the page: each section's data, taken from the folders that the steps wrote."""
 
 import csv
+import dataclasses
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +17,7 @@ from components.report.figures import Figure, Results, Verdict, as_csv, every, n
 from components.report.layout import Filled, Line, words
 from retinalogos.cohort.schema import EYES, GLAUCOMA, ICDR_GRADES, SPLITS
 from retinalogos.cohort.shards import Cohort, decode_image
+from retinalogos.errors import DataError
 from retinalogos.pages import data_uri, environment, jpeg_uri, spread
 from retinalogos.provenance import NOTICE, software
 
@@ -30,16 +32,61 @@ SECTIONS = (
     ("cohort", "Cohort"),
     ("provenance", "Provenance"),
 )
+TEMPLATE = Path(__file__).with_name("template.html.j2")
 Row = Mapping[str, Any]
 Picture = dict[str, str]
 
 
-def render(context: Mapping[str, Any]) -> str:
-    """The page as HTML; a name that the template asks for and the context lacks is an error."""
-    templates = environment(Path(__file__).parent)
+def render(
+    context: Mapping[str, Any], template: Path = TEMPLATE, sections: Sequence[tuple[str, str]] = SECTIONS
+) -> str:
+    """A page as HTML; a name that the template asks for and the context lacks is an error.
+
+    Args:
+        context: what stands on it.
+        template: of the page, which builds on base.html.j2 here.
+        sections: id and name of each, for the line of links.
+    """
+    templates = environment(template.parent, TEMPLATE.parent)
     templates.filters["number"] = number
-    page = {"sections": SECTIONS, "notice": NOTICE, "software": software(), **context}
-    return templates.get_template("template.html.j2").render(page)
+    page = {"sections": sections, "notice": NOTICE, "software": software(), **context}
+    return templates.get_template(template.name).render(page)
+
+
+def write(
+    folder: Path, html: str, results: Results, verdicts: Sequence[Verdict], max_megabytes: float, lower: str
+) -> dict[str, float | int | bool]:
+    """Writes a page as ``index.html``, its figures as ``figures.csv`` and its gates as ``gates.json``.
+
+    Args:
+        folder: to make.
+        html: the page.
+        results: all figures.
+        verdicts: of the gates.
+        max_megabytes: a larger page is refused.
+        lower: parameters that make it smaller, for the error.
+
+    Returns:
+        Metrics of the step.
+
+    Raises:
+        DataError: the page is too large.
+    """
+    megabytes = len(html.encode()) / 1e6
+    if megabytes > max_megabytes:
+        raise DataError(f"the page is {megabytes:.1f} MB, and report.max_megabytes is {max_megabytes:g}; lower {lower}")
+    folder.mkdir(parents=True)
+    (folder / "index.html").write_text(html, encoding="utf-8")
+    (folder / "figures.csv").write_text(as_csv(every(results)), encoding="utf-8")
+    # For `register`, and for whoever reads by machine.
+    entries = [dataclasses.asdict(verdict) for verdict in verdicts]
+    (folder / "gates.json").write_text(json.dumps(entries, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return {
+        "gates": len(verdicts),
+        "gates_passed": sum(verdict.passed for verdict in verdicts),
+        "megabytes": round(megabytes, 3),
+        **{f"gate.{verdict.name}": verdict.passed for verdict in verdicts},
+    }
 
 
 def csv_uri(text: str) -> str:
@@ -182,17 +229,33 @@ def _named_pictures(results: object, folder: Path) -> list[Picture]:
     return []
 
 
-def training(name: str, log: Path, samples: int, width: int) -> dict[str, Any]:
-    """Curves and sample pictures of a training stage."""
+# Charts of a training stage: title → curve → its name in the log.
+_CHARTS = {
+    "loss": {"training": "loss", "validation": "validation_loss"},
+    "gradient norm": {"gradient norm": "gradient_norm"},
+}
+
+
+def training(
+    name: str, log: Path, samples: int, width: int, charts_of: Mapping[str, Mapping[str, str]] = _CHARTS
+) -> dict[str, Any]:
+    """Curves and sample pictures of a training stage.
+
+    Args:
+        name: of the stage.
+        log: folder that it wrote.
+        samples: pictures of its progress.
+        width: pixels of one at most.
+        charts_of: title of a chart → its curves → their names in the log.
+    """
     records = [json.loads(line) for line in (log / "log.jsonl").read_text(encoding="utf-8").splitlines()]
 
     def curve(key: str) -> list[tuple[float, float]]:
         return [(row["step"], row[key]) for row in records if row.get(key) is not None]
 
-    losses = {"training": curve("loss"), "validation": curve("validation_loss")}
     drawn = {
-        "loss": charts.line_chart(losses, "step", "loss"),
-        "gradient norm": charts.line_chart({"gradient norm": curve("gradient_norm")}, "step", "gradient norm"),
+        title: charts.line_chart({label: curve(key) for label, key in curves.items()}, "step", title)
+        for title, curves in charts_of.items()
     }
     prompts = log / "prompts.json"
     samples_drawn = []

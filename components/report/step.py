@@ -1,16 +1,13 @@
 """One self-contained HTML page that a clinician and an engineer can both read, and the verdict of the gates."""
 
-import dataclasses
 import json
-from pathlib import Path
 
 from pydantic import Field
 
 from components.report import layout, page
-from components.report.figures import Gate, as_csv, every, judge, read_results
+from components.report.figures import Gate, judge, read_results
 from components.step import Metrics, Params, Paths, Port, Step
 from retinalogos.cohort.shards import Cohort
-from retinalogos.errors import DataError
 
 
 class ReportParams(Params):
@@ -69,28 +66,8 @@ def run(params: ReportParams, inputs: Paths, outputs: Paths) -> Metrics:
             "provenance": page.provenance(inputs),
         }
     )
-    megabytes = len(html.encode()) / 1e6
-    if megabytes > params.max_megabytes:
-        raise DataError(
-            f"the page is {megabytes:.1f} MB, and report.max_megabytes is {params.max_megabytes:g}; "
-            "lower report.images_per_group, report.prompts or report.training_samples"
-        )
-    outputs["report"].mkdir(parents=True)
-    (outputs["report"] / "index.html").write_text(html, encoding="utf-8")
-    (outputs["report"] / "figures.csv").write_text(as_csv(every(results)), encoding="utf-8")
-    write_verdicts(outputs["report"] / "gates.json", [dataclasses.asdict(verdict) for verdict in verdicts])
-    passed = sum(verdict.passed for verdict in verdicts)
-    return {
-        "gates": len(verdicts),
-        "gates_passed": passed,
-        "megabytes": round(megabytes, 3),
-        **{f"gate.{verdict.name}": verdict.passed for verdict in verdicts},
-    }
-
-
-def write_verdicts(path: Path, verdicts: list[dict[str, object]]) -> None:
-    """The gates as JSON, for `register` and for whoever reads by machine."""
-    path.write_text(json.dumps(verdicts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    lower = "report.images_per_group, report.prompts or report.training_samples"
+    return page.write(outputs["report"], html, results, verdicts, params.max_megabytes, lower)
 
 
 STEP = Step(

@@ -5,8 +5,8 @@ back to unit variance; outputs of all scales are added up), with the grade's emb
 mapping network, as RetinaGAN does. Its output are not probabilities but classes drawn by them, through which gradients
 pass as if they were probabilities (straight-through Gumbel-softmax: Jang et al., ICLR 2017): beside real maps, which
 have one class a pixel, probabilities give themselves away before anything is learnt, and of lesions that cover a
-hundredth of the field none would ever be the likeliest class of a pixel. The discriminator is that paper's residual one with minibatch deviation, and judges
-the grade by projection (Miyato and Koyama, ICLR 2018).
+hundredth of the field none would ever be the likeliest class of a pixel. The discriminator is that of Karras et al.,
+residual with minibatch deviation, and judges the grade by projection (Miyato and Koyama, ICLR 2018).
 """
 
 import math
