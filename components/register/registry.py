@@ -12,7 +12,7 @@ import pandas as pd
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.models import ModelSignature
 from mlflow.models.model import ModelInfo
-from mlflow.types import ColSpec, DataType, Schema
+from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
 import retinalogos
 from components.register.kinds import COMMON, Kind, kind_of
@@ -110,7 +110,7 @@ def _log_model(name: str, kind: Kind, artifacts: dict[str, str]) -> ModelInfo:
 
 
 def _signature(kind: Kind) -> ModelSignature:
-    taken = [
+    taken: list[ColSpec | TensorSpec] = [
         ColSpec(DataType[of.removesuffix("?")], name, required=not of.endswith("?")) for name, of in kind.inputs.items()
     ]
     return ModelSignature(Schema(taken), Schema([ColSpec(DataType.string, name) for name in kind.outputs]))

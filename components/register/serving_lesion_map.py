@@ -49,9 +49,12 @@ class LesionMapModel(PythonModel):
             seeds = model_input["seed"].fillna(0).astype(int).tolist()
         drawn = self._pipeline.draw(grades, seeds)
         generator = {"generator": type(self._pipeline).__name__, "generator_sha256": self._hash}
-        records = [{"grade": grade, "seed": seed, **generator} for grade, seed in zip(grades, seeds, strict=True)]
-        pictures = {"map": maps.to_rgb(drawn), "image": self._pipeline.render(drawn, seeds)}
-        return pd.DataFrame({name: list(map(base64_png, images, records)) for name, images in pictures.items()})
+        rows = zip(grades, seeds, maps.to_rgb(drawn), self._pipeline.render(drawn, seeds), strict=True)
+        encoded = []
+        for grade, seed, colours, image in rows:
+            record = {"grade": grade, "seed": seed, **generator}
+            encoded.append({"map": base64_png(colours, record), "image": base64_png(image, record)})
+        return pd.DataFrame(encoded, columns=["map", "image"])
 
 
 mlflow.models.set_model(LesionMapModel())

@@ -111,7 +111,8 @@ def _submit(
 
 def _software() -> dict[str, str]:
     """What made this version: package, commit, the state of DVC, and the container image by digest."""
-    lock = ROOT / "dvc.lock"
+    # The main line's and those of other workflows.
+    locks = [path for path in (ROOT / "dvc.lock", *sorted(ROOT.glob("workflows/*/dvc.lock"))) if path.is_file()]
     try:
         reference = image.image()
     except UsageError as error:  # named by a tag: it says so
@@ -119,7 +120,9 @@ def _software() -> dict[str, str]:
     return {
         "software": software(),
         "commit": tracking.commit() or "not known",
-        "dvc_lock_sha256": _sha256(lock) if lock.is_file() else "none",
+        "dvc_lock_sha256": hashlib.sha256(b"".join(path.read_bytes() for path in locks)).hexdigest()
+        if locks
+        else "none",
         "image": reference if image.is_published(reference) else "none: a working copy",
     }
 

@@ -54,6 +54,22 @@ example:
 """
 
 
+_JOIN = """\
+Makes a map of separate masks, one a class, as data sets publish them: what is not black in a mask has its class. VB,
+the whole field of view, is needed. Where masks overlap the smaller one lies on top.
+
+example:
+  retinalogos lesion-map join VB=field.png EX=exudates.png HE=blood.png OD=disc.png --size 64 --out map.png
+"""
+
+_SPLIT = """\
+Writes one mask a class of a map, white where the class is; VB.png is the whole field of view, as `join` takes it.
+
+example:
+  retinalogos lesion-map split map.png --out masks/
+"""
+
+
 def add_commands(commands: Commands, find: Find, models: str) -> None:
     """Adds ``lesion-map`` to the commands of ``retinalogos``.
 
@@ -95,6 +111,13 @@ def add_commands(commands: Commands, find: Find, models: str) -> None:
     template = part("template", _TEMPLATE, _template, "an empty map to draw on")
     template.add_argument("--size", type=at_least(16), help="pixels of the side (default: that of the renderer)")
     template.add_argument("--out", type=Path, required=True, help="PNG file")
+    join = part("join", _JOIN, _join, "a map of separate masks")
+    join.add_argument("masks", nargs="+", metavar="CLASS=PICTURE", help="BG, EX, HE, SE, MA, OD or VB, and its mask")
+    join.add_argument("--size", type=at_least(16), help="pixels of the map's side (default: that of the masks)")
+    join.add_argument("--out", type=Path, required=True, help="PNG file")
+    split = part("split", _SPLIT, _split, "separate masks of a map")
+    split.add_argument("map", type=Path, metavar="MAP", help="PNG in the colours that `template` prints")
+    split.add_argument("--out", type=output_folder, required=True, help="folder")
     for each in (generate, render, template):
         each.add_argument("--model", metavar="DIR_OR_URI", help=models)
         each.set_defaults(find=find)
@@ -200,3 +223,30 @@ def _template(arguments: argparse.Namespace) -> None:
     for short, name, colour in zip(maps.CLASSES, maps.NAMES, maps.COLOURS, strict=True):
         print(f"{short}  #{bytes(colour.tolist()).hex()}  {name}")
     print(f"{arguments.out}: {size} × {size} pixels")
+
+
+def _join(arguments: argparse.Namespace) -> None:
+    from retinalogos.generators.lesion_map import maps
+
+    paths = {}
+    for word in arguments.masks:
+        name, equals, file = word.partition("=")
+        if not equals:
+            raise UsageError(f"{word!r} is no CLASS=PICTURE, such as EX=exudates.png")
+        if name in paths:
+            raise UsageError(f"{name} is given twice: {paths[name]} and {file}; join the two pictures first")
+        paths[name] = Path(file)
+    classes = maps.read_masks(paths, arguments.size)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(maps.to_rgb(classes)).save(arguments.out, "PNG")
+    print(f"{arguments.out}: {classes.shape[1]} × {classes.shape[0]} pixels; share of the field: {_shares(classes)}")
+
+
+def _split(arguments: argparse.Namespace) -> None:
+    from retinalogos.generators.lesion_map import maps
+
+    masks = maps.to_masks(maps.read_drawn(arguments.map, None))
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    for name, mask in masks.items():
+        Image.fromarray(np.where(mask, np.uint8(255), np.uint8(0))).save(arguments.out / f"{name}.png", "PNG")
+    print(f"{len(masks)} masks in {arguments.out}")

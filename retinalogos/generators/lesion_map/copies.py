@@ -99,7 +99,7 @@ def _report(
 ) -> CopyReport:
     of_train, of_test, made = described
     if min(len(each) for each in described) < _LEAST:
-        return CopyReport(len(made), *[undefined()] * 3, [])
+        return CopyReport(len(made), undefined(), undefined(), undefined(), [])
     near, unseen = (memorisation.nearest(each, of_train, config.neighbours) for each in (made, of_test))
     calibration = memorisation.calibrate({"": unseen.relative}, config.quantile)
     limit = calibration.threshold("")

@@ -148,3 +148,43 @@ def test_a_map_too_large_for_the_memory_is_an_error_and_no_traceback(model, tmp_
     assert main(["lesion-map", "template", "--size", "9999999", "--out", str(tmp_path / "map.png")]) == 1
     assert "allocate" in capsys.readouterr().err
     assert not (tmp_path / "map.png").exists()
+
+
+def test_a_map_is_split_into_masks_and_joined_again(pipeline, tmp_path, capsys) -> None:
+    classes = maps.template(32)
+    classes[8:12, 10:14], classes[20:22, 6:9], classes[14:18, 20:25] = maps.HE, maps.EX, maps.OD
+    Image.fromarray(maps.to_rgb(classes)).save(tmp_path / "map.png")
+    call("split", str(tmp_path / "map.png"), "--out", str(tmp_path / "masks"))
+    words = [f"{name}={tmp_path / 'masks' / name}.png" for name in ("VB", "EX", "HE", "OD")]
+    call("join", *words, "--out", str(tmp_path / "again.png"))
+    assert (maps.read_drawn(tmp_path / "again.png", 32) == classes).all()
+    assert "'HE'" in capsys.readouterr().out
+    # As data sets have them: oblong, of any mode.
+    for name in ("VB", "HE"):
+        mask = np.asarray(Image.open(tmp_path / "masks" / f"{name}.png"))
+        Image.fromarray(mask[4:-4]).convert("P" if name == "HE" else "1").save(tmp_path / f"{name}.png")
+    oblong = [f"{name}={tmp_path / name}.png" for name in ("VB", "HE")]
+    call("join", *oblong, "--size", "16", "--out", str(tmp_path / "small.png"))
+    small = maps.read_drawn(tmp_path / "small.png", 16)
+    assert (small[4:6, 5:7] == maps.HE).all()
+    assert (small == maps.HE).sum() == 4
+    assert (small[:2] == maps.BG).all(), "background was put around"
+
+
+def test_masks_that_do_not_fit_are_named(tmp_path) -> None:
+    Image.new("L", (20, 20), 255).save(tmp_path / "field.png")
+    Image.new("L", (16, 16), 255).save(tmp_path / "other.png")
+    Image.new("L", (20, 20), 255).save(tmp_path / "blurred.jpg")
+    field = f"VB={tmp_path / 'field.png'}"
+    for words, said in (
+        ([f"EX={tmp_path / 'field.png'}"], "lack 'VB'"),
+        ([field, f"XX={tmp_path / 'field.png'}"], "'XX' is no class"),
+        ([field, f"HE={tmp_path / 'other.png'}"], "differ in size"),
+        ([field, f"HE={tmp_path / 'blurred.jpg'}"], "is a JPEG"),
+        ([field, f"HE={tmp_path / 'none.png'}"], "is not there"),
+        ([field, "HE"], "no CLASS=PICTURE"),
+        ([field, field], "given twice"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            call("join", *words, "--out", str(tmp_path / "map.png"))
+    assert not (tmp_path / "map.png").exists()
