@@ -52,7 +52,7 @@ class LesionMapModel(PythonModel):
         rows = zip(grades, seeds, maps.to_rgb(drawn), self._pipeline.render(drawn, seeds), strict=True)
         encoded = []
         for grade, seed, colours, image in rows:
-            record = {"grade": grade, "seed": seed, **generator}
+            record: dict[str, str | int | float | None] = {"grade": grade, "seed": seed, **generator}
             encoded.append({"map": base64_png(colours, record), "image": base64_png(image, record)})
         return pd.DataFrame(encoded, columns=["map", "image"])
 

@@ -228,7 +228,7 @@ def _template(arguments: argparse.Namespace) -> None:
 def _join(arguments: argparse.Namespace) -> None:
     from retinalogos.generators.lesion_map import maps
 
-    paths = {}
+    paths: dict[str, Path] = {}
     for word in arguments.masks:
         name, equals, file = word.partition("=")
         if not equals:
