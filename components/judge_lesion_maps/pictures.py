@@ -53,7 +53,7 @@ def styles(path: Path, pipeline: LesionMapPipeline, references: Examples, notice
     drawn = pipeline.draw(grades, grades)
     taken = pipeline.style_of(references.images)
     pictures = [np.full_like(references.images[0], 255), *references.images]
-    labels = ["style of →", *(f"photograph {number + 1}" for number in range(len(references)))]
+    labels = ["in the style of", *(f"photograph {number + 1}" for number in range(len(references)))]
     for grade, classes in zip(grades, drawn, strict=True):
         pictures += [maps.to_rgb(classes), *pipeline.render(np.repeat(classes[None], len(taken), 0), styles=taken)]
         labels += [f"grade {grade}, seed {grade}", *([""] * len(taken))]

@@ -63,7 +63,7 @@ def lesion_descriptor(classes: np.ndarray, side: int) -> np.ndarray:
         [cv2.resize((each == c).astype(np.float32), (side, side), interpolation=cv2.INTER_AREA) for c in maps.LESIONS]
         for each in classes
     ]
-    flat = np.array(small, np.float32).reshape(len(classes), -1)
+    flat = np.array(small, np.float32).reshape(len(classes), len(maps.LESIONS) * side**2)
     length = np.linalg.norm(flat, axis=1, keepdims=True)
     return np.divide(flat, length, out=np.zeros_like(flat), where=length > 0)
 
