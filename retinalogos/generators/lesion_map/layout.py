@@ -19,6 +19,9 @@ from torch.nn import functional as F
 from retinalogos.generators.lesion_map.configuration import LayoutConfig
 from retinalogos.generators.lesion_map.maps import BG, CLASSES, GRADES
 
+# Maps whose differences the discriminator sees together, as StyleGAN2. In training they are of one grade: among those
+# of several it would not see that a grade's are all alike.
+GROUP = 4
 _SLOPE = 0.2
 # Keeps the variance through the rectifier of that slope: as StyleGAN2.
 _GAIN = math.sqrt(2)
@@ -235,13 +238,14 @@ class LayoutDiscriminator(nn.Module):
         self.grade = nn.Embedding(GRADES, widths[-1])
 
     def forward(self, maps_bchw: Tensor, grades_b: Tensor) -> Tensor:
-        """Probabilities b×7×size×size and grades b to logits b: above zero for real."""
+        """Maps b×7×size×size and grades b to logits b: above zero for real. ``GROUP`` neighbours are seen together."""
         x = activate(self.read(maps_bchw))
         for block in self.blocks:
             x = block(x)
-        # How much the maps of a batch differ: one number, as a further channel.
-        spread = (x.var(0, unbiased=False) + 1e-8).sqrt().mean()
-        x = activate(self.last(torch.cat([x, spread.expand(len(x), 1, *x.shape[2:])], 1)))
+        # How much the maps of a group differ: one number each, as a further channel.
+        groups = x.unflatten(0, (-1, math.gcd(len(x), GROUP)))
+        spread = (groups.var(1, unbiased=False) + 1e-8).sqrt().mean((1, 2, 3)).repeat_interleave(groups.shape[1])
+        x = activate(self.last(torch.cat([x, spread[:, None, None, None].expand(-1, 1, *x.shape[2:])], 1)))
         features = activate(self.features(x.flatten(1)))
         of_grade = (features * self.grade(grades_b)).sum(1) / math.sqrt(features.shape[1])
         return self.real(features)[:, 0] + of_grade

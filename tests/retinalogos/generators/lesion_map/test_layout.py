@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from retinalogos.errors import DataError
 from retinalogos.generators.lesion_map import adversarial, maps
 from retinalogos.generators.lesion_map.configuration import LayoutConfig
-from retinalogos.generators.lesion_map.layout import LayoutDiscriminator, LayoutGenerator, ModulatedConv, augment
+from retinalogos.generators.lesion_map.layout import GROUP, LayoutDiscriminator, LayoutGenerator, ModulatedConv, augment
 from retinalogos.generators.lesion_map.layout_training import LayoutObjective, as_marked, as_shown
 from retinalogos.training import checkpoints
 
@@ -185,3 +185,21 @@ def test_a_pixel_has_one_class_drawn_by_its_probability(layout_config) -> None:
 def test_a_config_that_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="needs a width for each"):
         LayoutConfig(size=32, latent=8, mapping_layers=1, widths=(8, 8, 8), discriminator_widths=(8, 8, 8), prior=False)
+
+
+def test_neighbours_in_a_batch_are_of_one_grade_and_the_discriminator_compares_those(
+    eyes, layout_config, layout_loss
+) -> None:
+    objective = LayoutObjective(eyes, layout_config, layout_loss, 16, 0)
+    seen = set()
+    for step in range(40):
+        grades = eyes.grades[objective._rows(step, WHOLE).numpy()].reshape(-1, GROUP)
+        assert (grades == grades[:, :1]).all()
+        seen |= set(grades.ravel().tolist())
+    assert seen == set(eyes.grades.tolist())
+    judge = objective.discriminator
+    maps_bchw = torch.rand(8, 7, 16, 16)
+    alike = torch.cat([maps_bchw[:1].expand(4, -1, -1, -1), maps_bchw[4:]])
+    grades = torch.zeros(8, dtype=torch.long)
+    assert judge(maps_bchw, grades)[0] != judge(alike, grades)[0], "its own group differs"
+    assert torch.allclose(judge(maps_bchw, grades)[4:], judge(alike, grades)[4:]), "another group does not count"
