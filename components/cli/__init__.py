@@ -4,17 +4,16 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from components.cli import captions, cohorts, cubes, pictures, reader_study, registry, storage
+from components.cli import captions, cohorts, cubes, lesion_maps, pictures, reader_study, registry, storage
 from retinalogos.arguments import Parser
 from retinalogos.errors import DataError, UsageError
-from retinalogos.generators.lesion_map import command as lesion_map
 from retinalogos.generators.vessel_map import command as vessel_map
 from retinalogos.provenance import NOTICE, software
 
 # Whose `add_commands` add what, in the order of --help. A generator of another kind brings its own: a module
 # retinalogos.generators.NAME.command, named here. All are imported at every call, so heavy libraries (torch, MLflow)
 # are imported where they run.
-SUBJECTS = (pictures, cohorts, captions, reader_study, storage, registry, lesion_map, vessel_map, cubes)
+SUBJECTS = (pictures, cohorts, captions, reader_study, storage, registry, lesion_maps, vessel_map, cubes)
 
 
 def parser() -> Parser:

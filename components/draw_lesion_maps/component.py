@@ -12,6 +12,7 @@ def draw_lesion_maps(
     cohort: dsl.Input[dsl.Dataset],
     layout: dsl.Input[dsl.Model],
     render: dsl.Input[dsl.Model],
+    generator: dsl.Output[dsl.Model],
     synthetic: dsl.Output[dsl.Dataset],
     metrics: dsl.Output[dsl.Metrics],
 ) -> None:
@@ -19,5 +20,5 @@ def draw_lesion_maps(
     from components.runner import run_component
 
     inputs = {"cohort": cohort, "layout": layout, "render": render}
-    outputs = {"synthetic": synthetic, "metrics": metrics}
+    outputs = {"generator": generator, "synthetic": synthetic, "metrics": metrics}
     run_component("draw_lesion_maps", stage, params, inputs, outputs)

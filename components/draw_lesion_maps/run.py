@@ -1,4 +1,4 @@
-"""Makes the synthetic cohort: maps of every grade and their photographs."""
+"""Puts the two networks together and makes the synthetic cohort: maps of every grade and their photographs."""
 
 import hashlib
 import json
@@ -26,11 +26,11 @@ def run(params: DrawLesionMapsParams, inputs: Paths, outputs: Paths) -> Metrics:
     """
     name = Cohort(inputs["cohort"]).meta["name"]
     pipeline = LesionMapPipeline(load_layout(inputs["layout"]), load_render(inputs["render"]))
-    both = "".join(generator_hash(inputs[part]) for part in ("layout", "render"))
-    generator = f"LesionMapPipeline:{hashlib.sha256(both.encode()).hexdigest()[:16]}"
     grades = list(_in_turn(params.per_grade))
     if not grades:
         raise UsageError("draw_lesion_maps.per_grade is 0 for every grade: ask for some eyes")
+    pipeline.save_pretrained(outputs["generator"])
+    generator = f"{type(pipeline).__name__}:{generator_hash(outputs['generator'])[:16]}"
     outputs["synthetic"].mkdir(parents=True)
     repeated = 0
     seen: set[str] = set()

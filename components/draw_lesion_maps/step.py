@@ -24,5 +24,8 @@ STEP = Step(
         "layout": Port("layout network", "Model"),
         "render": Port("renderer", "Model"),
     },
-    outputs={"synthetic": Port("synthetic cohort with its lesion, disc and field maps", "Dataset")},
+    outputs={
+        "generator": Port("both networks, model_index.json", "Model"),
+        "synthetic": Port("synthetic cohort with its lesion, disc and field maps", "Dataset"),
+    },
 )

@@ -11,14 +11,13 @@ def judge_lesion_maps(
     params: dict,
     cohort: dsl.Input[dsl.Dataset],
     synthetic: dsl.Input[dsl.Dataset],
-    layout: dsl.Input[dsl.Model],
-    render: dsl.Input[dsl.Model],
+    generator: dsl.Input[dsl.Model],
     judgement: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
 ) -> None:
     """Judge drawn maps and photographs: lesions by grade, grade read back, lesions found again, FID, edits."""
     from components.runner import run_component
 
-    inputs = {"cohort": cohort, "synthetic": synthetic, "layout": layout, "render": render}
+    inputs = {"cohort": cohort, "synthetic": synthetic, "generator": generator}
     outputs = {"judgement": judgement, "metrics": metrics}
     run_component("judge_lesion_maps", stage, params, inputs, outputs)

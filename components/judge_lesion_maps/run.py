@@ -1,25 +1,24 @@
 """Judges the synthetic cohort of lesion maps against the real one."""
 
-import json
-from dataclasses import asdict, is_dataclass
 from typing import Any
 
 import numpy as np
 
+from components.judge_lesion_maps import pictures
 from components.judge_lesion_maps.step import JudgeLesionMapsParams
 from components.step import Metrics, Paths
 from retinalogos.classifiers.grader import fit_grader
 from retinalogos.cohort.shards import Cohort
-from retinalogos.contact_sheet import make_sheet
 from retinalogos.errors import DataError
 from retinalogos.generators.lesion_map import judging, maps
+from retinalogos.generators.lesion_map.copies import find_copies
 from retinalogos.generators.lesion_map.examples import Examples, read
-from retinalogos.generators.lesion_map.pipeline import LesionMapPipeline, load_layout, load_render
+from retinalogos.generators.lesion_map.pipeline import LesionMapPipeline
 from retinalogos.generators.lesion_map.segmentation import dice_of, fit_segmenter
 from retinalogos.metrics.features import feature_space
-from retinalogos.metrics.intervals import Estimate
 from retinalogos.metrics.realism import frechet_with_interval, kernel_with_interval, matched_draw
-from retinalogos.provenance import write_png
+from retinalogos.metrics.results import flat, write_results
+from retinalogos.provenance import page_notice
 
 
 def run(params: JudgeLesionMapsParams, inputs: Paths, outputs: Paths) -> Metrics:
@@ -28,7 +27,7 @@ def run(params: JudgeLesionMapsParams, inputs: Paths, outputs: Paths) -> Metrics
     Raises:
         DataError: the test split has no eye with a grade and a whole map.
     """
-    pipeline = LesionMapPipeline(load_layout(inputs["layout"]), load_render(inputs["render"]))
+    pipeline = LesionMapPipeline.from_pretrained(inputs["generator"])
     cohort = Cohort(inputs["cohort"])
     training, validation, test = (read(cohort, split, pipeline.size) for split in ("train", "validation", "test"))
     drawn = read(Cohort(inputs["synthetic"]), None, pipeline.size)
@@ -42,23 +41,26 @@ def run(params: JudgeLesionMapsParams, inputs: Paths, outputs: Paths) -> Metrics
     map_grader = judging.fit_map_grader(whole["training"], held if len(held) else None, params.grader, seed)
     graded = {"real": whole["test"], "drawn": drawn}
     grade_from_map = {
-        name: judging.recover_grades(map_grader, maps.to_rgb(each.classes), each.grades, resamples, seed)
+        name: vars(judging.recover_grades(map_grader, maps.to_rgb(each.classes), each.grades, resamples, seed))
         for name, each in graded.items()
     }
     photo_grader = fit_grader(
         training.images, {judging.TASK: training.grades}, {judging.TASK: maps.GRADES}, params.grader, seed
     )
     segmenter = fit_segmenter(training.candidates, training.images, params.segmenter, seed)
+    in_other_styles = judging.restyled(pipeline, test)
     shown = {
         "real": (test.images, test.classes),
         "rerendered": (_rerendered(pipeline, test), test.classes),
+        "restyled": (in_other_styles, test.classes),
         "drawn": (drawn.images, drawn.classes),
     }
+    copied = find_copies(training, test, drawn, params.copies, resamples, seed)
     results = {
         "images": {"training": len(training), "test": len(test), "drawn": len(drawn)},
         "grade_from_map": grade_from_map,
         "grade_from_photograph": {
-            name: judging.recover_grades(photo_grader, each.images, each.grades, resamples, seed)
+            name: vars(judging.recover_grades(photo_grader, each.images, each.grades, resamples, seed))
             for name, each in graded.items()
         },
         "lesions": judging.compare_lesions(whole["training"], drawn, whole["test"], resamples, seed),
@@ -66,15 +68,25 @@ def run(params: JudgeLesionMapsParams, inputs: Paths, outputs: Paths) -> Metrics
             name: dice_of(segmenter.find(images), classes, resamples, seed) for name, (images, classes) in shown.items()
         },
         "realism": _realism(params, photo_grader, training, test, drawn),
-        "edits": judging.judge_edits(
-            pipeline, drawn.classes[: params.edits], seeds[: params.edits], params.margin, resamples, seed
+        "style": vars(judging.judge_style(test, in_other_styles, resamples, seed)),
+        "copies": {name: report.figures for name, report in copied.items()},
+        "edits": vars(
+            judging.judge_edits(
+                pipeline, drawn.classes[: params.edits], seeds[: params.edits], params.margin, resamples, seed
+            )
         ),
     }
     folder = outputs["judgement"]
-    folder.mkdir(parents=True)
-    (folder / "results.json").write_text(json.dumps(_plain(results), indent=2) + "\n")
-    _draw_grid(folder / "grid.png", pipeline, params)
-    return _metrics(results)
+    write_results(folder / "results.json", results)
+    pictures.grid(folder / "grid.png", pipeline, params.columns)
+    pictures.edits(folder / "edits.png", pipeline, drawn.classes, seeds, params.margin)
+    notice = page_notice({*cohort.meta["sources"], "synthetic"})
+    pictures.beside_real(folder / "beside_real.png", whole["training"], drawn, params.columns, notice)
+    pictures.styles(folder / "styles.png", pipeline, test, notice)
+    for name, report in copied.items():
+        pictures.copies(folder / f"closest_{name}.png", report, training, drawn, notice)
+    # Lesions have a table of their own on the page.
+    return flat({name: found for name, found in results.items() if name != "lesions"})
 
 
 def _rerendered(pipeline: LesionMapPipeline, examples: Examples) -> np.ndarray:
@@ -101,41 +113,3 @@ def _realism(
             for name, distance in (("frechet", frechet_with_interval), ("kernel", kernel_with_interval))
         },
     }
-
-
-def _draw_grid(path: Any, pipeline: LesionMapPipeline, params: JudgeLesionMapsParams) -> None:
-    """Maps of grades 0 to 4, and below them their photographs, of the first seeds: nothing is chosen."""
-    grades = [grade for _ in range(params.columns) for grade in range(maps.GRADES)]
-    seeds = list(range(len(grades)))
-    drawn = pipeline.draw(grades, seeds)
-    images = pipeline.render(drawn, seeds)
-    pictures, labels = [], []
-    for start in range(0, len(grades), maps.GRADES):
-        rows = slice(start, start + maps.GRADES)
-        pictures += [*maps.to_rgb(drawn[rows]), *images[rows]]
-        labels += [f"grade {grade}, seed {seed}" for grade, seed in zip(grades[rows], seeds[rows], strict=True)]
-        labels += [""] * maps.GRADES
-    write_png(path, make_sheet(pictures, labels, maps.GRADES), {"seeds": f"0-{len(seeds) - 1}"})
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Estimate):
-        return value.as_json()
-    if is_dataclass(value) and not isinstance(value, type):
-        return _plain({name: getattr(value, name) for name in asdict(value)})
-    if isinstance(value, dict):
-        return {name: _plain(each) for name, each in value.items()}
-    return value
-
-
-def _metrics(results: dict[str, Any]) -> Metrics:
-    found: dict[str, float | None] = {}
-    for task in ("grade_from_map", "grade_from_photograph"):
-        found |= {f"{task}_qwk_{name}": each.qwk.value for name, each in results[task].items()}
-    for name, each in results["found_again"].items():
-        found |= {f"dice_{name}_{lesion}": estimate.value for lesion, estimate in each.items()}
-    for name in ("frechet", "kernel"):
-        found |= {f"{name}_{side}": estimate.value for side, estimate in results["realism"][name].items()}
-    found["edit_kept"] = results["edits"].kept.value
-    found["edit_rendered_outside"] = results["edits"].rendered_outside.value
-    return {name: None if value is None or value != value else value for name, value in found.items()}

@@ -4,7 +4,7 @@ from pydantic import Field
 
 from components.step import Params, Port, Step, later
 from retinalogos.classifiers.configuration import GraderConfig
-from retinalogos.generators.lesion_map.configuration import SegmenterConfig
+from retinalogos.generators.lesion_map.configuration import CopyConfig, SegmenterConfig
 
 
 class JudgeLesionMapsParams(Params):
@@ -15,9 +15,10 @@ class JudgeLesionMapsParams(Params):
     feature_space: str = Field(description="of FID and KID, see retinalogos/metrics/features.py")
     grader: GraderConfig = Field(description="classifier that reads grades from maps; of photographs it judges too")
     segmenter: SegmenterConfig = Field(description="network that finds the drawn lesions again")
+    copies: CopyConfig
     edits: int = Field(ge=1, description="drawn maps from which a lesion is erased")
     margin: float = Field(ge=0, description="pixels over which an edited picture passes into the old one")
-    columns: int = Field(ge=1, description="eyes of each grade in the picture")
+    columns: int = Field(ge=1, description="eyes of each grade in a picture")
 
 
 STEP = Step(
@@ -28,8 +29,7 @@ STEP = Step(
     inputs={
         "cohort": Port("real cohort", "Dataset"),
         "synthetic": Port("synthetic cohort of draw_lesion_maps", "Dataset"),
-        "layout": Port("layout network", "Model"),
-        "render": Port("renderer", "Model"),
+        "generator": Port("generator that drew it", "Model"),
     },
-    outputs={"judgement": Port("results.json, grid.png")},
+    outputs={"judgement": Port("results.json, grid.png and other pictures")},
 )

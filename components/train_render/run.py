@@ -1,4 +1,4 @@
-"""Trains the renderer on the maps and photographs of the training split."""
+"""Trains the renderer on the maps and photographs of the training split; of several processes the first writes."""
 
 import json
 import shutil
@@ -17,6 +17,7 @@ from retinalogos.generators.lesion_map.maps import GRADES
 from retinalogos.generators.lesion_map.perceptual import COHORT, CohortMaps, PublishedMaps
 from retinalogos.generators.lesion_map.pipeline import save_network
 from retinalogos.generators.lesion_map.render_training import RenderObjective
+from retinalogos.training import distributed
 
 
 def run(params: TrainRenderParams, inputs: Paths, outputs: Paths) -> Metrics:
@@ -29,6 +30,8 @@ def run(params: TrainRenderParams, inputs: Paths, outputs: Paths) -> Metrics:
     settings, data = ["train_render", params.model_dump(mode="json")], [examples.candidates, examples.images]
     checkpoints = checkpoint_folder(Path(params.checkpoints), settings, data)
     train(objective, params.training, outputs["training"], checkpoints, "train_render")
+    if distributed.rank() != distributed.FIRST:
+        return {}
     objective.fit_styles()
     save_network(objective.generator, params.network, outputs["render"])
     shutil.rmtree(checkpoints, ignore_errors=True)

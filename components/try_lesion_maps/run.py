@@ -1,6 +1,5 @@
 """Trains graders and segmenters with and without synthetic eyes, and judges them on the test split."""
 
-import json
 from typing import Any
 
 from components.step import Metrics, Paths
@@ -8,6 +7,7 @@ from components.try_lesion_maps.step import TryLesionMapsParams
 from retinalogos.cohort.shards import Cohort
 from retinalogos.generators.lesion_map.examples import read
 from retinalogos.generators.lesion_map.trials import REAL, try_grading, try_segmentation
+from retinalogos.metrics.results import flat, write_results
 
 
 def run(params: TryLesionMapsParams, inputs: Paths, outputs: Paths) -> Metrics:
@@ -20,26 +20,11 @@ def run(params: TryLesionMapsParams, inputs: Paths, outputs: Paths) -> Metrics:
     found = try_segmentation(training, synthetic, test, params.segmenter, **told)
     results: dict[str, Any] = {
         "images": {"training": len(training), "synthetic": len(synthetic), "test": len(test)},
-        "grading": {
-            arm: {name: estimate.as_json() for name, estimate in each.estimates().items()}
-            for arm, each in graded.items()
-        },
+        "grading": {arm: each.estimates() for arm, each in graded.items()},
         "grading_against_real": {
-            arm: {name: estimate.as_json() for name, estimate in each.minus(graded[REAL]).estimates().items()}
-            for arm, each in graded.items()
-            if arm != REAL
+            arm: each.minus(graded[REAL]).estimates() for arm, each in graded.items() if arm != REAL
         },
-        "segmentation": {
-            arm: {name: estimate.as_json() for name, estimate in each.items()} for arm, each in found.items()
-        },
+        "segmentation": found,
     }
-    outputs["trial"].mkdir(parents=True)
-    (outputs["trial"] / "results.json").write_text(json.dumps(results, indent=2) + "\n")
-    return {
-        **{f"qwk_{arm}": each["qwk"]["value"] for arm, each in results["grading"].items()},
-        **{
-            f"dice_{arm}_{name}": estimate["value"]
-            for arm, each in results["segmentation"].items()
-            for name, estimate in each.items()
-        },
-    }
+    write_results(outputs["trial"] / "results.json", results)
+    return flat({"segmentation": found, "qwk": {arm: each["qwk"] for arm, each in results["grading"].items()}})

@@ -1,19 +1,26 @@
 """The steps of lesion maps one after another, as the preset smoke has them but smaller."""
 
+import base64
+import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
+import mlflow
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
-from components.runner import load_step
+from components import cli
+from components.runner import content_hash, load_step
 from pipelines.params import Choices, compose
 from pipelines.workflows import WORKFLOWS
 from retinalogos.cohort.shards import Cohort
 from retinalogos.errors import DataError
 from retinalogos.generators.lesion_map import maps
 from retinalogos.generators.lesion_map.examples import read
+from retinalogos.provenance import NOTICE, read_png
 
 SETTINGS = (
     "ingest.workers=1",
@@ -29,9 +36,23 @@ SETTINGS = (
 
 
 @pytest.fixture(scope="module")
-def line(tmp_path_factory) -> tuple[dict[str, Path], dict[str, dict]]:
+def store(sqlite_stores) -> Iterator[str]:
+    """A registry of its own."""
+    uri = sqlite_stores()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", uri)
+        patch.setenv("RETINALOGOS_TRACKING", "on")
+        patch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+        mlflow.set_tracking_uri(uri)
+        yield uri
+        mlflow.set_tracking_uri(None)
+
+
+@pytest.fixture(scope="module")
+def line(tmp_path_factory, store) -> tuple[dict[str, Path], dict[str, dict]]:
     """Places of all outputs by ``stage.port``, and the metrics of all stages."""
     folder = tmp_path_factory.mktemp("lesion_map")
+    mlflow.set_experiment(experiment_id=mlflow.create_experiment("lesion_map", (folder / "mlruns").as_uri()))
     values = compose(Choices(workflow="lesion_map", preset="smoke", settings=SETTINGS))
     made: dict[str, Path] = {}
     metrics = {}
@@ -64,10 +85,11 @@ def test_drawing_again_gives_the_same_cohort(line, tmp_path) -> None:
     made, _ = line
     step = load_step("draw_lesion_maps")
     inputs = {port: made[f"train_{port}.{port}"] for port in ("layout", "render")} | {"cohort": made["ingest.cohort"]}
+    outputs = {port: tmp_path / port for port in step.outputs}
     told = {"seed": 0, "per_grade": [2, 2, 2, 2, 2], "truncation": 1.0, "spread": 1.0}
-    step.run(step.params.model_validate(told), inputs, {"synthetic": tmp_path / "again"})
-    hashes = [Cohort(path).meta["content_sha256"] for path in (made["draw_lesion_maps.synthetic"], tmp_path / "again")]
-    assert hashes[0] == hashes[1]
+    step.run(step.params.model_validate(told), inputs, outputs)
+    for port in step.outputs:
+        assert content_hash(made[f"draw_lesion_maps.{port}"]) == content_hash(outputs[port])
 
 
 def test_the_judgement_is_whole(line) -> None:
@@ -75,12 +97,17 @@ def test_the_judgement_is_whole(line) -> None:
     folder = made["judge_lesion_maps.judgement"]
     results = json.loads((folder / "results.json").read_text())
     parts = {"grade_from_map", "grade_from_photograph", "lesions", "found_again", "realism", "edits", "images"}
+    parts |= {"style", "copies"}
     assert set(results) == parts
-    assert set(results["found_again"]) == {"real", "rerendered", "drawn"}
+    assert set(results["found_again"]) == {"real", "rerendered", "restyled", "drawn"}
     assert {"drawn", "floor"} <= set(results["realism"]["frechet"])
     grid = np.asarray(Image.open(folder / "grid.png"))
-    assert grid.shape[1] > grid.shape[0] > 100
-    kept = metrics["judge_lesion_maps"]["edit_kept"]
+    assert grid.shape[1] > 100
+    names = {"grid", "styles", "closest_photographs"}
+    assert names <= {path.stem for path in folder.glob("*.png")}
+    notices = {name: read_png(folder / f"{name}.png")["notice"] for name in names}
+    assert set(notices.values()) == {NOTICE}
+    kept = metrics["judge_lesion_maps"]["edits.kept"]
     assert kept is None or kept == 1
 
 
@@ -90,6 +117,49 @@ def test_the_trial_is_whole(line) -> None:
     assert set(results["grading"]) == {"real", "undersampled", "oversampled", "padded"}
     assert set(results["grading_against_real"]) == {"undersampled", "oversampled", "padded"}
     assert set(results["segmentation"]) == {"real", "synthetic", "synthetic_then_real"}
+
+
+def test_the_page_shows_what_was_judged_and_asks_for_nothing_from_elsewhere(line) -> None:
+    made, metrics = line
+    folder = made["report.report"]
+    html = (folder / "index.html").read_text()
+    for said in (
+        "Weighted kappa",
+        "Optic disc",
+        "Kept bit for bit",
+        "drawn, then real eyes",
+        "Layout network",
+        "gates",
+    ):
+        assert said in html, said
+    assert html.count("<img") >= 5 + 2, "pictures of the judgement and of both trainings"
+    assert "http" not in html.replace("http-equiv", "")
+    gates = json.loads((folder / "gates.json").read_text())
+    assert len(gates) == metrics["report"]["gates"]
+    assert "assessment.found_again.drawn.OD" in (folder / "figures.csv").read_text()
+
+
+def test_the_generator_is_registered_with_its_gates_and_draws_the_same_from_there(line, tmp_path) -> None:
+    made, metrics = line
+    name = "retinalogos-lesion-map"
+    (version,) = mlflow.MlflowClient().search_model_versions(f"name='{name}'")
+    assert version.tags["generator_sha256"] == metrics["register"]["generator_sha256"]
+    assert version.tags["gates_passed"] == "false", "no gate is kept after three steps"
+    assert "report.gates.grade" in version.tags["gate.grade"]
+    card = (made["register.registration"] / "model_card.md").read_text()
+    assert "lesion-map generate --grade" in card
+    assert "LayoutGenerator" in card
+    uri = f"models:/{name}/{version.version}"
+    answer = mlflow.pyfunc.load_model(uri).predict(pd.DataFrame({"grade": [3, 1], "seed": [5, 6]}))
+    words = ["lesion-map", "generate", "--grade", "3", "--seed", "5", "--out"]
+    assert cli.main([*words, str(tmp_path / "registry"), "--model", uri]) == 0
+    assert cli.main([*words, str(tmp_path / "folder"), "--model", str(made["draw_lesion_maps.generator"])]) == 0
+    for column, file in (("map", "grade-3-seed5-map.png"), ("image", "grade-3-seed5.png")):
+        served = np.asarray(Image.open(io.BytesIO(base64.b64decode(answer[column][0]))))
+        for home in ("registry", "folder"):
+            np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / home / file)), served)
+    told = [read_png(tmp_path / home / "grade-3-seed5.png")["generator_sha256"] for home in ("registry", "folder")]
+    assert told[0] == told[1] == version.tags["generator_sha256"]
 
 
 def test_trainings_leave_logs_and_no_checkpoints(line) -> None:

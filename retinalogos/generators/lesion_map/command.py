@@ -15,11 +15,15 @@ from retinalogos.errors import UsageError
 from retinalogos.provenance import NOTICE, append_records, generator_hash, software, write_png
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from retinalogos.generators.lesion_map.pipeline import LesionMapPipeline
 
 # pyarrow, OpenCV and torch are imported where they are needed: --help should not wait for them.
-# What `make run WORKFLOW=lesion_map` leaves.
-LAST_TRAINED = Path("models/lesion_map")
+# Finds the folder of the generator that --model names; None: it was not given.
+Find = Callable[[str | None], Path]
+# The name of a patient's file stays out of what is drawn.
+_OF_A_PHOTOGRAPH = "of a photograph"
 
 _GENERATE = """\
 Draws lesion maps of an ICDR grade and their photographs. Into --out go, for each seed:
@@ -28,8 +32,9 @@ Draws lesion maps of an ICDR grade and their photographs. Into --out go, for eac
   grade-<grade>-seed<seed>.png        the photograph, with its provenance in its text chunks
   index.jsonl, contact_sheet.png      all of them
 
-example:
+examples:
   retinalogos lesion-map generate --grade 3 --n 8 --out out/
+  retinalogos lesion-map generate --grade 3 --n 8 --style ref.jpg --out out/
 """
 
 _RENDER = """\
@@ -49,8 +54,30 @@ example:
 """
 
 
-def add_commands(commands: Commands) -> None:
-    """Adds ``lesion-map`` to the commands of ``retinalogos``."""
+_JOIN = """\
+Makes a map of separate masks, one a class, as data sets publish them: what is not black in a mask has its class. VB,
+the whole field of view, is needed. Where masks overlap the smaller one lies on top.
+
+example:
+  retinalogos lesion-map join VB=field.png EX=exudates.png HE=blood.png OD=disc.png --size 64 --out map.png
+"""
+
+_SPLIT = """\
+Writes one mask a class of a map, white where the class is; VB.png is the whole field of view, as `join` takes it.
+
+example:
+  retinalogos lesion-map split map.png --out masks/
+"""
+
+
+def add_commands(commands: Commands, find: Find, models: str) -> None:
+    """Adds ``lesion-map`` to the commands of ``retinalogos``.
+
+    Args:
+        commands: to add to.
+        find: finds the generator.
+        models: what --model may be, for --help.
+    """
     own = commands.add_parser("lesion-map", help="photographs from lesion maps", epilog=NOTICE)
     parts = own.add_subparsers(dest="part", required=True)
 
@@ -70,7 +97,6 @@ def add_commands(commands: Commands) -> None:
     )
     render = part("render", _RENDER, _render, "turn a map into a photograph")
     render.add_argument("map", type=Path, metavar="MAP", help="PNG in the colours that `template` prints")
-    render.add_argument("--style", type=Path, metavar="PHOTOGRAPH", help="fundus photograph whose style is taken over")
     render.add_argument("--seed", type=at_least(0), default=0, help="of the style where none is given (default 0)")
     render.add_argument("--before", type=Path, metavar="MAP", help="the map before it was edited")
     # A tenth of a picture of 64 pixels.
@@ -78,32 +104,46 @@ def add_commands(commands: Commands) -> None:
         "--margin", type=at_least(0), default=6, help="with --before: pixels around the edit (default 6)"
     )
     for each in (generate, render):
+        each.add_argument(
+            "--style", type=Path, metavar="PHOTOGRAPH", help="fundus photograph whose tone and light are taken over"
+        )
         each.add_argument("--out", type=output_folder, required=True, help="folder")
-        each.add_argument("--model", type=Path, default=LAST_TRAINED, help=f"folder (default {LAST_TRAINED})")
     template = part("template", _TEMPLATE, _template, "an empty map to draw on")
     template.add_argument("--size", type=at_least(16), help="pixels of the side (default: that of the renderer)")
     template.add_argument("--out", type=Path, required=True, help="PNG file")
-    template.add_argument("--model", type=Path, default=LAST_TRAINED, help=f"folder (default {LAST_TRAINED})")
+    join = part("join", _JOIN, _join, "a map of separate masks")
+    join.add_argument("masks", nargs="+", metavar="CLASS=PICTURE", help="BG, EX, HE, SE, MA, OD or VB, and its mask")
+    join.add_argument("--size", type=at_least(16), help="pixels of the map's side (default: that of the masks)")
+    join.add_argument("--out", type=Path, required=True, help="PNG file")
+    split = part("split", _SPLIT, _split, "separate masks of a map")
+    split.add_argument("map", type=Path, metavar="MAP", help="PNG in the colours that `template` prints")
+    split.add_argument("--out", type=output_folder, required=True, help="folder")
+    for each in (generate, render, template):
+        each.add_argument("--model", metavar="DIR_OR_URI", help=models)
+        each.set_defaults(find=find)
 
 
-def _load(folder: Path) -> tuple["LesionMapPipeline", dict[str, str]]:
+def _load(arguments: argparse.Namespace) -> tuple["LesionMapPipeline", dict[str, str]]:
     """The networks, and what provenance says of them."""
-    from retinalogos.generators.lesion_map.pipeline import LAYOUT, RENDER, LesionMapPipeline
+    from retinalogos.generators.lesion_map.pipeline import LesionMapPipeline
 
-    if not folder.is_dir():
-        raise UsageError(f"--model {folder} is not there: train with `make run WORKFLOW=lesion_map`, or name a folder")
+    folder = arguments.find(arguments.model)
     pipeline = LesionMapPipeline.from_pretrained(folder)
-    hashes = {f"{part}_sha256": generator_hash(folder / part) for part in (LAYOUT, RENDER)}
-    return pipeline, {"generator": type(pipeline).__name__, **hashes}
+    return pipeline, {"generator": type(pipeline).__name__, "generator_sha256": generator_hash(folder)}
 
 
 def _generate(arguments: argparse.Namespace) -> None:
     from retinalogos.generators.lesion_map import maps
 
-    pipeline, generator = _load(arguments.model)
+    pipeline, generator = _load(arguments)
+    style = None if arguments.style is None else _style_of(arguments.style, pipeline)
     seeds = [arguments.seed + number for number in range(arguments.n)]
     drawn = pipeline.draw([arguments.grade] * len(seeds), seeds, arguments.truncation)
-    images = pipeline.render(drawn, seeds)
+    images = (
+        pipeline.render(drawn, seeds) if style is None else pipeline.render(drawn, styles=style.expand(len(seeds), -1))
+    )
+    if style is not None:
+        generator["style"] = _OF_A_PHOTOGRAPH
     shown, labels, records = [], [], []
     arguments.out.mkdir(parents=True, exist_ok=True)
     for seed, classes, image in zip(seeds, drawn, images, strict=True):
@@ -122,15 +162,15 @@ def _generate(arguments: argparse.Namespace) -> None:
 def _render(arguments: argparse.Namespace) -> None:
     from retinalogos.generators.lesion_map import maps
 
-    pipeline, generator = _load(arguments.model)
+    pipeline, generator = _load(arguments)
     classes = maps.read_drawn(arguments.map, pipeline.size)
     record: dict[str, str | int | float | None] = {"map": json.dumps(_shares(classes)), **generator}
     if arguments.style is None:
         style = pipeline.styles([arguments.seed])
         record["seed"] = arguments.seed
     else:
-        style = pipeline.style_of(_photograph(arguments.style, pipeline.size)[None])
-        record["style"] = "of a photograph"
+        style = _style_of(arguments.style, pipeline)
+        record["style"] = _OF_A_PHOTOGRAPH
     if arguments.before is None:
         image = pipeline.render(classes[None], styles=style)[0]
     else:
@@ -155,8 +195,8 @@ def _shares(classes: np.ndarray) -> dict[str, float]:
     return {maps.CLASSES[c]: round(float((classes == c).sum()) / field, 5) for c in present}
 
 
-def _photograph(path: Path, size: int) -> np.ndarray:
-    """A photograph cut to its field of view as `ingest` does."""
+def _style_of(path: Path, pipeline: "LesionMapPipeline") -> "Tensor":
+    """The style 1×latent of a photograph, which is cut to its field of view as `ingest` does."""
     from retinalogos.cohort.field_of_view import find_field, place, square_image
     from retinalogos.cohort.picture import UnusableImage, check_visible, open_photograph
 
@@ -166,7 +206,8 @@ def _photograph(path: Path, size: int) -> np.ndarray:
     except UnusableImage as error:
         raise UsageError(f"--style {path} cannot be used as a picture: {error} ({error.detail})") from None
     frame = find_field(image)
-    return square_image(image, frame, place(frame, image.shape[1], image.shape[0], size))
+    cut = square_image(image, frame, place(frame, image.shape[1], image.shape[0], pipeline.size))
+    return pipeline.style_of(cut[None])
 
 
 def _template(arguments: argparse.Namespace) -> None:
@@ -176,9 +217,36 @@ def _template(arguments: argparse.Namespace) -> None:
     if size is None:
         from retinalogos.generators.lesion_map.pipeline import RENDER, load_render
 
-        size = load_render(arguments.model / RENDER).config.size
+        size = load_render(arguments.find(arguments.model) / RENDER).config.size
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(maps.to_rgb(maps.template(size))).save(arguments.out, "PNG")
     for short, name, colour in zip(maps.CLASSES, maps.NAMES, maps.COLOURS, strict=True):
         print(f"{short}  #{bytes(colour.tolist()).hex()}  {name}")
     print(f"{arguments.out}: {size} × {size} pixels")
+
+
+def _join(arguments: argparse.Namespace) -> None:
+    from retinalogos.generators.lesion_map import maps
+
+    paths: dict[str, Path] = {}
+    for word in arguments.masks:
+        name, equals, file = word.partition("=")
+        if not equals:
+            raise UsageError(f"{word!r} is no CLASS=PICTURE, such as EX=exudates.png")
+        if name in paths:
+            raise UsageError(f"{name} is given twice: {paths[name]} and {file}; join the two pictures first")
+        paths[name] = Path(file)
+    classes = maps.read_masks(paths, arguments.size)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(maps.to_rgb(classes)).save(arguments.out, "PNG")
+    print(f"{arguments.out}: {classes.shape[1]} × {classes.shape[0]} pixels; share of the field: {_shares(classes)}")
+
+
+def _split(arguments: argparse.Namespace) -> None:
+    from retinalogos.generators.lesion_map import maps
+
+    masks = maps.to_masks(maps.read_drawn(arguments.map, None))
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    for name, mask in masks.items():
+        Image.fromarray(np.where(mask, np.uint8(255), np.uint8(0))).save(arguments.out / f"{name}.png", "PNG")
+    print(f"{len(masks)} masks in {arguments.out}")

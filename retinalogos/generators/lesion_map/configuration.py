@@ -113,3 +113,11 @@ class SegmenterConfig(_Config):
     batch_size: int = Field(ge=1)
     learning_rate: float = Field(gt=0, description="peak of the one-cycle schedule")
     weight_decay: float = Field(ge=0)
+
+
+class CopyConfig(_Config):
+    """How copies of training eyes are looked for; see :mod:`retinalogos.metrics.memorisation`."""
+
+    side: int = Field(ge=4, description="pixels of the small copies that are compared")
+    neighbours: int = Field(ge=2, description="training eyes that a distance is relative to")
+    quantile: float = Field(gt=0, lt=1, description="share of unseen real eyes that may be flagged")

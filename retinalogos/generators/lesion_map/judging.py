@@ -110,6 +110,45 @@ def recover_grades(grader: Grader, images: np.ndarray, grades: np.ndarray, resam
 
 
 @dataclass(frozen=True)
+class StyleReport:
+    """Whether a map in the style of another eye's photograph takes over its colours.
+
+    Attributes:
+        before: mean absolute difference (0-255) of the mean colours in the field, of two eyes' photographs.
+        after: the same of the map of the one in the style of the other, and the other's photograph.
+    """
+
+    before: Estimate
+    after: Estimate
+
+
+def restyled(pipeline: LesionMapPipeline, examples: Examples) -> np.ndarray:
+    """The maps of eyes, each in the style of the next one's photograph; unknown pixels as retina."""
+    classes = np.where(examples.classes == maps.UNKNOWN, np.uint8(maps.VB), examples.classes)
+    return pipeline.render(classes, styles=pipeline.style_of(np.roll(examples.images, -1, 0)))
+
+
+def judge_style(examples: Examples, pictures: np.ndarray, resamples: int, seed: int) -> StyleReport:
+    """How near colours come to those of the reference.
+
+    Args:
+        examples: real eyes.
+        pictures: of :func:`restyled`.
+        resamples: behind each interval.
+        seed: of the resampling.
+    """
+    field = (examples.classes != maps.BG)[..., None]
+
+    def colours(images: np.ndarray) -> np.ndarray:
+        total: np.ndarray = (images * field).sum((1, 2))
+        return total / field.sum((1, 2)).clip(min=1)
+
+    own, made = colours(examples.images), colours(pictures)
+    differences = [np.abs(each - np.roll(own, -1, 0)).mean(1) for each in (own, made)]
+    return StyleReport(*(bootstrap(np.mean, each, resamples=resamples, seed=seed) for each in differences))
+
+
+@dataclass(frozen=True)
 class EditReport:
     """What an edit of maps did to the pictures, at pixels farther than the margin from the change, and at the change.
 
@@ -124,6 +163,11 @@ class EditReport:
     rendered_outside: Estimate
     visible_outside: Estimate
     inside: Estimate
+
+
+def largest_lesion(classes: np.ndarray) -> int:
+    """The lesion class that covers the most of a map."""
+    return max(maps.LESIONS, key=lambda c: int((classes == c).sum()))
 
 
 def erase(classes: np.ndarray, lesion: int) -> np.ndarray:
@@ -153,8 +197,7 @@ def judge_edits(
     """
     rows = []
     for before, style_seed in zip(classes, seeds, strict=True):
-        largest = max(maps.LESIONS, key=lambda c: int((before == c).sum()))
-        after = erase(before, largest)
+        after = erase(before, largest_lesion(before))
         away = cv2.distanceTransform((before == after).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
         outside, inside = (away > margin) & (before != maps.BG), before != after
         if not (inside.any() and outside.any()):

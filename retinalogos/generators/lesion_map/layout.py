@@ -1,9 +1,12 @@
-"""Networks that draw lesion maps by grade: a conditional StyleGAN2 whose output are class probabilities.
+"""Networks that draw lesion maps by grade: a conditional StyleGAN2 whose output is one class a pixel.
 
 The generator is that of Karras et al., CVPR 2020 (styles scale the channels of a convolution, whose output is brought
 back to unit variance; outputs of all scales are added up), with the grade's embedding added after each layer of the
-mapping network, as RetinaGAN does. The discriminator is that paper's residual one with minibatch deviation, and judges
-the grade by projection (Miyato and Koyama, ICLR 2018).
+mapping network, as RetinaGAN does. Its output are not probabilities but classes drawn by them, through which gradients
+pass as if they were probabilities (straight-through Gumbel-softmax: Jang et al., ICLR 2017): beside real maps, which
+have one class a pixel, probabilities give themselves away before anything is learnt, and of lesions that cover a
+hundredth of the field none would ever be the likeliest class of a pixel. The discriminator is that of Karras et al.,
+residual with minibatch deviation, and judges the grade by projection (Miyato and Koyama, ICLR 2018).
 """
 
 import math
@@ -16,11 +19,16 @@ from torch.nn import functional as F
 from retinalogos.generators.lesion_map.configuration import LayoutConfig
 from retinalogos.generators.lesion_map.maps import BG, CLASSES, GRADES
 
+# Maps whose differences the discriminator sees together, as StyleGAN2. In training they are of one grade: among those
+# of several it would not see that a grade's are all alike.
+GROUP = 4
 _SLOPE = 0.2
 # Keeps the variance through the rectifier of that slope: as StyleGAN2.
 _GAIN = math.sqrt(2)
 # Styles whose mean is a grade's centre: enough that it moves by less than a hundredth of their spread.
 _CENTRE_STYLES = 10_000
+# Keeps the logarithms of uniform noise finite.
+_LEAST_UNIFORM = 1e-6
 # Share of the pixels below which a class counts as this frequent in the prior: nothing is ruled out.
 _LEAST_SHARE = 1e-4
 
@@ -95,7 +103,7 @@ class _Layer(nn.Module):
 
 
 class LayoutGenerator(nn.Module):
-    """Grade, z and noise to the probabilities of a map's classes."""
+    """Grade, z and noise to the classes of a map."""
 
     def __init__(self, config: LayoutConfig):
         super().__init__()
@@ -133,15 +141,20 @@ class LayoutGenerator(nn.Module):
         return style
 
     def noise(self, generators: list[torch.Generator]) -> tuple[Tensor, list[Tensor]]:
-        """z b×latent, and noise b×1×s×s twice for each scale s, each map from its own generator on the CPU."""
-        where = self.constant.device
+        """z b×latent and, of each map from its own generator on the CPU, the noise that :meth:`forward` takes.
+
+        That is normal noise b×1×s×s twice for each scale s and, last, Gumbel noise b×7×size×size.
+        """
+        where, side = self.constant.device, self.config.size
         z = torch.stack([torch.randn(self.config.latent, generator=g) for g in generators])
         sides = [4 * 2**i for i in range(self.scales) for _ in range(2)]
         fields = [torch.stack([torch.randn(1, s, s, generator=g) for g in generators]).to(where) for s in sides]
-        return z.to(where), fields
+        uniform = torch.stack([torch.rand(len(CLASSES), side, side, generator=g) for g in generators])
+        uniform = uniform.clamp(_LEAST_UNIFORM, 1 - _LEAST_UNIFORM)
+        return z.to(where), [*fields, -(-uniform.log()).log().to(where)]
 
     def forward(self, styles_bsd: Tensor, noise: list[Tensor], grades_b: Tensor) -> Tensor:
-        """Styles b×scales×latent, noise (see :meth:`noise`) and grades b to probabilities b×7×size×size."""
+        """Styles b×scales×latent, noise (see :meth:`noise`) and grades b to one-hot classes b×7×size×size."""
         x = self.constant.expand(len(styles_bsd), -1, -1, -1)
         total: Tensor | None = None
         for scale, (first, second, output) in enumerate(zip(self.first, self.second, self.outputs, strict=True)):
@@ -152,7 +165,9 @@ class LayoutGenerator(nn.Module):
             y = output(x, style)
             total = y if total is None else F.interpolate(total, scale_factor=2, mode="bilinear") + y
         assert total is not None
-        return F.softmax(total + self.bias + self.prior[grades_b], 1)
+        soft = F.softmax(total + self.bias + self.prior[grades_b] + noise[-1], 1)
+        drawn = F.one_hot(soft.argmax(1), len(CLASSES)).permute(0, 3, 1, 2).to(soft)
+        return drawn + soft - soft.detach()
 
     @torch.no_grad()
     def start_from(self, maps_nchw: Tensor, grades_n: Tensor) -> None:
@@ -183,7 +198,7 @@ class LayoutGenerator(nn.Module):
 
     @torch.inference_mode()
     def draw(self, grades: list[int], seeds: list[int], truncation: float) -> Tensor:
-        """Probabilities b×7×size×size; a map depends on its grade and seed alone.
+        """One-hot classes b×7×size×size; a map depends on its grade and seed alone.
 
         Args:
             grades: 0-4, one for each map.
@@ -223,13 +238,14 @@ class LayoutDiscriminator(nn.Module):
         self.grade = nn.Embedding(GRADES, widths[-1])
 
     def forward(self, maps_bchw: Tensor, grades_b: Tensor) -> Tensor:
-        """Probabilities b×7×size×size and grades b to logits b: above zero for real."""
+        """Maps b×7×size×size and grades b to logits b: above zero for real. ``GROUP`` neighbours are seen together."""
         x = activate(self.read(maps_bchw))
         for block in self.blocks:
             x = block(x)
-        # How much the maps of a batch differ: one number, as a further channel.
-        spread = (x.var(0, unbiased=False) + 1e-8).sqrt().mean()
-        x = activate(self.last(torch.cat([x, spread.expand(len(x), 1, *x.shape[2:])], 1)))
+        # How much the maps of a group differ: one number each, as a further channel.
+        groups = x.unflatten(0, (-1, math.gcd(len(x), GROUP)))
+        spread = (groups.var(1, unbiased=False) + 1e-8).sqrt().mean((1, 2, 3)).repeat_interleave(groups.shape[1])
+        x = activate(self.last(torch.cat([x, spread[:, None, None, None].expand(-1, 1, *x.shape[2:])], 1)))
         features = activate(self.features(x.flatten(1)))
         of_grade = (features * self.grade(grades_b)).sum(1) / math.sqrt(features.shape[1])
         return self.real(features)[:, 0] + of_grade

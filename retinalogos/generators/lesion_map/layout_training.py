@@ -12,7 +12,7 @@ from retinalogos.errors import DataError
 from retinalogos.generators.lesion_map import maps
 from retinalogos.generators.lesion_map.configuration import LayoutConfig, LayoutLossConfig
 from retinalogos.generators.lesion_map.examples import NO_GRADE, Examples
-from retinalogos.generators.lesion_map.layout import LayoutDiscriminator, LayoutGenerator, augment
+from retinalogos.generators.lesion_map.layout import GROUP, LayoutDiscriminator, LayoutGenerator, augment
 from retinalogos.provenance import write_png
 from retinalogos.training import distributed
 from retinalogos.training.device import device
@@ -47,9 +47,9 @@ class LayoutObjective:
         self._shown, self._marked = torch.from_numpy(shown[usable]), torch.from_numpy(marked[usable]).float()
         self._grades = torch.from_numpy(examples.grades[usable]).long()
         self._loss, self._batch_size, self._seed = loss, batch_size, seed
-        share = np.ones(len(self._grades))
-        if loss.balanced:
-            share = 1 / np.bincount(self._grades, minlength=maps.GRADES)[self._grades]
+        members = [np.flatnonzero(self._grades == grade) for grade in range(maps.GRADES)]
+        self._members = [member for member in members if len(member)]
+        share = np.array([1 if loss.balanced else len(member) for member in self._members])
         self._share = share / share.sum()
         with torch.random.fork_rng():
             torch.manual_seed(seed)
@@ -62,8 +62,11 @@ class LayoutObjective:
         self._signs: dict[int, Tensor] = {}
 
     def _rows(self, step: int | None, rows: slice) -> Tensor:
+        """Of a step's batch, in which each ``GROUP`` neighbours are of one grade."""
         rng = np.random.default_rng([self._seed, 0 if step is None else step + 1])
-        return torch.from_numpy(rng.choice(len(self._grades), self._batch_size, p=self._share))[rows]
+        grades = rng.choice(len(self._members), -(-self._batch_size // GROUP), p=self._share)
+        chosen = [rng.choice(self._members[g], GROUP, replace=len(self._members[g]) < GROUP) for g in grades]
+        return torch.from_numpy(np.concatenate(chosen)[: self._batch_size])[rows]
 
     def _draws(self, step: int | None, rows: slice, turn: int) -> torch.Generator:
         """Of these rows of a step's batch; ``turn`` tells the two networks' draws apart."""

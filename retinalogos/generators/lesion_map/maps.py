@@ -141,6 +141,31 @@ def from_masks(masks: Mapping[str, np.ndarray]) -> np.ndarray:
     return classes
 
 
+def read_masks(paths: Mapping[str, Path], size: int | None) -> np.ndarray:
+    """A map from one mask file a class, as data sets publish them.
+
+    Args:
+        paths: class of :data:`CLASSES` → picture; what is not black in it has the class. ``VB`` is the field of view.
+        size: side of the map in pixels; None for that of the masks. Background is put around to make it square.
+
+    Returns:
+        uint8 classes, size × size.
+
+    Raises:
+        UsageError: as :func:`from_masks`, or a file is no picture, or a JPEG.
+    """
+    masks = {}
+    for name, path in paths.items():
+        pixels = _open(path, "mask")
+        mask = pixels.reshape(*pixels.shape[:2], -1).any(2)
+        above, left = ((max(mask.shape) - side) // 2 for side in mask.shape)
+        square = np.zeros((max(mask.shape),) * 2, bool)
+        square[above : above + mask.shape[0], left : left + mask.shape[1]] = mask
+        least = _LEAST_SHARE if name in {CLASSES[c] for c in LESIONS} else 0.5
+        masks[name] = square if size is None else _reduced(square, size, least)
+    return from_masks(masks)
+
+
 def to_masks(classes: np.ndarray) -> dict[str, np.ndarray]:
     """One bool mask a class from classes h × w; ``VB`` is the whole field, as :func:`from_masks` takes it."""
     masks = {CLASSES[c]: classes == c for c in range(len(CLASSES))}
@@ -161,12 +186,33 @@ def to_rgb(classes: np.ndarray) -> np.ndarray:
     return COLOURS[classes]
 
 
-def read_drawn(path: Path, size: int) -> np.ndarray:
+def _open(path: Path, what: str) -> np.ndarray:
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+            kind, mode = picture.format, picture.mode
+            # Numbers of a palette are no colours.
+            pixels = np.asarray(picture.convert("RGB") if mode == "P" else picture)
+    except FileNotFoundError:
+        raise UsageError(f"{what} {path} is not there") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UsageError(f"{what} {path} cannot be read as a picture ({error}); save it as PNG, mode RGB") from None
+    if kind == "JPEG":
+        raise UsageError(f"{what} {path} is a JPEG, which blurs the colours at every border; save it as PNG, mode RGB")
+    if mode in ("RGBA", "LA", "PA") or "A" in mode:
+        raise UsageError(f"{what} {path} has an alpha channel (mode {mode}); flatten it and save it as PNG, mode RGB")
+    if what == "map" and mode != "RGB":
+        found = "a palette" if mode == "P" else f"mode {mode}"
+        raise UsageError(f"map {path} has {found}, and colours are read from RGB alone; save it as PNG, mode RGB")
+    return pixels
+
+
+def read_drawn(path: Path, size: int | None) -> np.ndarray:
     """A map that a person drew, checked.
 
     Args:
         path: PNG of mode RGB in the colours of :data:`COLOURS`.
-        size: side that the renderer works at, pixels.
+        size: side that the renderer works at, pixels; None for a square of any size.
 
     Returns:
         uint8 classes, size × size.
@@ -174,22 +220,9 @@ def read_drawn(path: Path, size: int) -> np.ndarray:
     Raises:
         UsageError: the file is no such map; the message says what is wrong, where, and what to do.
     """
-    try:
-        with Image.open(path) as picture:
-            picture.load()
-            kind, mode, extent = picture.format, picture.mode, picture.size
-            pixels = np.asarray(picture)
-    except FileNotFoundError:
-        raise UsageError(f"map {path} is not there") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UsageError(f"map {path} cannot be read as a picture ({error}); save it as PNG, mode RGB") from None
-    if kind == "JPEG":
-        raise UsageError(f"map {path} is a JPEG, which blurs the colours at every border; save it as PNG, mode RGB")
-    if mode in ("RGBA", "LA", "PA") or "A" in mode:
-        raise UsageError(f"map {path} has an alpha channel (mode {mode}); flatten it and save it as PNG, mode RGB")
-    if mode != "RGB":
-        what = "a palette" if mode == "P" else f"mode {mode}"
-        raise UsageError(f"map {path} has {what}, and colours are read from RGB alone; save it as PNG, mode RGB")
+    pixels = _open(path, "map")
+    extent = pixels.shape[1::-1]
+    size = extent[0] if size is None else size
     if extent != (size, size):
         wide = f"{extent[0]} × {extent[1]}"
         raise UsageError(f"map {path} is {wide} pixels and must be {size} × {size}; scale it without smoothing")

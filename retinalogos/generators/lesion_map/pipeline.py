@@ -1,5 +1,6 @@
 """The trained networks of lesion maps as one object: it draws maps by grade and turns maps into photographs."""
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self, TypeVar
@@ -18,6 +19,7 @@ from retinalogos.generators.lesion_map.configuration import LayoutConfig, Render
 from retinalogos.generators.lesion_map.layout import LayoutGenerator
 from retinalogos.generators.lesion_map.render import RenderGenerator
 from retinalogos.generators.lesion_map.render_training import tensors, to_images
+from retinalogos.registry import INDEX
 
 LAYOUT, RENDER = "layout", "render"
 # Maps or pictures drawn at once: bounds memory.
@@ -97,14 +99,21 @@ class LesionMapPipeline:
         return cls(load_layout(Path(folder) / LAYOUT), load_render(Path(folder) / RENDER))
 
     def save_pretrained(self, folder: Path | str) -> None:
-        """Writes a folder with the sub-folders ``layout`` and ``render``."""
+        """Writes a folder with the sub-folders ``layout`` and ``render`` and ``model_index.json``, which names them."""
         save_network(self.layout, self.layout.config, Path(folder) / LAYOUT)
         save_network(self.render_network, self.render_network.config, Path(folder) / RENDER)
+        parts = {part: ["retinalogos", type(network).__name__] for part, network in self._networks.items()}
+        index = {"_class_name": type(self).__name__, "size": self.size, **parts}
+        (Path(folder) / INDEX).write_text(json.dumps(index, indent=2) + "\n")
+
+    @property
+    def _networks(self) -> dict[str, nn.Module]:
+        return {LAYOUT: self.layout, RENDER: self.render_network}
 
     def to(self, where: torch.device | str) -> Self:
         """Moves both networks."""
-        self.layout.to(where)
-        self.render_network.to(where)
+        for network in self._networks.values():
+            network.to(where)
         return self
 
     @property

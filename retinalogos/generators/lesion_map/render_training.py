@@ -14,6 +14,7 @@ from retinalogos.generators.lesion_map.examples import Examples
 from retinalogos.generators.lesion_map.perceptual import Features, distance
 from retinalogos.generators.lesion_map.render import RenderDiscriminator, RenderGenerator
 from retinalogos.provenance import write_png
+from retinalogos.training import distributed
 from retinalogos.training.device import device
 
 # Eyes in a sample's picture.
@@ -118,10 +119,12 @@ class RenderObjective:
     def after(self, step: int) -> dict[str, float]:
         """The terms of the generator's loss."""
         names = sorted({name for name, _ in self._terms})
-        return {
-            name: float(torch.stack([value for key, value in sorted(self._terms.items()) if key[0] == name]).mean())
+        means = [
+            torch.stack([value for key, value in sorted(self._terms.items()) if key[0] == name]).mean()
             for name in names
-        }
+        ]
+        distributed.average(means)
+        return {name: float(mean) for name, mean in zip(names, means, strict=True)}
 
     def state(self) -> dict[str, Tensor]:
         """Nothing beside the networks."""

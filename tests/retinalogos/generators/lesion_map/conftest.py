@@ -1,5 +1,7 @@
 """Small phantom eyes, networks and trainings that several tests look at."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -32,6 +34,11 @@ def phantom(n: int, size: int, seed: int = 0) -> Examples:
     people = np.array([record.patient_id for record in records], object)
     grades = np.array([record.dr_grade for record in records])
     return Examples(np.stack(candidates), np.stack(images), grades, people, np.arange(n).astype(object))
+
+
+@pytest.fixture(scope="session")
+def draw_phantom() -> Callable[..., Examples]:
+    return phantom
 
 
 @pytest.fixture(scope="session")

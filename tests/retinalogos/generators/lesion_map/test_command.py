@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from retinalogos.provenance import read_png
 
 def call(*words: str) -> None:
     parser = Parser()
-    add_commands(parser.add_subparsers())
+    add_commands(parser.add_subparsers(), lambda model: Path(model or "nowhere"), "a folder")
     arguments = parser.parse_args(["lesion-map", *words])
     arguments.run(arguments)
 
@@ -59,6 +60,13 @@ def test_style_of_a_photograph(model, eyes, tmp_path) -> None:
     assert "ref" not in " ".join(read_png(tmp_path / "out" / "map-rendered.png").values()), (
         "no name of a patient's file"
     )
+    styled = ["--seed", "3", "--model", model, "--out", str(tmp_path / "styled"), "--style", str(tmp_path / "ref.jpg")]
+    call("generate", "--grade", "2", "--n", "2", *styled)
+    drawn = tmp_path / "styled" / "grade-2-seed4"
+    assert read_png(drawn.with_suffix(".png"))["style"] == "of a photograph"
+    call("render", f"{drawn}-map.png", *styled[2:])
+    again = Image.open(tmp_path / "styled" / "grade-2-seed4-map-rendered.png")
+    assert (np.asarray(Image.open(drawn.with_suffix(".png"))) == np.asarray(again)).all(), "the same map and style"
     with pytest.raises(UsageError, match="cannot be used as a picture: missing"):
         call("render", *words, "--style", str(tmp_path / "no.jpg"))
 
@@ -77,12 +85,14 @@ def test_template_can_be_read_again(model, tmp_path, capsys) -> None:
     assert Image.open(tmp_path / "large.png").size == (32, 32)
 
 
-def test_wrong_words_are_answered(model, tmp_path) -> None:
+def test_wrong_words_are_answered(model, tmp_path, capsys) -> None:
     with pytest.raises(UsageError, match="grade 5 is no ICDR grade"):
         call("generate", "--grade", "5", "--model", model, "--out", str(tmp_path))
     assert not list(tmp_path.iterdir())
-    with pytest.raises(UsageError, match="make run WORKFLOW=lesion_map"):
+    with pytest.raises(UsageError, match="holds no layout network"):
         call("generate", "--grade", "1", "--model", str(tmp_path / "none"), "--out", str(tmp_path))
+    assert main(["lesion-map", "generate", "--grade", "1", "--model", str(tmp_path), "--out", str(tmp_path / "o")]) == 2
+    assert "it has no model_index.json" in capsys.readouterr().err
     for words, said in (
         (["--n", "0"], "less than 1"),
         (["--truncation", "2"], "from 0 to 1"),
@@ -137,4 +147,44 @@ def test_bad_words_and_damaged_weights_end_in_one_line(model, tmp_path, capsys) 
 def test_a_map_too_large_for_the_memory_is_an_error_and_no_traceback(model, tmp_path, capsys) -> None:
     assert main(["lesion-map", "template", "--size", "9999999", "--out", str(tmp_path / "map.png")]) == 1
     assert "allocate" in capsys.readouterr().err
+    assert not (tmp_path / "map.png").exists()
+
+
+def test_a_map_is_split_into_masks_and_joined_again(pipeline, tmp_path, capsys) -> None:
+    classes = maps.template(32)
+    classes[8:12, 10:14], classes[20:22, 6:9], classes[14:18, 20:25] = maps.HE, maps.EX, maps.OD
+    Image.fromarray(maps.to_rgb(classes)).save(tmp_path / "map.png")
+    call("split", str(tmp_path / "map.png"), "--out", str(tmp_path / "masks"))
+    words = [f"{name}={tmp_path / 'masks' / name}.png" for name in ("VB", "EX", "HE", "OD")]
+    call("join", *words, "--out", str(tmp_path / "again.png"))
+    assert (maps.read_drawn(tmp_path / "again.png", 32) == classes).all()
+    assert "'HE'" in capsys.readouterr().out
+    # As data sets have them: oblong, of any mode.
+    for name in ("VB", "HE"):
+        mask = np.asarray(Image.open(tmp_path / "masks" / f"{name}.png"))
+        Image.fromarray(mask[4:-4]).convert("P" if name == "HE" else "1").save(tmp_path / f"{name}.png")
+    oblong = [f"{name}={tmp_path / name}.png" for name in ("VB", "HE")]
+    call("join", *oblong, "--size", "16", "--out", str(tmp_path / "small.png"))
+    small = maps.read_drawn(tmp_path / "small.png", 16)
+    assert (small[4:6, 5:7] == maps.HE).all()
+    assert (small == maps.HE).sum() == 4
+    assert (small[:2] == maps.BG).all(), "background was put around"
+
+
+def test_masks_that_do_not_fit_are_named(tmp_path) -> None:
+    Image.new("L", (20, 20), 255).save(tmp_path / "field.png")
+    Image.new("L", (16, 16), 255).save(tmp_path / "other.png")
+    Image.new("L", (20, 20), 255).save(tmp_path / "blurred.jpg")
+    field = f"VB={tmp_path / 'field.png'}"
+    for words, said in (
+        ([f"EX={tmp_path / 'field.png'}"], "lack 'VB'"),
+        ([field, f"XX={tmp_path / 'field.png'}"], "'XX' is no class"),
+        ([field, f"HE={tmp_path / 'other.png'}"], "differ in size"),
+        ([field, f"HE={tmp_path / 'blurred.jpg'}"], "is a JPEG"),
+        ([field, f"HE={tmp_path / 'none.png'}"], "is not there"),
+        ([field, "HE"], "no CLASS=PICTURE"),
+        ([field, field], "given twice"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            call("join", *words, "--out", str(tmp_path / "map.png"))
     assert not (tmp_path / "map.png").exists()

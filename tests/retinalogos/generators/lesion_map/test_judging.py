@@ -120,3 +120,17 @@ def test_edits_are_judged(pipeline) -> None:
     assert report.inside.value > 0
     nothing = judging.judge_edits(pipeline, classes[1:], [1], 2, 10, 0)
     assert np.isnan(nothing.kept.value)
+
+
+def test_colours_are_held_against_those_of_the_reference(eyes) -> None:
+    taken_over = judging.judge_style(eyes, np.roll(eyes.images, -1, 0), 5, 0)
+    left_alone = judging.judge_style(eyes, eyes.images, 5, 0)
+    assert left_alone.after.value == left_alone.before.value > 0
+    # Fields of two eyes differ in shape, so that a photograph has other means in another's.
+    assert taken_over.after.value < 0.5 * taken_over.before.value
+
+
+def test_a_map_in_another_eyes_style_is_rendered_by_its_own_classes(pipeline, eyes) -> None:
+    found = judging.restyled(pipeline, eyes.take([0, 1]))
+    styles = pipeline.style_of(eyes.images[[1, 0]])
+    assert (found == pipeline.render(eyes.classes[[0, 1]], styles=styles)).all()

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from retinalogos.errors import DataError
 from retinalogos.generators.lesion_map import adversarial, maps
 from retinalogos.generators.lesion_map.configuration import LayoutConfig
-from retinalogos.generators.lesion_map.layout import LayoutDiscriminator, LayoutGenerator, ModulatedConv, augment
+from retinalogos.generators.lesion_map.layout import GROUP, LayoutDiscriminator, LayoutGenerator, ModulatedConv, augment
 from retinalogos.generators.lesion_map.layout_training import LayoutObjective, as_marked, as_shown
 from retinalogos.training import checkpoints
 
@@ -152,18 +152,54 @@ def test_a_gradient_that_is_not_finite_stops_with_its_step(eyes, layout_config, 
     assert torch.load(path, weights_only=True)["network"] == "discriminator"
 
 
-def test_the_generator_is_drawn_towards_the_discriminators_side(eyes, layout_config, layout_loss) -> None:
-    """A step against the gradient of its loss makes the discriminator take the same maps for more real."""
+def test_the_generator_learns_what_the_discriminator_takes_for_real(eyes, layout_config, layout_loss) -> None:
+    """The gradient passes through the classes that are drawn: against the same discriminator the loss falls."""
     objective = LayoutObjective(eyes, layout_config, layout_loss, 8, 0)
-    before = objective.generator_loss(objective.generator, 0, WHOLE)
-    weights = list(objective.generator.parameters())
+
+    def loss() -> float:
+        with torch.no_grad():
+            return float(np.mean([objective.generator_loss(objective.generator, step, WHOLE) for step in range(8)]))
+
+    before = loss()
+    optimizer = torch.optim.Adam(objective.generator.parameters(), 0.02)
+    for step in range(8, 24):
+        optimizer.zero_grad()
+        objective.generator_loss(objective.generator, step, WHOLE).backward()
+        optimizer.step()
+    assert loss() < 0.98 * before
+
+
+def test_a_pixel_has_one_class_drawn_by_its_probability(layout_config) -> None:
+    generator = LayoutGenerator(layout_config)
     with torch.no_grad():
-        for weight, slope in zip(weights, torch.autograd.grad(before, weights, allow_unused=True), strict=True):
-            if slope is not None:
-                weight -= 1e-3 * slope
-    assert objective.generator_loss(objective.generator, 0, WHOLE) < before
+        for output in generator.outputs:
+            output.conv.weight.zero_()
+        generator.prior.copy_(torch.tensor([0.5, 0.2, 0.1, 0.1, 0.05, 0.03, 0.02]).log()[:, None, None])
+    drawn = generator.draw([0] * 20, list(range(20)), 1.0)
+    assert torch.isclose(drawn.amax(1), torch.ones(())).all()
+    assert torch.allclose(drawn.sum(1), torch.ones(()), atol=1e-5)
+    shares = drawn.mean((0, 2, 3))
+    assert torch.allclose(shares, generator.prior[0, :, 0, 0].exp(), atol=0.02)
 
 
 def test_a_config_that_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="needs a width for each"):
         LayoutConfig(size=32, latent=8, mapping_layers=1, widths=(8, 8, 8), discriminator_widths=(8, 8, 8), prior=False)
+
+
+def test_neighbours_in_a_batch_are_of_one_grade_and_the_discriminator_compares_those(
+    eyes, layout_config, layout_loss
+) -> None:
+    objective = LayoutObjective(eyes, layout_config, layout_loss, 16, 0)
+    seen = set()
+    for step in range(40):
+        grades = eyes.grades[objective._rows(step, WHOLE).numpy()].reshape(-1, GROUP)
+        assert (grades == grades[:, :1]).all()
+        seen |= set(grades.ravel().tolist())
+    assert seen == set(eyes.grades.tolist())
+    judge = objective.discriminator
+    maps_bchw = torch.rand(8, 7, 16, 16)
+    alike = torch.cat([maps_bchw[:1].expand(4, -1, -1, -1), maps_bchw[4:]])
+    grades = torch.zeros(8, dtype=torch.long)
+    assert judge(maps_bchw, grades)[0] != judge(alike, grades)[0], "its own group differs"
+    assert torch.allclose(judge(maps_bchw, grades)[4:], judge(alike, grades)[4:]), "another group does not count"

@@ -1,0 +1,104 @@
+"""One self-contained HTML page of lesion maps and what they are good for, and the verdict of the gates."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from components.report import page
+from components.report.figures import Gate, judge, read_results
+from components.report.layout import fill
+from components.report_lesion_maps import tables
+from components.step import Metrics, Params, Paths, Port, Step
+from retinalogos.cohort.shards import Cohort
+from retinalogos.pages import data_uri
+
+SECTIONS = (
+    ("summary", "Summary"),
+    ("pictures", "Pictures"),
+    ("judgement", "Judgement"),
+    ("trial", "What they are good for"),
+    ("training", "Training"),
+    ("cohort", "Cohort"),
+    ("provenance", "Provenance"),
+)
+# Pictures of `judge_lesion_maps` in the order of the page, and what each shows.
+_PICTURES = {
+    "grid.png": "Drawn: maps of grades 0 to 4, below each its photograph. The first seeds; nobody chose them.",
+    "beside_real.png": "Of each grade, real maps and photographs on the left, drawn ones on the right.",
+    "styles.png": "Drawn maps in the style of real photographs of the test split.",
+    "edits.png": "Maps from which the largest lesion is erased, rendered again in the same style.",
+    "closest_maps.png": "The drawn maps that come closest to a training map, above it.",
+    "closest_photographs.png": "The drawn photographs that come closest to a training photograph, above it.",
+}
+_CHARTS = {
+    "losses": {"generator": "generator_loss", "discriminator": "discriminator_loss"},
+    "gradient norms": {"generator": "generator_gradient_norm", "discriminator": "discriminator_gradient_norm"},
+}
+# Pixels of a sample picture on the page, which is as wide as the text.
+_SAMPLE_WIDTH = 1120
+
+
+class ReportLesionMapsParams(Params):
+    """Parameters of ``report_lesion_maps``."""
+
+    training_samples: int = Field(ge=0, description="sample pictures of each training")
+    max_megabytes: float = Field(gt=0, description="a larger page stops the step")
+    gates: dict[str, Gate] = Field(
+        min_length=1,
+        description="limits that the generator must keep, on figures of `assessment` (judge_lesion_maps) and "
+        "`classification` (try_lesion_maps); `register` acts on them",
+    )
+
+
+def run(params: ReportLesionMapsParams, inputs: Paths, outputs: Paths) -> Metrics:
+    """See the module."""
+    real, synthetic = Cohort(inputs["cohort"]), Cohort(inputs["synthetic"])
+    judgement, trial = read_results(inputs["judgement"]), read_results(inputs["trial"])
+    # The names of the main line, by which `register` and its tags go.
+    results = {"assessment": judgement, "classification": trial}
+    verdicts = [judge(name, gate, results) for name, gate in sorted(params.gates.items())]
+    generators = synthetic.table(("generator",))["generator"].unique().to_pylist()
+    context = {
+        "size": _SAMPLE_WIDTH,
+        "cohort": page.cohort_section(real),
+        "generator": ", ".join(sorted(str(name) for name in generators)),
+        "gates": verdicts,
+        **page.summary(real, synthetic, verdicts, []),
+        "pictures": _pictures(inputs["judgement"]),
+        "judgement": page.figures_section(judgement, inputs["judgement"], fill(tables.JUDGEMENT, judgement)),
+        "trial": page.figures_section(trial, inputs["trial"], fill(tables.TRIAL, trial)),
+        "training": [
+            page.training(name, inputs[port], params.training_samples, _SAMPLE_WIDTH, _CHARTS)
+            for name, port in (("Layout network", "layout_training"), ("Render network", "render_training"))
+        ],
+        "provenance": page.provenance(inputs),
+    }
+    html = page.render(context, Path(__file__).with_name("page.html.j2"), SECTIONS)
+    return page.write(
+        outputs["report"], html, results, verdicts, params.max_megabytes,
+        "report.training_samples or judge_lesion_maps.columns",
+    )  # fmt: skip
+
+
+def _pictures(folder: Path) -> list[dict[str, Any]]:
+    """Those that are there: a cohort of few eyes has not all of them."""
+    found = {name: folder / name for name in _PICTURES if (folder / name).is_file()}
+    return [{"uri": data_uri("image/png", path.read_bytes()), "alt": _PICTURES[name]} for name, path in found.items()]
+
+
+STEP = Step(
+    name="report_lesion_maps",
+    summary="one HTML page of lesion maps: pictures, curves, tables with intervals, gates",
+    params=ReportLesionMapsParams,
+    run=run,
+    inputs={
+        "cohort": Port("real cohort", "Dataset"),
+        "synthetic": Port("synthetic cohort of draw_lesion_maps", "Dataset"),
+        "judgement": Port("results.json and pictures of judge_lesion_maps"),
+        "trial": Port("results.json of try_lesion_maps"),
+        "layout_training": Port("log of train_layout"),
+        "render_training": Port("log of train_render"),
+    },
+    outputs={"report": Port("folder with index.html, gates.json and figures.csv")},
+)
