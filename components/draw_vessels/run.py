@@ -24,7 +24,7 @@ def run(params: DrawVesselsParams, inputs: Paths, outputs: Paths) -> Metrics:
 
     def drawn() -> Iterator[tuple[Wish, Drawn]]:
         nonlocal empty
-        asked = wishes(cohort, params.n, params.seed)
+        asked = wishes(cohort, params.n, params.seed, cascade.text)
         for wish, eye in track(cascade.stream(asked, params.batch_size), "draw_vessels", total=params.n, unit="eye"):
             if len(first) < params.shown:
                 first.append(eye)

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from retinalogos.errors import UsageError
-from retinalogos.generators.vessel_map.configuration import Part, SamplerConfig
+from retinalogos.generators.vessel_map.captions import CaptionFeatures
+from retinalogos.generators.vessel_map.configuration import Part, SamplerConfig, TextConfig
 from retinalogos.generators.vessel_map.diffusion import draw, starting_noise
 from retinalogos.generators.vessel_map.maps import to_classes
 from retinalogos.generators.vessel_map.networks import Denoiser
@@ -37,11 +38,13 @@ class Wish:
         seed: of all noise.
         side: index into SIDES; 0 leaves it open.
         marks: disc and fovea, 2×2: column and row in shares of the side; nan leaves one open.
+        caption: what the photograph shows beside its vessels; None leaves it open.
     """
 
     seed: int
     side: int
     marks: np.ndarray
+    caption: str | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,7 @@ class Cascade:
     tile: int
     overlap: int
     sampling: dict[str, SamplerConfig]
+    _encoder: CaptionFeatures | None = None
 
     @classmethod
     def load(
@@ -104,12 +108,44 @@ class Cascade:
         signal = draw(model, start, marks, sides, self.sampling.get("masks"))
         return np.stack([to_classes(one > 0) for one in signal.cpu().numpy()])
 
-    def paint(self, classes_nhw: np.ndarray, seeds: Sequence[int]) -> np.ndarray:
-        """Photographs for maps, uint8 n×size×size×3."""
+    def paint(
+        self, classes_nhw: np.ndarray, seeds: Sequence[int], captions: Sequence[str | None] | None = None
+    ) -> np.ndarray:
+        """Photographs for maps, uint8 n×size×size×3.
+
+        Args:
+            classes_nhw: maps of classes.
+            seeds: of the noise.
+            captions: of each photograph, where the painter was trained with captions; None leaves one open.
+
+        Raises:
+            UsageError: captions for a painter that knows none.
+        """
         model = self._part("paint")
         height, width = classes_nhw.shape[1:]
         start = starting_noise([_STRIDE * seed + 1 for seed in seeds], 3, height, width)
-        return images_as_bytes(draw(model, start, maps_as_signal(classes_nhw), None, self.sampling.get("paint")))
+        told = self._told(model, captions or [None] * len(seeds))
+        return images_as_bytes(draw(model, start, maps_as_signal(classes_nhw), told, self.sampling.get("paint")))
+
+    @property
+    def text(self) -> TextConfig | None:
+        """The captions that the painter was trained with; None where there were none."""
+        known = self._part("paint").config.text
+        return None if known is None else TextConfig.model_validate(known)
+
+    def _told(self, model: Denoiser, captions: Sequence[str | None]) -> torch.Tensor | None:
+        if self.text is None:
+            if any(captions):
+                raise UsageError(
+                    "this painter was trained without captions; train it with train_vessel_paint.text, or ask for none"
+                )
+            return None
+        if self._encoder is None:
+            self._encoder = CaptionFeatures.load(self.text, model.text_mean, model.text_std)
+        known = [caption for caption in captions if caption]
+        features = iter(self._encoder(known))
+        nothing = torch.zeros(model.config.text_dim)
+        return torch.stack([next(features) if caption else nothing for caption in captions])
 
     def enlarge(self, images_nhwc: np.ndarray, seeds: Sequence[int]) -> np.ndarray:
         """Pictures enlarged by the factor, uint8; larger ones than a tile in overlapping tiles."""
@@ -131,7 +167,7 @@ class Cascade:
             batch = wishes[start : start + batch_size]
             seeds = [wish.seed for wish in batch]
             maps = self.draw_maps(batch)
-            images = self.paint(maps, seeds)
+            images = self.paint(maps, seeds, [wish.caption for wish in batch])
             for wish, *pictures in zip(batch, maps, images, self.enlarge(images, seeds), strict=True):
                 yield wish, Drawn(*pictures)
 
