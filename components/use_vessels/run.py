@@ -1,5 +1,6 @@
 """Do drawn eyes help to segment vessels? The same segmenter, as many steps, other training sets."""
 
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -33,6 +34,7 @@ def run(params: UseVesselsParams, inputs: Paths, outputs: Paths) -> Metrics:
             judged[entry.title] = read_examples(other, None, size, where / f"read-{entry.title}", has_vessels)
         if missing := [name for name, eyes in judged.items() if not len(eyes)]:
             raise UsageError(f"use_vessels: no eye of {missing[0]} has a vessel map to judge by")
+        kept = Path(params.checkpoints) / "use_vessels"
         results = use(
             train,
             synthetic,
@@ -43,8 +45,9 @@ def run(params: UseVesselsParams, inputs: Paths, outputs: Paths) -> Metrics:
             params,
             [params.seed + number for number in range(params.runs)],
             params.resamples,
-            Path(params.checkpoints),
+            kept,
             where / "logs",
         )
+    shutil.rmtree(kept, ignore_errors=True)
     write_results(outputs["use"] / "results.json", results)
     return flat({name: found for name, found in results.items() if name != "eyes"})

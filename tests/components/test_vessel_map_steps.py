@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from components import runner
 from components.runner import run_step
@@ -15,6 +17,7 @@ from pipelines.vessel_map import STAGES
 from retinalogos.cohort.shards import Cohort, CohortWriter, decode_map, encode_png
 from retinalogos.errors import UsageError
 from retinalogos.generators.vessel_map.maps import tells_kinds
+from retinalogos.training.loop import Gradients
 
 VALUES = compose(Choices(workflow="vessel_map", preset="smoke"))
 BY_NAME = {stage.name: stage for stage in STAGES}
@@ -67,6 +70,101 @@ def test_the_synthetic_cohort_says_where_it_comes_from(line: tuple[Path, dict[st
         assert grid.info["synthetic"] == "true"
 
 
+def test_seams_and_baselines_are_measured(line: tuple[Path, dict[str, dict[str, Any]]]) -> None:
+    _, metrics = line
+    assert metrics["draw_vessels"]["seam.blended"] > 0
+    # At the smoke preset's 64 pixels tiles are 32: no picture is drawn whole.
+    assert "seam.whole" not in metrics["draw_vessels"]
+    for name in ("synthetic", "floor", "closed_form"):
+        assert metrics["judge_vessels"][f"realism.random_conv.{name}.kernel"] is not None
+
+
+def test_other_generators_are_told_of_beside(
+    line: tuple[Path, dict[str, dict[str, Any]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, metrics = line
+    monkeypatch.setattr(runner, "ROOT", tmp_path)
+    declared = BY_NAME["judge_vessels"]
+    given = {port: folder / BY_NAME[source.stage].path(source.output) for port, source in declared.inputs.items()}
+    again = str(folder / "data/vessel_map/synthetic")
+    found = run("judge_vessels", tmp_path, given, baselines={"again": again})
+    same = metrics["judge_vessels"]["realism.random_conv.synthetic.frechet"]
+    assert found["realism.random_conv.again.frechet"] == pytest.approx(same)
+    with pytest.raises(UsageError, match="the name floor is taken"):
+        run("judge_vessels", tmp_path / "other", given, baselines={"floor": again})
+
+
+class Killed(Exception):
+    """Stands for a signal that ends the process."""
+
+
+@pytest.mark.parametrize(
+    "stage", ["segment_vessels", "train_vessel_masks", "train_vessel_paint", "train_vessel_enlarge"]
+)
+def test_a_killed_training_ends_with_the_same_weights(
+    stage: str,
+    line: tuple[Path, dict[str, dict[str, Any]]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder, _ = line
+    monkeypatch.setattr(runner, "ROOT", tmp_path)
+    declared = BY_NAME[stage]
+    inputs = {port: folder / BY_NAME[source.stage].path(source.output) for port, source in declared.inputs.items()}
+    call = Gradients.__call__
+
+    def killed(self: Gradients, step: int) -> Any:
+        if step == 7:
+            raise Killed
+        return call(self, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Gradients, "__call__", killed)
+        with pytest.raises(Killed):
+            run(stage, tmp_path, inputs)
+    port = "segmenter" if stage == "segment_vessels" else "model"
+    assert not (tmp_path / declared.path(port)).exists(), "nothing half-written stays"
+    capsys.readouterr()
+    run(stage, tmp_path, inputs)
+    assert "going on from step 5 of 10" in capsys.readouterr().out
+    name = "diffusion_pytorch_model.safetensors"
+    whole, resumed = (load_file(base / declared.path(port) / name) for base in (folder, tmp_path))
+    assert whole.keys() == resumed.keys()
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+
+
+def test_killed_trials_keep_what_is_trained(
+    line: tuple[Path, dict[str, dict[str, Any]]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder, metrics = line
+    monkeypatch.setattr(runner, "ROOT", tmp_path)
+    declared = BY_NAME["use_vessels"]
+    inputs = {port: folder / BY_NAME[source.stage].path(source.output) for port, source in declared.inputs.items()}
+    count = 0
+    call = Gradients.__call__
+
+    def killed(self: Gradients, step: int) -> Any:
+        nonlocal count
+        count += 1
+        if count == 10:
+            raise Killed
+        return call(self, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Gradients, "__call__", killed)
+        with pytest.raises(Killed):
+            run("use_vessels", tmp_path, inputs)
+    capsys.readouterr()
+    found = run("use_vessels", tmp_path, inputs)
+    assert capsys.readouterr().out.count("trained before") == 2
+    assert found == metrics["use_vessels"]
+    assert not list((tmp_path / "checkpoints").rglob("*.safetensors"))
+
+
 def test_judgement_stands_beside_real_eyes(line: tuple[Path, dict[str, dict[str, Any]]]) -> None:
     folder, metrics = line
     results = json.loads((folder / "metrics/vessel_map/judgement/results.json").read_text())
@@ -77,7 +175,7 @@ def test_judgement_stands_beside_real_eyes(line: tuple[Path, dict[str, dict[str,
     )
     assert metrics["judge_vessels"]["realism.random_conv.synthetic.frechet"] > 0
     use = json.loads((folder / "metrics/vessel_map/use/results.json").read_text())
-    assert set(use["eyes"]) == {"real", "real+0.25", "synthetic"}
+    assert set(use["eyes"]) == {"real", "real_plus_25", "synthetic"}
     assert use["test"]["figures"]["real"]["dice"]["n"] == results["eyes"]["test"]
 
 

@@ -108,9 +108,7 @@ def wishes(cohort: Cohort, n: int, seed: int, text: TextConfig | None) -> list[W
         text: of the painter; None for one without captions.
     """
     rng = np.random.default_rng([seed, 4])
-    known = [
-        (SIDES.index(row["eye"]), landmarks(row)[0]) for row in cohort.rows(("eye", "truth", "disc_cup"), "train")
-    ]
+    known = [(SIDES.index(row["eye"]), landmarks(row)[0]) for row in cohort.rows(("eye", "truth", "disc_cup"), "train")]
     captions = None if text is None else write(cohort.table(split="train").to_pylist(), text, seed)
     found = []
     for number in range(n):

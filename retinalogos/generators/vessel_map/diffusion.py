@@ -99,7 +99,8 @@ def draw(
     sampling = sampling or SamplerConfig(**model.config.sampling)
     scheduler = _sampler(DiffusionConfig(**model.config.diffusion), sampling)
     scheduler.set_timesteps(sampling.steps)
-    predict: Predict = partial(model, autoguidance=sampling.autoguidance)
+    network: Any = model
+    predict: Predict = partial(network, autoguidance=sampling.autoguidance)
     if through:
         predict = through(predict)
     where = next(model.parameters()).device

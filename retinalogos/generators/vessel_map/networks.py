@@ -30,7 +30,8 @@ class Denoiser(ModelMixin, ConfigMixin):
         unet: further arguments of UNet2DConditionModel.
         diffusion: of DiffusionConfig, for whoever draws with it.
         sampling: of SamplerConfig, likewise.
-        prior_shape: of PixelPrior, which the network's input and output are then relative to; of the prediction ``flow``.
+        prior_shape: of PixelPrior, which input and output of the network are then relative to; for the prediction
+            ``flow``.
         text: of TextConfig; the features of a caption then join the time.
         text_dim: their number.
 
@@ -57,7 +58,7 @@ class Denoiser(ModelMixin, ConfigMixin):
         text_dim: int = 0,
     ):
         super().__init__()
-        # Relative to a prior it sees three pictures and tells two, see :class:`retinalogos.generators.text.prior.Split`.
+        # Relative to a prior it sees three pictures and tells two, see text.prior.Split.
         seen, told = (3 * channels, 2 * channels) if prior_shape else (channels, channels)
         seen += condition_channels if conditioning == "concatenate" else 0
         joined: dict[str, Any] = {"num_class_embeds": labels} if labels else {}
@@ -137,7 +138,7 @@ class Denoiser(ModelMixin, ConfigMixin):
 
 
 def told_beside(joined: Tensor | None, labels: int, n: int) -> Tensor:
-    """What a prior is told beside the condition, n×D: the side as 1 (left), −1 (right) or 0, or a caption's features."""
+    """What a prior is told beside the condition, n×D: the side as 1 (left), −1 (right) or 0; a caption's features."""
     if joined is None:
         return torch.zeros(n, 0)
     if labels:

@@ -116,10 +116,12 @@ def new_denoiser(
 
 def _fit_prior(
     part: Part, examples: Examples, components: int, labels: int, captions: Tensor | None
-) -> tuple[PixelPrior, dict[str, int | bool]]:
+) -> tuple[PixelPrior, dict[str, Any]]:
     """The prior of training eyes and of their mirror images, and its arguments."""
     if part == "enlarge":
-        raise UsageError("enlarge.network.prior_components should be 0: it works on cuts, and a cubic enlargement leads it")
+        raise UsageError(
+            "enlarge.network.prior_components should be 0: it works on cuts, and a cubic enlargement leads it"
+        )
     channels, size = (2 if part == "masks" else 3), examples.images.shape[1]
     eyes = examples.take(np.arange(min(len(examples), MOST_NUMBERS // (2 * channels * size**2))))
     sides, marks = _turned(eyes.sides, eyes.marks, np.ones(len(eyes), bool))
@@ -224,7 +226,7 @@ class Denoising:
         generator = torch.Generator().manual_seed(int(draw.integers(2**62)))
         eyes, chosen = self._judged if step is None else (self.train, self._eyes(step))
         mirrored = (draw.random(len(chosen)) < 0.5) if step is not None else np.zeros(len(chosen), bool)
-        # Of the condition, and of what joins the time: a caption goes without its map now and then, and a map without it.
+        # Of the condition, and of what joins the time: now and then a caption goes without its map, a map without it.
         kept = torch.ones(2, len(chosen))
         if step is not None:
             kept = (torch.rand(2, len(chosen), generator=generator) >= self.config.condition_dropout).float()

@@ -7,7 +7,7 @@ which a small linear filter of the map tells: so the closed form alone draws eve
 """
 
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self
 
 import cv2
 import torch
@@ -64,7 +64,7 @@ class PixelPrior(nn.Module):
         eyes_n: Sequence[str | None],
         components: int,
         filtered: bool,
-    ) -> tuple[Self, dict[str, int | bool]]:
+    ) -> tuple[Self, dict[str, Any]]:
         """Fits to eyes, and returns the prior with the arguments that make another like it.
 
         Args:
@@ -84,7 +84,7 @@ class PixelPrior(nn.Module):
         data = data_nchw if kernel is None else data_nchw - _filtered(condition_nkhw, kernel)
         given = torch.cat([((seen - mean) / std).expand(len(told_mnd), -1, -1), told_mnd], 2)
         gaussian = LatentPrior.fit(data, given, torch.zeros(given.shape[2]), components, eyes_n)
-        shape: dict[str, int | bool] = {
+        shape: dict[str, Any] = {
             "channels": data.shape[1],
             "condition_channels": condition_nkhw.shape[1],
             "size": data.shape[2],
@@ -103,9 +103,7 @@ class PixelPrior(nn.Module):
         return prior, shape
 
     @torch.no_grad()
-    def forward(
-        self, noisy_bchw: Tensor, t_b: Tensor, condition_bkhw: Tensor, told_bd: Tensor
-    ) -> tuple[Split, Tensor]:
+    def forward(self, noisy_bchw: Tensor, t_b: Tensor, condition_bkhw: Tensor, told_bd: Tensor) -> tuple[Split, Tensor]:
         """What is known at a point of the path, and the velocity that the filter of vessels adds to it.
 
         Args:
