@@ -4,19 +4,21 @@ import json
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from components import runner
+from components import cli, runner
 from components.runner import run_step
 from pipelines.params import Choices, compose
 from pipelines.vessel_map import STAGES
 from retinalogos.cohort.shards import Cohort, CohortWriter, decode_map, encode_png
 from retinalogos.errors import UsageError
-from retinalogos.generators.vessel_map.maps import tells_kinds
+from retinalogos.generators.vessel_map.maps import tells_kinds, to_colour
 from retinalogos.training.loop import Gradients
 
 VALUES = compose(Choices(workflow="vessel_map", preset="smoke"))
@@ -211,3 +213,53 @@ def test_cohorts_without_maps_are_refused_with_advice(
         run("train_vessel_paint", tmp_path, {"cohort": tmp_path / "bare"})
     with pytest.raises(UsageError, match="nothing to learn from"):
         run("segment_vessels", tmp_path, {"cohort": tmp_path / "bare"})
+
+
+def test_the_cascade_is_registered_and_draws_from_the_registry(
+    line: tuple[Path, dict[str, dict[str, Any]]],
+    mlflow_store: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder, metrics = line
+    assert metrics["register_vessel_map"]["gates"] == 4
+    for variable, value in {
+        "MLFLOW_TRACKING_URI": mlflow_store,
+        "RETINALOGOS_TRACKING": "on",
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    }.items():
+        monkeypatch.setenv(variable, value)
+    mlflow.set_tracking_uri(mlflow_store)
+    mlflow.set_experiment(experiment_id=mlflow.create_experiment("vessel_map", (tmp_path / "mlruns").as_uri()))
+    monkeypatch.setattr(runner, "ROOT", tmp_path)
+    declared, values = BY_NAME["register_vessel_map"], VALUES["register_vessel_map"]
+    inputs = {port: folder / BY_NAME[source.stage].path(source.output) for port, source in declared.inputs.items()}
+    passes = {"title": "Dice", "figure": "judgement.consistency.synthetic.dice", "min": 0}
+    impossible = {"title": "Dice", "figure": "judgement.consistency.synthetic.dice", "min": 2}
+    try:
+        for gates, said in (
+            ({"consistency": impossible}, "refused: register_vessel_map.gates.consistency failed"),
+            ({"consistency": passes}, "promoted"),
+        ):
+            run_step(
+                "register_vessel_map",
+                values | {"gates": gates, "primary": "consistency"},
+                inputs,
+                {port: tmp_path / declared.path(port) for port in (*declared.outputs, "metrics")},
+            )
+            assert said in capsys.readouterr().out
+        model = "models:/retinalogos-vessel-map@champion"
+        served = mlflow.pyfunc.load_model(model).predict(pd.DataFrame({"prompt": ["left eye", "any"], "seed": [3, 4]}))
+        assert len(set(served["image"])) == 2
+        mask = tmp_path / "mask.png"
+        colours = to_colour(decode_map(next(iter(Cohort(inputs["cohort"]).rows()))["vessels"]["bytes"]))
+        Image.fromarray(colours).save(mask)
+        out = tmp_path / "out"
+        assert cli.main(["vessel-map", "render", str(mask), "--model", model, "--out", str(out)]) == 0
+        assert len(list(out.glob("*-enlarged.png"))) == 1
+        assert cli.main(["lineage", model]) == 0
+        assert "masks: train_vessel_map" in capsys.readouterr().out
+        assert cli.main(["vessel-map", "generate", "--model", "models:/nothing@champion", "--out", str(out)]) == 2
+    finally:
+        mlflow.set_tracking_uri(None)
