@@ -22,13 +22,39 @@ from retinalogos.generators.vessel_map.prior import MOST_NUMBERS, PixelPrior
 _VALIDATION_EYES = 64
 # Width of the spot that marks disc or fovea, in shares of the side: about a disc's radius at 45 degrees.
 _SPOT = 0.07
+# Distance from a vessel's border at which the drawn signal ends, in shares of the side: more than half the widest
+# vessel, and less than the space between the arcades' larger branches.
+_REACH = 0.05
 # Examples from which the spread of what is missing in an enlarged picture is taken.
 _SCALE_EYES = 64
 
 
 def maps_as_signal(classes_nhw: np.ndarray) -> Tensor:
-    """Maps of classes to n×2×h×w of −1 and 1: the analog bits of Chen et al., arXiv 2208.04202."""
+    """Maps of classes to n×2×h×w of −1 and 1, as they are given to the painter."""
     return torch.from_numpy(np.stack([to_channels(one) for one in classes_nhw])).float() * 2 - 1
+
+
+def maps_as_distances(classes_nhw: np.ndarray) -> Tensor:
+    """Maps of classes to n×2×h×w in [−1, 1], as they are drawn: distance to the vessel's border, positive inside.
+
+    A vessel of one pixel's width leaves a trace several pixels wide, so that it is drawn in one piece; where the signal
+    is positive is the map again.
+    """
+    reach = _REACH * classes_nhw.shape[1]
+    return torch.from_numpy(
+        np.stack([[_distances(channel, reach) for channel in to_channels(one)] for one in classes_nhw])
+    )
+
+
+def _distances(vessels_hw: np.ndarray, reach: float) -> np.ndarray:
+    if not vessels_hw.any():
+        return np.full(vessels_hw.shape, -1, np.float32)
+    inside, outside = (
+        cv2.distanceTransform(where.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+        for where in (vessels_hw, ~vessels_hw)
+    )
+    # To the border between pixels, not to the next pixel's centre.
+    return np.clip(np.where(vessels_hw, inside - 0.5, 0.5 - outside) / reach, -1, 1).astype(np.float32)
 
 
 def images_as_signal(images_nhwc: np.ndarray) -> Tensor:
@@ -126,16 +152,16 @@ def _fit_prior(
     eyes = examples.take(np.arange(min(len(examples), MOST_NUMBERS // (2 * channels * size**2))))
     sides, marks = _turned(eyes.sides, eyes.marks, np.ones(len(eyes), bool))
     sides, marks = np.concatenate([eyes.sides, sides]), np.concatenate([eyes.marks, marks])
-    maps = maps_as_signal(np.concatenate([eyes.maps, np.asarray(eyes.maps)[:, :, ::-1]]))
+    maps = np.concatenate([eyes.maps, np.asarray(eyes.maps)[:, :, ::-1]])
     told = told_beside(torch.from_numpy(sides), labels, len(sides)) if labels else torch.zeros(len(sides), 0)
     told = told[None]
     if captions is not None:
         told = captions[: len(eyes)].permute(2, 1, 0, 3).flatten(1, 2)
     if part == "masks":
-        data, condition = maps, spots(marks, size)
+        data, condition = maps_as_distances(maps), spots(marks, size)
     else:
         images = np.concatenate([eyes.images, np.asarray(eyes.images)[:, :, ::-1]])
-        data, condition = images_as_signal(images), maps
+        data, condition = images_as_signal(images), maps_as_signal(maps)
     return PixelPrior.fit(data, condition, told, [SIDES[side] for side in sides], components, part == "paint")
 
 
@@ -251,7 +277,7 @@ class Denoising:
     def _masks(
         self, eyes: Examples, chosen: np.ndarray, mirrored: np.ndarray, kept: Tensor, _: Any, __: Any
     ) -> tuple[Tensor, Tensor, Tensor]:
-        data = maps_as_signal(_mirrored(eyes.maps[chosen], mirrored))
+        data = maps_as_distances(_mirrored(eyes.maps[chosen], mirrored))
         sides, marks = _turned(eyes.sides[chosen], eyes.marks[chosen], mirrored)
         condition = spots(marks, data.shape[-1]) * kept[0].view(-1, 1, 1, 1)
         return data, condition, torch.from_numpy(sides) * kept[1].long()

@@ -28,6 +28,7 @@ from retinalogos.generators.vessel_map.objective import (
     Denoising,
     images_as_bytes,
     images_as_signal,
+    maps_as_distances,
     new_denoiser,
     spots,
 )
@@ -90,6 +91,19 @@ def test_classes_and_channels_and_colours_are_the_same_map(phantom: np.ndarray, 
         warnings.simplefilter("error")
         for array in (phantom, maps.to_colour(phantom)):
             assert (maps.read_drawn(write(tmp_path / "map.png", array), 256) == phantom).all()
+
+
+def test_a_map_is_where_its_distances_are_positive(phantom: np.ndarray) -> None:
+    empty = np.zeros_like(phantom)
+    signal = maps_as_distances(np.stack([phantom, empty])).numpy()
+    assert (maps.to_classes(signal[0] > 0) == phantom).all()
+    assert (signal[1] == -1).all()
+    far = np.abs(signal) < 1
+    assert 0.2 < far[0].mean() < 0.8, "a band about the vessels"
+    square = np.zeros((20, 20), np.uint8)
+    square[8:12, 8:12] = 1
+    # Borders lie between pixels: half a pixel from the last one inside and the first one outside. 0.05 of 20 is one.
+    assert maps_as_distances(square[None])[0, 0, 10, 6:10].tolist() == [-1, -0.5, 0.5, 1]
 
 
 def test_kinds_are_told_by_maps_that_hold_both(phantom: np.ndarray) -> None:
