@@ -83,7 +83,7 @@ def _difference(a: np.ndarray, b: np.ndarray) -> float:
 def arms(ratios: Sequence[float], synthetic: int, real: int) -> dict[str, int]:
     """Synthetic eyes of each training set by its name: ``real``, ``real_plus_50`` (per cent), …, ``synthetic``.
 
-    A ratio for which there are not enough synthetic eyes is left out.
+    What there are not enough synthetic eyes for is left out.
     """
     found: dict[str, int] = {REAL: 0}
     found |= {
@@ -91,7 +91,7 @@ def arms(ratios: Sequence[float], synthetic: int, real: int) -> dict[str, int]:
         for ratio in ratios
         if 0 < round(ratio * real) <= synthetic
     }
-    return found | {SYNTHETIC_ONLY: min(synthetic, real)}
+    return found | ({SYNTHETIC_ONLY: min(synthetic, real)} if synthetic else {})
 
 
 def use(

@@ -23,6 +23,7 @@ from retinalogos.generators.vessel_map.cascade import Cascade, Wish, bundle, loa
 from retinalogos.generators.vessel_map.configuration import DenoiserConfig, DiffusionConfig, SamplerConfig, TextConfig
 from retinalogos.generators.vessel_map.diffusion import Process, draw, starting_noise
 from retinalogos.generators.vessel_map.examples import Examples
+from retinalogos.generators.vessel_map.judgement import arms
 from retinalogos.generators.vessel_map.networks import Denoiser
 from retinalogos.generators.vessel_map.objective import (
     Denoising,
@@ -540,6 +541,14 @@ def test_damaged_models_are_named_in_one_line(models: dict[str, Path], tmp_path:
         assert f"{folder / part} holds no model of vessel maps" in lines[0]
         assert said in lines[0]
     assert not (tmp_path / "out").exists()
+
+
+# --- use
+
+
+def test_what_there_are_no_drawn_eyes_for_is_left_out() -> None:
+    assert arms([0.5, 2.0], synthetic=6, real=8) == {"real": 0, "real_plus_50": 4, "synthetic": 6}
+    assert arms([0.5], synthetic=0, real=8) == {"real": 0}
 
 
 # --- public segmenters
