@@ -96,6 +96,23 @@ def test_other_generators_are_told_of_beside(
         run("judge_vessels", tmp_path / "other", given, baselines={"floor": again})
 
 
+def test_a_painter_with_captions_draws_by_them(
+    line: tuple[Path, dict[str, dict[str, Any]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, _ = line
+    monkeypatch.setattr(runner, "ROOT", tmp_path)
+    labelled = folder / "data/vessel_map/labelled"
+    text = {"encoder": "minilm", "layer": -1, "token_budget": 64, "wordings": 1}
+    run("train_vessel_paint", tmp_path, {"cohort": labelled}, text=text)
+    models = {part: folder / f"models/vessel_map/{part}" for part in ("masks", "enlarge")}
+    run("draw_vessels", tmp_path, {"cohort": labelled, **models}, n=6)
+    for row in Cohort(tmp_path / "data/vessel_map/synthetic").rows(("eye", "prompt")):
+        assert row["eye"] in row["prompt"].lower()
+        assert len(row["prompt"].split()) > 4, "a caption, not the side alone"
+    with pytest.raises(UsageError, match="text goes with part paint alone"):
+        run("train_vessel_masks", tmp_path, {"cohort": labelled}, text=text)
+
+
 class Killed(Exception):
     """Stands for a signal that ends the process."""
 
