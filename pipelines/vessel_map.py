@@ -3,6 +3,7 @@
 from pipelines.graph import Source, Stage
 
 GROUP = "vessel_map"
+_PARTS = ("masks", "paint", "enlarge")
 _LABELLED = Source("label_vessels", "labelled")
 
 
@@ -36,13 +37,13 @@ STAGES: tuple[Stage, ...] = (
         {"labelled": "data/vessel_map/labelled"},
         GROUP,
     ),
-    *(_model(part) for part in ("masks", "paint", "enlarge")),
+    *(_model(part) for part in _PARTS),
     Stage(
         "draw_vessels",
         "draw_vessels",
         {
             "cohort": _LABELLED,
-            **{part: Source(f"train_vessel_{part}", "model") for part in ("masks", "paint", "enlarge")},
+            **{part: Source(f"train_vessel_{part}", "model") for part in _PARTS},
         },
         {"synthetic": "data/vessel_map/synthetic", "grid": "metrics/vessel_map/grid"},
         GROUP,
@@ -54,6 +55,7 @@ STAGES: tuple[Stage, ...] = (
             "cohort": _LABELLED,
             "synthetic": Source("draw_vessels", "synthetic"),
             "segmenter": Source("segment_vessels", "segmenter"),
+            "paint": Source("train_vessel_paint", "model"),
         },
         {"judgement": "metrics/vessel_map/judgement"},
         GROUP,
@@ -63,6 +65,18 @@ STAGES: tuple[Stage, ...] = (
         "use_vessels",
         {"cohort": Source("ingest", "cohort"), "synthetic": Source("draw_vessels", "synthetic")},
         {"use": "metrics/vessel_map/use"},
+        GROUP,
+    ),
+    Stage(
+        "register_vessel_map",
+        "register_vessel_map",
+        {
+            "cohort": _LABELLED,
+            **{part: Source(f"train_vessel_{part}", "model") for part in _PARTS},
+            "judgement": Source("judge_vessels", "judgement"),
+            "use": Source("use_vessels", "use"),
+        },
+        {"registration": "metrics/vessel_map/registration", "cascade": "models/vessel_map/cascade"},
         GROUP,
     ),
 )

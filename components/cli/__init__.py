@@ -21,6 +21,8 @@ def parser() -> Parser:
     whole = Parser(prog="retinalogos", description=__doc__, epilog=NOTICE, formatter_class=argparse.HelpFormatter)
     whole.add_argument("--version", action="version", version=software())
     commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    # Generators stand below MLflow: who asks the registry for one is told by this argument how.
+    whole.set_defaults(resolve_model=registry.resolve_model)
     for subject in SUBJECTS:
         subject.add_commands(commands)
     return whole

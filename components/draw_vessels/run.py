@@ -13,6 +13,9 @@ from retinalogos.generators.vessel_map.grid import write_grid
 from retinalogos.progress import track
 from retinalogos.provenance import generator_hash
 
+# Eyes on which the seams of tiles are measured: each is enlarged three times more.
+_SEAM_EYES = 4
+
 
 def run(params: DrawVesselsParams, inputs: Paths, outputs: Paths) -> Metrics:
     """See the module."""
@@ -24,7 +27,7 @@ def run(params: DrawVesselsParams, inputs: Paths, outputs: Paths) -> Metrics:
 
     def drawn() -> Iterator[tuple[Wish, Drawn]]:
         nonlocal empty
-        asked = wishes(cohort, params.n, params.seed)
+        asked = wishes(cohort, params.n, params.seed, cascade.text)
         for wish, eye in track(cascade.stream(asked, params.batch_size), "draw_vessels", total=params.n, unit="eye"):
             if len(first) < params.shown:
                 first.append(eye)
@@ -35,4 +38,11 @@ def run(params: DrawVesselsParams, inputs: Paths, outputs: Paths) -> Metrics:
     outputs["grid"].mkdir(parents=True)
     write_grid(outputs["grid"] / "grid.png", first, {"generator": name, "seed": params.seed})
     coverage = float(np.mean([(eye.classes > 0).mean() for eye in first]))
-    return {"eyes": params.n, "empty_maps": empty, "vessel_share_of_shown": coverage}
+    some = first[:_SEAM_EYES]
+    seams = cascade.seams(np.stack([eye.image for eye in some]), [params.seed + i for i in range(len(some))])
+    return {
+        "eyes": params.n,
+        "empty_maps": empty,
+        "vessel_share_of_shown": coverage,
+        **{f"seam.{name}": value for name, value in seams.items()},
+    }

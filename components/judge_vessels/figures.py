@@ -6,8 +6,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-_DPI = 100
-_ROWS = (("real", "#4c6a92"), ("synthetic", "#d1772f"))
+from retinalogos.figures import REAL, SYNTHETIC, save
+
+_ROWS = (("real", REAL), ("synthetic", SYNTHETIC))
 _COLUMNS = 4
 
 
@@ -29,4 +30,4 @@ def intervals(path: Path, compared: Mapping[str, Mapping[str, Any]]) -> None:
         axes.set_title(name.replace("_", " "), fontsize=8)
     for axes in panels[len(shown) :]:
         axes.set_axis_off()
-    figure.savefig(path, dpi=_DPI, metadata={"Software": None})
+    save(figure, path)

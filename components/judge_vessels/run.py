@@ -1,18 +1,21 @@
 """Judges drawn eyes: anatomy, agreement of mask and photograph, realism; each beside what real eyes score."""
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from components.judge_vessels import figures
 from components.judge_vessels.step import JudgeVesselsParams
 from components.step import Metrics, Paths
 from retinalogos.cohort.shards import Cohort
-from retinalogos.errors import DataError
+from retinalogos.errors import DataError, UsageError
 from retinalogos.generators.vessel_map.agreement import of_eyes, summary
-from retinalogos.generators.vessel_map.examples import Examples, read_examples
+from retinalogos.generators.vessel_map.cascade import load_part, painted_by_prior
+from retinalogos.generators.vessel_map.examples import read_examples
 from retinalogos.generators.vessel_map.judgement import anatomy, compare
 from retinalogos.generators.vessel_map.loaders import load_segmenter
 from retinalogos.metrics.features import FeatureSpace, feature_space
@@ -54,7 +57,22 @@ def run(params: JudgeVesselsParams, inputs: Paths, outputs: Paths) -> Metrics:
                 "real": summary(of_eyes(segmenter, seen["test"]), params.resamples, params.seed),
                 "synthetic": summary(of_eyes(segmenter, seen["drawn"]), params.resamples, params.seed),
             },
-            "realism": {space.name: _realism(space, test, drawn, further, params) for space in spaces},
+        }
+        n = min(len(test), len(drawn), len(further))
+        others = {"synthetic": drawn.images, "floor": further.images}
+        if (closed_form := painted_by_prior(load_part(inputs["paint"], "paint"), drawn.maps[:n])) is not None:
+            sides = (params.size, params.size)
+            others["closed_form"] = np.stack(
+                [cv2.resize(image, sides, interpolation=cv2.INTER_AREA) for image in closed_form]
+            )
+        for name, folder in params.baselines.items():
+            if name in others:
+                raise UsageError(f"judge_vessels.baselines: the name {name} is taken")
+            others[name] = read_examples(
+                Cohort(Path(folder)), None, params.size, Path(scratch) / f"baseline-{name}", lambda _: True
+            ).images
+        results["realism"] = {
+            space.name: _realism(space, np.asarray(test.images), others, n, params) for space in spaces
         }
     write_results(outputs["judgement"] / "results.json", results)
     figures.intervals(outputs["judgement"] / "anatomy.png", results["masks"])
@@ -62,14 +80,13 @@ def run(params: JudgeVesselsParams, inputs: Paths, outputs: Paths) -> Metrics:
 
 
 def _realism(
-    space: FeatureSpace, test: Examples, drawn: Examples, further: Examples, params: JudgeVesselsParams
+    space: FeatureSpace, test: np.ndarray, others: Mapping[str, np.ndarray], n: int, params: JudgeVesselsParams
 ) -> dict[str, Any]:
-    """Distances of as many drawn as test eyes to the test eyes, and of as many further real ones."""
-    n = min(len(test), len(drawn), len(further))
-    real = space.features(np.asarray(test.images))
+    """Distances of test eyes to as many (``n``) drawn eyes, further real ones, and eyes of other generators."""
+    real = space.features(test)
     found = {}
-    for name, eyes in (("synthetic", drawn), ("floor", further)):
-        other = space.features(np.asarray(eyes.images[:n]))
+    for name, images in others.items():
+        other = space.features(np.asarray(images[:n]))
         found[name] = {
             "frechet": frechet_with_interval(real, other, params.distance_resamples, params.seed),
             "kernel": kernel_with_interval(real, other, params.resamples, params.seed),

@@ -11,6 +11,10 @@ class JudgeVesselsParams(Params):
     seed: int
     size: int = Field(ge=16, description="pixels at which maps and photographs are compared")
     feature_spaces: list[str] = Field(min_length=1, description="of the Fréchet and kernel distances; as in `assess`")
+    baselines: dict[str, str] = Field(
+        exclude=True,
+        description="folders of synthetic cohorts of other generators, by name, that realism is told of too",
+    )
     resamples: int = Field(ge=0, description="bootstrap resamples behind each interval")
     distance_resamples: int = Field(ge=0, description="the same of Fréchet distances")
 
@@ -24,6 +28,7 @@ STEP = Step(
         "cohort": Port("real cohort with artery and vein maps", "Dataset"),
         "synthetic": Port("synthetic cohort with its vessel maps", "Dataset"),
         "segmenter": Port("segmenter of `segment_vessels`", "Model"),
+        "paint": Port("model that paints photographs, whose closed form is a baseline", "Model"),
     },
     outputs={"judgement": Port("results.json and anatomy.png")},
 )

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from components.launcher import LauncherConfig, launched
 from components.step import Params, Port, Step, later
-from retinalogos.generators.vessel_map.configuration import DenoiserConfig, Part
+from retinalogos.generators.vessel_map.configuration import DenoiserConfig, Part, TextConfig
 from retinalogos.training.configuration import TrainingConfig
 
 
@@ -19,6 +19,7 @@ class TrainVesselMapParams(Params, TrainingConfig):
     factor: int = Field(ge=1, description="enlarge: from size / factor to size; 1 for the others")
     crop: int | None = Field(ge=16, description="enlarge: pixels of the cuts that it learns from; null: whole pictures")
     most_noise: float = Field(ge=0, lt=1, description="enlarge: largest level of noise on what it is given")
+    text: TextConfig | None = Field(description="paint: captions as a further condition; null: none")
     network: DenoiserConfig
     checkpoints: str = Field(
         exclude=True, description="folder for checkpoints, kept between runs so that a killed stage goes on"
@@ -31,6 +32,8 @@ class TrainVesselMapParams(Params, TrainingConfig):
             raise ValueError(f"factor {self.factor} does not go with part {self.part}: enlarge alone has one above 1")
         if self.size % self.factor:
             raise ValueError(f"size {self.size} is no multiple of factor {self.factor}")
+        if self.text is not None and self.part != "paint":
+            raise ValueError(f"text goes with part paint alone, not with {self.part}")
         return self
 
 

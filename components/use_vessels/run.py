@@ -1,5 +1,6 @@
 """Do drawn eyes help to segment vessels? The same segmenter, as many steps, other training sets."""
 
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -23,7 +24,11 @@ def run(params: UseVesselsParams, inputs: Paths, outputs: Paths) -> Metrics:
         )
         synthetic = read_examples(Cohort(inputs["synthetic"]), None, size, where / "synthetic", has_vessels)
         if not len(synthetic):
-            raise UsageError(f"{inputs['synthetic']}: no eye has a vessel map, so there is nothing to learn from")
+            # That a generator draws no vessel is a result, not an error.
+            print(
+                f"use_vessels: no eye of {inputs['synthetic']} has a vessel: only real eyes are learned from",
+                flush=True,
+            )
         judged = {"test": test}
         for entry in params.external:
             if entry.title in judged:
@@ -33,6 +38,7 @@ def run(params: UseVesselsParams, inputs: Paths, outputs: Paths) -> Metrics:
             judged[entry.title] = read_examples(other, None, size, where / f"read-{entry.title}", has_vessels)
         if missing := [name for name, eyes in judged.items() if not len(eyes)]:
             raise UsageError(f"use_vessels: no eye of {missing[0]} has a vessel map to judge by")
+        kept = Path(params.checkpoints) / "use_vessels"
         results = use(
             train,
             synthetic,
@@ -43,8 +49,9 @@ def run(params: UseVesselsParams, inputs: Paths, outputs: Paths) -> Metrics:
             params,
             [params.seed + number for number in range(params.runs)],
             params.resamples,
-            Path(params.checkpoints),
+            kept,
             where / "logs",
         )
+    shutil.rmtree(kept, ignore_errors=True)
     write_results(outputs["use"] / "results.json", results)
     return flat({name: found for name, found in results.items() if name != "eyes"})

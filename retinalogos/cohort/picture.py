@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
+from scipy.ndimage import distance_transform_edt
 
 from retinalogos.cohort.readers.record import Layer
 
@@ -234,6 +235,9 @@ def read_classes(layers: Sequence[Layer]) -> np.ndarray:
         for value, meaning in layer.values.items():
             table[value] = meaning
         painted = table[values]
+        if layer.spread and painted.any():
+            nearest = distance_transform_edt(painted == 0, return_distances=False, return_indices=True)
+            painted = np.where(classes > 0, painted[tuple(nearest)], 0)
         classes = np.where(painted > 0, painted, classes)
     assert classes is not None
     return classes

@@ -4,17 +4,22 @@ import json
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file
 
-from components import runner
+from components import cli, runner
 from components.runner import run_step
 from pipelines.params import Choices, compose
 from pipelines.vessel_map import STAGES
 from retinalogos.cohort.shards import Cohort, CohortWriter, decode_map, encode_png
 from retinalogos.errors import UsageError
-from retinalogos.generators.vessel_map.maps import tells_kinds
+from retinalogos.generators.vessel_map.maps import tells_kinds, to_colour
+from retinalogos.training.loop import Gradients
 
 VALUES = compose(Choices(workflow="vessel_map", preset="smoke"))
 BY_NAME = {stage.name: stage for stage in STAGES}
@@ -67,6 +72,118 @@ def test_the_synthetic_cohort_says_where_it_comes_from(line: tuple[Path, dict[st
         assert grid.info["synthetic"] == "true"
 
 
+def test_seams_and_baselines_are_measured(line: tuple[Path, dict[str, dict[str, Any]]]) -> None:
+    _, metrics = line
+    assert metrics["draw_vessels"]["seam.blended"] > 0
+    # At the smoke preset's 64 pixels tiles are 32: no picture is drawn whole.
+    assert "seam.whole" not in metrics["draw_vessels"]
+    for name in ("synthetic", "floor", "closed_form"):
+        assert metrics["judge_vessels"][f"realism.random_conv.{name}.kernel"] is not None
+
+
+def test_other_generators_are_told_of_beside(
+    line: tuple[Path, dict[str, dict[str, Any]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, metrics = line
+    monkeypatch.setattr(runner, "ROOT", tmp_path)
+    declared = BY_NAME["judge_vessels"]
+    given = {port: folder / BY_NAME[source.stage].path(source.output) for port, source in declared.inputs.items()}
+    again = str(folder / "data/vessel_map/synthetic")
+    found = run("judge_vessels", tmp_path, given, baselines={"again": again})
+    same = metrics["judge_vessels"]["realism.random_conv.synthetic.frechet"]
+    assert found["realism.random_conv.again.frechet"] == pytest.approx(same)
+    with pytest.raises(UsageError, match="the name floor is taken"):
+        run("judge_vessels", tmp_path / "other", given, baselines={"floor": again})
+
+
+def test_a_painter_with_captions_draws_by_them(
+    line: tuple[Path, dict[str, dict[str, Any]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, _ = line
+    monkeypatch.setattr(runner, "ROOT", tmp_path)
+    labelled = folder / "data/vessel_map/labelled"
+    text = {"encoder": "minilm", "layer": -1, "token_budget": 64, "wordings": 1}
+    run("train_vessel_paint", tmp_path, {"cohort": labelled}, text=text)
+    models = {part: folder / f"models/vessel_map/{part}" for part in ("masks", "enlarge")}
+    run("draw_vessels", tmp_path, {"cohort": labelled, **models}, n=6)
+    for row in Cohort(tmp_path / "data/vessel_map/synthetic").rows(("eye", "prompt")):
+        assert row["eye"] in row["prompt"].lower()
+        assert len(row["prompt"].split()) > 4, "a caption, not the side alone"
+    with pytest.raises(UsageError, match="text goes with part paint alone"):
+        run("train_vessel_masks", tmp_path, {"cohort": labelled}, text=text)
+
+
+class Killed(Exception):
+    """Stands for a signal that ends the process."""
+
+
+@pytest.mark.parametrize(
+    "stage", ["segment_vessels", "train_vessel_masks", "train_vessel_paint", "train_vessel_enlarge"]
+)
+def test_a_killed_training_ends_with_the_same_weights(
+    stage: str,
+    line: tuple[Path, dict[str, dict[str, Any]]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder, _ = line
+    monkeypatch.setattr(runner, "ROOT", tmp_path)
+    declared = BY_NAME[stage]
+    inputs = {port: folder / BY_NAME[source.stage].path(source.output) for port, source in declared.inputs.items()}
+    call = Gradients.__call__
+
+    def killed(self: Gradients, step: int) -> Any:
+        if step == 7:
+            raise Killed
+        return call(self, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Gradients, "__call__", killed)
+        with pytest.raises(Killed):
+            run(stage, tmp_path, inputs)
+    port = "segmenter" if stage == "segment_vessels" else "model"
+    assert not (tmp_path / declared.path(port)).exists(), "nothing half-written stays"
+    capsys.readouterr()
+    run(stage, tmp_path, inputs)
+    assert "going on from step 5 of 10" in capsys.readouterr().out
+    name = "diffusion_pytorch_model.safetensors"
+    whole, resumed = (load_file(base / declared.path(port) / name) for base in (folder, tmp_path))
+    assert whole.keys() == resumed.keys()
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+
+
+def test_killed_trials_keep_what_is_trained(
+    line: tuple[Path, dict[str, dict[str, Any]]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder, metrics = line
+    monkeypatch.setattr(runner, "ROOT", tmp_path)
+    declared = BY_NAME["use_vessels"]
+    inputs = {port: folder / BY_NAME[source.stage].path(source.output) for port, source in declared.inputs.items()}
+    count = 0
+    call = Gradients.__call__
+
+    def killed(self: Gradients, step: int) -> Any:
+        nonlocal count
+        count += 1
+        if count == 10:
+            raise Killed
+        return call(self, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Gradients, "__call__", killed)
+        with pytest.raises(Killed):
+            run("use_vessels", tmp_path, inputs)
+    capsys.readouterr()
+    found = run("use_vessels", tmp_path, inputs)
+    assert capsys.readouterr().out.count("trained before") == 2
+    assert found == metrics["use_vessels"]
+    assert not list((tmp_path / "checkpoints").rglob("*.safetensors"))
+
+
 def test_judgement_stands_beside_real_eyes(line: tuple[Path, dict[str, dict[str, Any]]]) -> None:
     folder, metrics = line
     results = json.loads((folder / "metrics/vessel_map/judgement/results.json").read_text())
@@ -77,7 +194,7 @@ def test_judgement_stands_beside_real_eyes(line: tuple[Path, dict[str, dict[str,
     )
     assert metrics["judge_vessels"]["realism.random_conv.synthetic.frechet"] > 0
     use = json.loads((folder / "metrics/vessel_map/use/results.json").read_text())
-    assert set(use["eyes"]) == {"real", "real+0.25", "synthetic"}
+    assert set(use["eyes"]) == {"real", "real_plus_25", "synthetic"}
     assert use["test"]["figures"]["real"]["dice"]["n"] == results["eyes"]["test"]
 
 
@@ -113,3 +230,53 @@ def test_cohorts_without_maps_are_refused_with_advice(
         run("train_vessel_paint", tmp_path, {"cohort": tmp_path / "bare"})
     with pytest.raises(UsageError, match="nothing to learn from"):
         run("segment_vessels", tmp_path, {"cohort": tmp_path / "bare"})
+
+
+def test_the_cascade_is_registered_and_draws_from_the_registry(
+    line: tuple[Path, dict[str, dict[str, Any]]],
+    mlflow_store: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder, metrics = line
+    assert metrics["register_vessel_map"]["gates"] == 4
+    for variable, value in {
+        "MLFLOW_TRACKING_URI": mlflow_store,
+        "RETINALOGOS_TRACKING": "on",
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    }.items():
+        monkeypatch.setenv(variable, value)
+    mlflow.set_tracking_uri(mlflow_store)
+    mlflow.set_experiment(experiment_id=mlflow.create_experiment("vessel_map", (tmp_path / "mlruns").as_uri()))
+    monkeypatch.setattr(runner, "ROOT", tmp_path)
+    declared, values = BY_NAME["register_vessel_map"], VALUES["register_vessel_map"]
+    inputs = {port: folder / BY_NAME[source.stage].path(source.output) for port, source in declared.inputs.items()}
+    passes = {"title": "Dice", "figure": "judgement.consistency.synthetic.dice", "min": 0}
+    impossible = {"title": "Dice", "figure": "judgement.consistency.synthetic.dice", "min": 2}
+    try:
+        for gates, said in (
+            ({"consistency": impossible}, "refused: register_vessel_map.gates.consistency failed"),
+            ({"consistency": passes}, "promoted"),
+        ):
+            run_step(
+                "register_vessel_map",
+                values | {"gates": gates, "primary": "consistency"},
+                inputs,
+                {port: tmp_path / declared.path(port) for port in (*declared.outputs, "metrics")},
+            )
+            assert said in capsys.readouterr().out
+        model = "models:/retinalogos-vessel-map@champion"
+        served = mlflow.pyfunc.load_model(model).predict(pd.DataFrame({"prompt": ["left eye", "any"], "seed": [3, 4]}))
+        assert len(set(served["image"])) == 2
+        mask = tmp_path / "mask.png"
+        colours = to_colour(decode_map(next(iter(Cohort(inputs["cohort"]).rows()))["vessels"]["bytes"]))
+        Image.fromarray(colours).save(mask)
+        out = tmp_path / "out"
+        assert cli.main(["vessel-map", "render", str(mask), "--model", model, "--out", str(out)]) == 0
+        assert len(list(out.glob("*-enlarged.png"))) == 1
+        assert cli.main(["lineage", model]) == 0
+        assert "masks: train_vessel_map" in capsys.readouterr().out
+        assert cli.main(["vessel-map", "generate", "--model", "models:/nothing@champion", "--out", str(out)]) == 2
+    finally:
+        mlflow.set_tracking_uri(None)

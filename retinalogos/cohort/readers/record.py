@@ -35,10 +35,13 @@ class Layer:
         image: single-channel label image of the frame of the photograph (any resolution).
         values: value in the file → class of the cohort's map; values left out paint nothing. Later
             layers paint over earlier ones.
+        spread: what is labelled are centre lines: each pixel that earlier layers painted takes the class of the nearest
+            one, and nothing else is painted.
     """
 
     image: Path
     values: Mapping[int, int]
+    spread: bool = False
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,10 @@ import numpy as np
 
 from retinalogos.cohort.quality import assess_quality
 from retinalogos.cohort.shards import Cohort, CohortWriter, decode_image, decode_map, encode_jpeg, encode_png
+from retinalogos.generators.text.latents import mirrored_words
+from retinalogos.generators.vessel_map.captions import write
 from retinalogos.generators.vessel_map.cascade import Drawn, Wish
+from retinalogos.generators.vessel_map.configuration import TextConfig
 from retinalogos.generators.vessel_map.examples import SIDES, landmarks
 from retinalogos.generators.vessel_map.maps import resize_map, tells_kinds, to_classes
 from retinalogos.generators.vessel_map.segmenter import Segmenter, found
@@ -85,7 +88,7 @@ def write_drawn(
                     "image": {"bytes": picture, "path": f"{digest[:16]}.jpg"},
                     "vessels": {"bytes": encode_png(classes), "path": f"{digest[:16]}-vessels.png"},
                     "generator": generator,
-                    "prompt": f"{SIDES[wish.side] or 'either'} eye",
+                    "prompt": wish.caption or f"{SIDES[wish.side] or 'either'} eye",
                     "seed": wish.seed,
                 }
             )
@@ -93,22 +96,29 @@ def write_drawn(
     return asked
 
 
-def wishes(cohort: Cohort, n: int, seed: int) -> list[Wish]:
-    """What to draw: disc, fovea and side of training eyes drawn by lot, mirrored by lot.
+def wishes(cohort: Cohort, n: int, seed: int, text: TextConfig | None) -> list[Wish]:
+    """What to draw: disc, fovea, side and caption of training eyes drawn by lot, mirrored by lot.
 
     A position is moved by about a hundredth of the side, so that no eye is asked for again.
+
+    Args:
+        cohort: of real eyes.
+        n: how many.
+        seed: of the lots, and of the eyes' own seeds.
+        text: of the painter; None for one without captions.
     """
     rng = np.random.default_rng([seed, 4])
-    known = []
-    for row in cohort.rows(("eye", "truth", "disc_cup"), "train"):
-        marks, _ = landmarks(row)
-        known.append((SIDES.index(row["eye"]), marks))
+    known = [(SIDES.index(row["eye"]), landmarks(row)[0]) for row in cohort.rows(("eye", "truth", "disc_cup"), "train")]
+    captions = None if text is None else write(cohort.table(split="train").to_pylist(), text, seed)
     found = []
     for number in range(n):
-        side, marks = known[int(rng.integers(len(known)))]
+        chosen = int(rng.integers(len(known)))
+        side, marks = known[chosen]
         marks = marks + rng.normal(0, _MOVED, (2, 2))
+        caption = None if captions is None else captions[chosen][-1]
         if rng.random() < 0.5:
             marks[:, 0] = 1 - marks[:, 0]
             side = len(SIDES) - side if side else 0
-        found.append(Wish(seed * 1_000_000 + number, side, marks))
+            caption = caption and mirrored_words(caption)
+        found.append(Wish(seed * 1_000_000 + number, side, marks, caption))
     return found

@@ -45,13 +45,17 @@ def add_commands(commands: Commands) -> None:
 def _action(actions: Commands, name: str, text: str, run: Callable[[argparse.Namespace], None]) -> Parser:
     action = actions.add_parser(name, help=text, description=f"{text.capitalize()}.")
     action.add_argument(
-        "--models", type=Path, default=_MODELS, help=f"folder with masks, paint and enlarge (default {_MODELS})"
+        "--model",
+        default=str(_MODELS),
+        metavar="DIR_OR_URI",
+        help=f"folder with masks, paint and enlarge, or models:/NAME@ALIAS of the registry (default {_MODELS})",
     )
     action.add_argument("--out", type=output_folder, required=True, help="folder for the pictures")
     action.add_argument(
         "--seed", type=at_least(0), default=0, help="of the first picture; the next has the next (default 0)"
     )
     action.add_argument("--batch-size", type=at_least(1), default=8, help="eyes drawn at once (default 8)")
+    action.add_argument("--prompt", metavar="TEXT", help="caption, for a painter that was trained with captions")
     action.add_argument("--noise", type=float, default=0.1, help="level of noise on what is enlarged (default 0.1)")
     action.set_defaults(run=run)
     return action
@@ -62,21 +66,14 @@ def _cascade(arguments: argparse.Namespace, parts: tuple[str, ...]) -> "tuple[Ca
     if not 0 <= arguments.noise < 1:
         raise UsageError(f"--noise {arguments.noise} is no level from 0 to below 1")
     # Here and not above: torch takes seconds to import, and --help needs none of it.
-    from retinalogos.generators.vessel_map.cascade import Cascade
+    from retinalogos.generators.vessel_map.cascade import Cascade, unbundled
     from retinalogos.provenance import generator_hash
 
-    folders = {part: arguments.models / part for part in parts}
-    for part, folder in folders.items():
-        if not folder.is_dir():
-            raise UsageError(
-                f"{folder} is missing: the model {part!r}; run `make run WORKFLOW=vessel_map` or --models DIR"
-            )
+    # The registry is known to whoever calls: the library knows no MLflow.
+    registered = arguments.model.startswith("models:/")
+    folders = unbundled(arguments.resolve_model(arguments.model) if registered else Path(arguments.model), parts)
     weights = hashlib.sha256("".join(generator_hash(folder) for folder in folders.values()).encode()).hexdigest()
-    cascade = Cascade.load(folders, arguments.noise, tile=1, overlap=0)
-    # A tile is the size that the enlarger knows, and neighbours share a fourth of it.
-    cascade.tile = cascade.parts["enlarge"].config.size
-    cascade.overlap = cascade.tile // 4
-    return cascade, weights
+    return Cascade.load_whole(folders, arguments.noise), weights
 
 
 def _generate(arguments: argparse.Namespace) -> None:
@@ -88,8 +85,9 @@ def _generate(arguments: argparse.Namespace) -> None:
     cascade, weights = _cascade(arguments, PARTS)
     marks = np.array([arguments.disc or (np.nan, np.nan), arguments.fovea or (np.nan, np.nan)])
     side = SIDES.index(arguments.eye)
-    wishes = [Wish(arguments.seed + i, side, marks) for i in range(arguments.n)]
-    _write(arguments.out, cascade.stream(wishes, arguments.batch_size), weights, {"eye": arguments.eye})
+    wishes = [Wish(arguments.seed + i, side, marks, arguments.prompt) for i in range(arguments.n)]
+    asked = {"eye": arguments.eye, "prompt": arguments.prompt}
+    _write(arguments.out, cascade.stream(wishes, arguments.batch_size), weights, asked)
 
 
 def _render(arguments: argparse.Namespace) -> None:
@@ -110,12 +108,12 @@ def _render(arguments: argparse.Namespace) -> None:
     def eyes() -> Iterator[tuple[Wish, Drawn]]:
         for start in range(0, arguments.n, arguments.batch_size):
             batch = seeds[start : start + arguments.batch_size]
-            images = cascade.paint(np.stack([classes] * len(batch)), batch)
+            images = cascade.paint(np.stack([classes] * len(batch)), batch, [arguments.prompt] * len(batch))
             for seed, *pictures in zip(batch, images, cascade.enlarge(images, batch), strict=True):
                 yield Wish(seed, 0, nowhere), Drawn(classes, *pictures)
 
     drawn_by_hand = hashlib.sha256(arguments.mask.read_bytes()).hexdigest()
-    _write(arguments.out, eyes(), weights, {"mask_sha256": drawn_by_hand})
+    _write(arguments.out, eyes(), weights, {"mask_sha256": drawn_by_hand, "prompt": arguments.prompt})
 
 
 def _write(out: Path, eyes: "Iterable[tuple[Wish, Drawn]]", weights: str, asked: dict[str, str | None]) -> None:

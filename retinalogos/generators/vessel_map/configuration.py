@@ -29,6 +29,9 @@ class SamplerConfig(BaseModel):
     scheduler: Literal["ddim", "dpm_solver", "flow"] = Field(description="flow for the prediction flow, and only there")
     steps: int = Field(ge=1, description="network evaluations")
     guidance: float = Field(ge=1, description="classifier-free guidance towards the condition; 1 for none")
+    autoguidance: float = Field(
+        ge=0, description="times what the network adds to its prior is drawn; 1 as learned, 0 the prior alone"
+    )
 
 
 class DenoiserConfig(BaseModel):
@@ -43,6 +46,9 @@ class DenoiserConfig(BaseModel):
     diffusion: DiffusionConfig
     sampling: SamplerConfig
     condition_dropout: float = Field(ge=0, lt=1, description="share of examples shown without their condition")
+    prior_components: int = Field(
+        ge=0, description="principal components, at most, of the prior that it refines (prediction flow); 0: no prior"
+    )
 
     @model_validator(mode="after")
     def _one_process(self) -> Self:
@@ -53,7 +59,23 @@ class DenoiserConfig(BaseModel):
             )
         if self.sampling.guidance > 1 and not self.condition_dropout:
             raise ValueError("guidance above 1 needs a condition_dropout above 0")
+        if self.prior_components and self.diffusion.prediction != "flow":
+            raise ValueError(
+                f"prior_components {self.prior_components} need the prediction flow, not {self.diffusion.prediction}: "
+                "the prior is one of straight paths"
+            )
         return self
+
+
+class TextConfig(BaseModel):
+    """Captions as a further condition of the painter: the template engine's, seen through a frozen text encoder."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    encoder: str = Field(description="as `encode.text_encoder` of the main line")
+    layer: int = Field(description="as `encode.text_layer` of the main line")
+    token_budget: int = Field(ge=8, description="most tokens of a caption")
+    wordings: int = Field(ge=1, description="captions of each eye, coarse and fine ones each")
 
 
 class SegmenterConfig(BaseModel):

@@ -1,6 +1,7 @@
 """The noising process, as diffusers' schedulers have it, and drawing with a trained network."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from retinalogos.generators.vessel_map.configuration import DiffusionConfig, SamplerConfig
 from retinalogos.generators.vessel_map.networks import Denoiser
 
-# predict(noisy B×C×H×W, t B, condition B×K×H×W, label or level B) → B×C×H×W
+# predict(noisy B×C×H×W, t B, condition B×K×H×W, label or level B, or caption B×D) → B×C×H×W
 Predict = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 
 
@@ -91,14 +92,17 @@ def draw(
         model: in evaluation mode.
         start_bchw: N(0, I).
         condition_bkhw: what is given.
-        joined_b: labels or levels.
+        joined_b: labels, levels or features of captions.
         sampling: how; default the model's own.
         through: wraps the network, as :func:`~.tiles.in_tiles` does.
     """
     sampling = sampling or SamplerConfig(**model.config.sampling)
     scheduler = _sampler(DiffusionConfig(**model.config.diffusion), sampling)
     scheduler.set_timesteps(sampling.steps)
-    predict: Predict = through(model) if through else model
+    network: Any = model
+    predict: Predict = partial(network, autoguidance=sampling.autoguidance)
+    if through:
+        predict = through(predict)
     where = next(model.parameters()).device
     x, condition = start_bchw.to(where), condition_bkhw.to(where)
     joined = None if joined_b is None else joined_b.to(where)

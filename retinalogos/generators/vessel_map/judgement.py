@@ -81,13 +81,17 @@ def _difference(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def arms(ratios: Sequence[float], synthetic: int, real: int) -> dict[str, int]:
-    """Synthetic eyes of each training set by its name: ``real``, ``real+0.5``, …, ``synthetic``.
+    """Synthetic eyes of each training set by its name: ``real``, ``real_plus_50`` (per cent), …, ``synthetic``.
 
-    A ratio for which there are not enough synthetic eyes is left out.
+    What there are not enough synthetic eyes for is left out.
     """
     found: dict[str, int] = {REAL: 0}
-    found |= {f"real+{ratio:g}": round(ratio * real) for ratio in ratios if 0 < round(ratio * real) <= synthetic}
-    return found | {SYNTHETIC_ONLY: min(synthetic, real)}
+    found |= {
+        f"real_plus_{round(100 * ratio)}": round(ratio * real)
+        for ratio in ratios
+        if 0 < round(ratio * real) <= synthetic
+    }
+    return found | ({SYNTHETIC_ONLY: min(synthetic, real)} if synthetic else {})
 
 
 def use(
@@ -112,7 +116,8 @@ def use(
         config, training: of the segmenter.
         seeds: a training each; the figures of an eye are averaged over them.
         resamples: of the bootstrap over eyes.
-        checkpoints, log: folders.
+        checkpoints: folder; a run that was killed goes on there with what is trained. The caller removes it.
+        log: folder.
 
     Returns:
         ``eyes`` by arm and, by set, arm and figure: ``figures`` with intervals by eye, and ``difference`` to ``real``,
@@ -124,8 +129,10 @@ def use(
         some = synthetic.take(np.arange(count))
         eyes = some if arm == SYNTHETIC_ONLY else joined([train, some]) if count else train
         for seed in seeds:
-            where = (checkpoints, log / f"{arm}-{seed}")
-            segmenter = fit(eyes, validation, config, training, seed, *where, f"vessels: {arm}, seed {seed}")
+            what = f"vessels: {arm}, seed {seed}"
+            segmenter = fit(
+                eyes, validation, config, training, seed, checkpoints, log / f"{arm}-{seed}", what, keep=True
+            )
             for name, sample in judged.items():
                 rows[name].setdefault(arm, []).append(of_eyes(segmenter, sample))
     results: dict[str, Any] = {

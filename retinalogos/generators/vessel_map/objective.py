@@ -11,23 +11,50 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from retinalogos.errors import UsageError
-from retinalogos.generators.vessel_map.configuration import DenoiserConfig, Part
+from retinalogos.generators.vessel_map.configuration import DenoiserConfig, Part, TextConfig
 from retinalogos.generators.vessel_map.diffusion import Process
 from retinalogos.generators.vessel_map.examples import SIDES, Examples
 from retinalogos.generators.vessel_map.maps import to_channels
-from retinalogos.generators.vessel_map.networks import Denoiser
+from retinalogos.generators.vessel_map.networks import Denoiser, told_beside
+from retinalogos.generators.vessel_map.prior import MOST_NUMBERS, PixelPrior
 
 # The validation loss is a mean over this many eyes at fixed times and noise, so that curves compare.
 _VALIDATION_EYES = 64
 # Width of the spot that marks disc or fovea, in shares of the side: about a disc's radius at 45 degrees.
 _SPOT = 0.07
+# Distance from a vessel's border at which the drawn signal ends, in shares of the side: more than half the widest
+# vessel, and less than the space between the arcades' larger branches.
+_REACH = 0.05
 # Examples from which the spread of what is missing in an enlarged picture is taken.
 _SCALE_EYES = 64
 
 
 def maps_as_signal(classes_nhw: np.ndarray) -> Tensor:
-    """Maps of classes to n×2×h×w of −1 and 1: the analog bits of Chen et al., arXiv 2208.04202."""
+    """Maps of classes to n×2×h×w of −1 and 1, as they are given to the painter."""
     return torch.from_numpy(np.stack([to_channels(one) for one in classes_nhw])).float() * 2 - 1
+
+
+def maps_as_distances(classes_nhw: np.ndarray) -> Tensor:
+    """Maps of classes to n×2×h×w in [−1, 1], as they are drawn: distance to the vessel's border, positive inside.
+
+    A vessel of one pixel's width leaves a trace several pixels wide, so that it is drawn in one piece; where the signal
+    is positive is the map again.
+    """
+    reach = _REACH * classes_nhw.shape[1]
+    return torch.from_numpy(
+        np.stack([[_distances(channel, reach) for channel in to_channels(one)] for one in classes_nhw])
+    )
+
+
+def _distances(vessels_hw: np.ndarray, reach: float) -> np.ndarray:
+    if not vessels_hw.any():
+        return np.full(vessels_hw.shape, -1, np.float32)
+    inside, outside = (
+        cv2.distanceTransform(where.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+        for where in (vessels_hw, ~vessels_hw)
+    )
+    # To the border between pixels, not to the next pixel's centre.
+    return np.clip(np.where(vessels_hw, inside - 0.5, 0.5 - outside) / reach, -1, 1).astype(np.float32)
 
 
 def images_as_signal(images_nhwc: np.ndarray) -> Tensor:
@@ -58,8 +85,30 @@ def grown(images_nchw: Tensor, factor: int) -> Tensor:
     return interpolate(images_nchw, scale_factor=factor, mode="bicubic", align_corners=False)
 
 
-def new_denoiser(part: Part, config: DenoiserConfig, examples: Examples, factor: int, size: int, seed: int) -> Denoiser:
-    """A network with seeded random weights for one of the three models; ``size`` is what it is trained on."""
+def new_denoiser(
+    part: Part,
+    config: DenoiserConfig,
+    examples: Examples,
+    factor: int,
+    size: int,
+    seed: int,
+    text: TextConfig | None = None,
+    captions: Tensor | None = None,
+) -> Denoiser:
+    """A network with seeded random weights for one of the three models; ``size`` is what it is trained on.
+
+    Where there is to be a prior, it is fitted to the examples.
+
+    Args:
+        part: which model.
+        config: of the network.
+        examples: training eyes.
+        factor: by which ``enlarge`` enlarges.
+        size: pixels.
+        seed: of the weights.
+        text: of ``paint``: the captions that it is given.
+        captions: their features, n×2×M×D, see :meth:`~.captions.CaptionFeatures.of_eyes`.
+    """
     torch.manual_seed(seed)
     shapes = {
         "masks": {"channels": 2, "condition_channels": 2, "labels": len(SIDES), "levels": False},
@@ -70,7 +119,10 @@ def new_denoiser(part: Part, config: DenoiserConfig, examples: Examples, factor:
     if part == "enlarge":
         some = images_as_signal(examples.images[:_SCALE_EYES])
         scale = round(1 / max(float((some - grown(shrunk(some, factor), factor)).std()), 1e-3), 3)
-    return Denoiser(
+    prior, shape = None, None
+    if config.prior_components:
+        prior, shape = _fit_prior(part, examples, config.prior_components, shapes[part]["labels"], captions)
+    model = Denoiser(
         part=part,
         size=size,
         conditioning=config.conditioning,
@@ -78,13 +130,53 @@ def new_denoiser(part: Part, config: DenoiserConfig, examples: Examples, factor:
         unet=config.unet,
         diffusion=config.diffusion.model_dump(),
         sampling=config.sampling.model_dump(),
+        prior_shape=shape,
+        text=None if text is None else text.model_dump(),
+        text_dim=0 if captions is None else captions.shape[-1],
         **shapes[part],
     )
+    if prior is not None:
+        model.prior = prior
+    return model
+
+
+def _fit_prior(
+    part: Part, examples: Examples, components: int, labels: int, captions: Tensor | None
+) -> tuple[PixelPrior, dict[str, Any]]:
+    """The prior of training eyes and of their mirror images, and its arguments."""
+    if part == "enlarge":
+        raise UsageError(
+            "enlarge.network.prior_components should be 0: it works on cuts, and a cubic enlargement leads it"
+        )
+    channels, size = (2 if part == "masks" else 3), examples.images.shape[1]
+    eyes = examples.take(np.arange(min(len(examples), MOST_NUMBERS // (2 * channels * size**2))))
+    sides, marks = _turned(eyes.sides, eyes.marks, np.ones(len(eyes), bool))
+    sides, marks = np.concatenate([eyes.sides, sides]), np.concatenate([eyes.marks, marks])
+    maps = np.concatenate([eyes.maps, np.asarray(eyes.maps)[:, :, ::-1]])
+    told = told_beside(torch.from_numpy(sides), labels, len(sides)) if labels else torch.zeros(len(sides), 0)
+    told = told[None]
+    if captions is not None:
+        told = captions[: len(eyes)].permute(2, 1, 0, 3).flatten(1, 2)
+    if part == "masks":
+        data, condition = maps_as_distances(maps), spots(marks, size)
+    else:
+        images = np.concatenate([eyes.images, np.asarray(eyes.images)[:, :, ::-1]])
+        data, condition = images_as_signal(images), maps_as_signal(maps)
+    return PixelPrior.fit(data, condition, told, [SIDES[side] for side in sides], components, part == "paint")
+
+
+def _turned(sides: np.ndarray, marks: np.ndarray, mirrored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sides and marks of eyes of which some are mirrored: mirrored left eyes are right eyes."""
+    sides, marks = sides.copy(), marks.copy()
+    marks[mirrored, :, 0] = 1 - marks[mirrored, :, 0]
+    swapped = mirrored & (sides > 0)
+    sides[swapped] = len(SIDES) - sides[swapped]
+    return sides, marks
 
 
 @dataclass
 class Denoising:
-    """Mean squared error of what the network tells of a noisy picture.
+    """Mean squared error of what the network tells of a noisy picture; with a prior, as a multiple of the prior's own.
 
     Each part draws something for something: ``masks`` draws two channels of vessels for spots on disc and fovea and the
     label of the side; ``paint`` a photograph for vessels; ``enlarge`` what a cubic enlargement lacks, divided by its
@@ -103,6 +195,8 @@ class Denoising:
         crop: pixels of the side of the cut that ``enlarge`` learns from; None: whole pictures.
         most_noise: largest level of noise on the condition of ``enlarge``.
         scale: of the network, see :class:`~.networks.Denoiser`.
+        captions: of ``paint``: features of the captions of training and of validation eyes, each n×2×M×D, see
+            :meth:`~.captions.CaptionFeatures.of_eyes`.
 
     Raises:
         UsageError: no eye to learn from, or a crop that does not fit.
@@ -118,6 +212,7 @@ class Denoising:
     crop: int | None = None
     most_noise: float = 0.0
     scale: float = 1.0
+    captions: tuple[Tensor, Tensor] | None = None
 
     def __post_init__(self) -> None:
         if not len(self.train):
@@ -144,23 +239,23 @@ class Denoising:
         data, noise, t = (drawn[name][rows] for name in ("data", "noise", "times"))
         condition, joined = drawn["condition"][rows], drawn["joined"]
         noisy, target = self._process.noisy(data, noise, t), self._process.target(data, noise, t)
-        told = model(
-            noisy.to(where), t.to(where), condition.to(where), None if joined is None else joined[rows].to(where)
-        )
-        return (told.float() - target.to(where)).square().mean()
+        given = None if joined is None else joined[rows].to(where)
+        told, expected = model(noisy.to(where), t.to(where), condition.to(where), given, relative=True)
+        return ((told.float() - target.to(where)).square().mean((1, 2, 3)) / expected).mean()
 
     def batch(self, step: int | None) -> dict[str, Any]:
         """What a step shows: ``data``, ``noise``, ``condition`` (B×C×H×W), ``times`` and ``joined`` (B), ``image_ids``.
 
-        ``joined`` is the label or the level, None for ``paint``.
+        ``joined`` is the label, the level or the features of a caption, None for ``paint`` without captions.
         """
         draw = np.random.default_rng([self.seed, 0 if step is None else 1 + step])
         generator = torch.Generator().manual_seed(int(draw.integers(2**62)))
         eyes, chosen = self._judged if step is None else (self.train, self._eyes(step))
         mirrored = (draw.random(len(chosen)) < 0.5) if step is not None else np.zeros(len(chosen), bool)
-        kept = torch.ones(len(chosen))
+        # Of the condition, and of what joins the time: now and then a caption goes without its map, a map without it.
+        kept = torch.ones(2, len(chosen))
         if step is not None:
-            kept = (torch.rand(len(chosen), generator=generator) >= self.config.condition_dropout).float()
+            kept = (torch.rand(2, len(chosen), generator=generator) >= self.config.condition_dropout).float()
         data, condition, joined = getattr(self, f"_{self.part}")(eyes, chosen, mirrored, kept, draw, generator)
         return {
             "image_ids": [eyes.ids[i] for i in chosen],
@@ -182,21 +277,22 @@ class Denoising:
     def _masks(
         self, eyes: Examples, chosen: np.ndarray, mirrored: np.ndarray, kept: Tensor, _: Any, __: Any
     ) -> tuple[Tensor, Tensor, Tensor]:
-        data = maps_as_signal(_mirrored(eyes.maps[chosen], mirrored))
-        marks = eyes.marks[chosen].copy()
-        marks[mirrored, :, 0] = 1 - marks[mirrored, :, 0]
-        sides = eyes.sides[chosen].copy()
-        swapped = mirrored & (sides > 0)
-        sides[swapped] = len(SIDES) - sides[swapped]
-        condition = spots(marks, data.shape[-1]) * kept.view(-1, 1, 1, 1)
-        return data, condition, torch.from_numpy(sides) * kept.long()
+        data = maps_as_distances(_mirrored(eyes.maps[chosen], mirrored))
+        sides, marks = _turned(eyes.sides[chosen], eyes.marks[chosen], mirrored)
+        condition = spots(marks, data.shape[-1]) * kept[0].view(-1, 1, 1, 1)
+        return data, condition, torch.from_numpy(sides) * kept[1].long()
 
     def _paint(
-        self, eyes: Examples, chosen: np.ndarray, mirrored: np.ndarray, kept: Tensor, _: Any, __: Any
-    ) -> tuple[Tensor, Tensor, None]:
+        self, eyes: Examples, chosen: np.ndarray, mirrored: np.ndarray, kept: Tensor, draw: np.random.Generator, _: Any
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         data = images_as_signal(_mirrored(eyes.images[chosen], mirrored))
-        condition = maps_as_signal(_mirrored(eyes.maps[chosen], mirrored)) * kept.view(-1, 1, 1, 1)
-        return data, condition, None
+        condition = maps_as_signal(_mirrored(eyes.maps[chosen], mirrored)) * kept[0].view(-1, 1, 1, 1)
+        if self.captions is None:
+            return data, condition, None
+        captions = self.captions[0 if eyes is self.train else 1]
+        wordings = draw.integers(captions.shape[2], size=len(chosen))
+        told = captions[torch.from_numpy(chosen), torch.from_numpy(mirrored).long(), torch.from_numpy(wordings)]
+        return data, condition, told * kept[1][:, None]
 
     def _enlarge(
         self,
@@ -212,7 +308,7 @@ class Denoising:
         levels = torch.rand(len(chosen), generator=generator) * self.most_noise
         noisy = with_noise(small, levels, torch.randn(small.shape, generator=generator))
         data = (whole - grown(small, self.factor)) * self.scale
-        condition = grown(noisy, self.factor) * kept.view(-1, 1, 1, 1)
+        condition = grown(noisy, self.factor) * kept[0].view(-1, 1, 1, 1)
         if self.crop is not None:
             corners = draw.integers(0, whole.shape[-1] - self.crop + 1, (len(chosen), 2))
             data, condition = (

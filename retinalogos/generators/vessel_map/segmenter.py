@@ -189,8 +189,13 @@ def fit(
     checkpoints: Path,
     log: Path,
     what: str = "vessel segmenter",
+    keep: bool = False,
 ) -> UNetSegmenter:
-    """Trains a segmenter with the project's loop; checkpoints are removed when it has ended well."""
+    """Trains a segmenter with the project's loop; checkpoints are removed when it has ended well.
+
+    With ``keep`` the trained one stays there in their place, and is taken if the same is asked for again: for whoever
+    trains many and is killed between them.
+    """
     torch.manual_seed(seed)
     try:
         network = UNet2DModel(sample_size=config.size, in_channels=3, out_channels=2, **config.unet)
@@ -198,10 +203,19 @@ def fit(
         raise UsageError(f"{what}: the U-Net refuses its arguments {config.unet}: {error}") from None
     about = [config.model_dump(), training.model_dump(), seed, eyes.ids, validation.ids, what]
     folder = checkpoints / hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
+    finished = folder.with_name(f"{folder.name}-finished")
+    if keep and finished.is_dir():
+        print(f"{what}: trained before", flush=True)
+        return UNetSegmenter.load(finished)
     loss = Segmentation(eyes, validation, training.batch_size, seed)
     trained = train(network, loss, training, log, folder, what, batch=loss.batch)
+    segmenter = UNetSegmenter(trained.requires_grad_(False).to(device()))
+    if keep:
+        partial = folder.with_name(f"{folder.name}-partial")
+        segmenter.save(partial)
+        partial.rename(finished)
     shutil.rmtree(folder, ignore_errors=True)
-    return UNetSegmenter(trained.requires_grad_(False).to(device()))
+    return segmenter
 
 
 def train_segmenter(

@@ -37,11 +37,13 @@ def in_tiles(tile: int, overlap: int) -> Callable[[Predict], Predict]:
     def wrap(predict: Predict) -> Predict:
         def blended(x: Tensor, t_b: Tensor, condition: Tensor, joined_b: Tensor | None) -> Tensor:
             height, width = x.shape[-2:]
-            total, weight = torch.zeros_like(x), x.new_zeros(height, width)
+            total, weight = x.new_zeros(()), x.new_zeros(height, width)
             for top in starts(height, tile, overlap):
                 for left in starts(width, tile, overlap):
                     part = (..., slice(top, top + tile), slice(left, left + tile))
                     found = predict(x[part], t_b, condition[part], joined_b)
+                    if not total.ndim:
+                        total = found.new_zeros(len(x), found.shape[1], height, width)
                     window = torch.outer(*(_ramp(side, overlap).to(x) for side in found.shape[-2:]))
                     total[part] += window * found
                     weight[part] += window

@@ -7,6 +7,7 @@ import pytest
 from drawn_eye import draw_eye
 from PIL import Image
 
+from retinalogos.cohort.picture import read_classes
 from retinalogos.cohort.prepare import Prepared, prepare
 from retinalogos.cohort.readers import Record, Source, read
 from retinalogos.cohort.shards import decode_map
@@ -87,6 +88,31 @@ def test_fives(tmp_path: Path) -> None:
     write(tmp_path / "test" / "Original" / "4_X.png", draw_eye(0, SIDE))
     with pytest.raises(DataError, match="4_X"):
         list(read("fives", Source(tmp_path)))
+
+
+def test_drive_spreads_its_centre_lines_over_the_vessels(tmp_path: Path) -> None:
+    """Two bars, one with a line of arteries and one with a line of veins; of a second eye nothing is known."""
+    vessel, line = np.zeros((SIDE, SIDE), np.uint8), np.zeros((SIDE, SIDE), np.uint8)
+    for column, kind in ((20, 1), (40, 2)):
+        vessel[12:52, column : column + 6] = 255
+        line[12:52, column + 3] = kind
+    line[30, 50:60] = 1  # beside the vessels: paints nothing
+    for stem in ("01_test", "21_training"):
+        write(tmp_path / "images" / f"{stem}.png", draw_eye(0, SIDE))
+        write(tmp_path / "vessel" / f"{stem}.png", vessel)
+        write(tmp_path / "fov" / f"{stem}.png", np.full((SIDE, SIDE), 255, np.uint8))
+    write(tmp_path / "av_centerline" / "01_test.png", line)
+    columns = "image,vessel_mask,fov_mask,av_centerline,split,pathology_note\n"
+    rows = [
+        f"images/{stem}.png,vessel/{stem}.png,fov/{stem}.png,{lines},test,\n"
+        for stem, lines in (("01_test", "av_centerline/01_test.png"), ("21_training", ""))
+    ]
+    (tmp_path / "manifest.csv").write_text(columns + "".join(rows))
+    known, unknown = (read_classes(record.maps["vessels"]) for record in read("drive", Source(tmp_path)))
+    assert (known[30, 20:26] == 1).all()
+    assert (known[30, 40:46] == 2).all()
+    assert not known[30, 50:60].any()
+    assert set(np.unique(unknown)) == {0, 3}
 
 
 def test_inspire_avr(tmp_path: Path) -> None:

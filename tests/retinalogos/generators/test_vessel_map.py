@@ -1,5 +1,6 @@
 """Vessel maps: maps and their checks, the processes, tiles, networks, and the cascade."""
 
+import dataclasses
 import json
 import shutil
 import warnings
@@ -17,17 +18,19 @@ from pydantic import ValidationError
 from components.cli import main, parser
 from retinalogos.cohort.readers import Source, read
 from retinalogos.errors import UsageError
-from retinalogos.generators.vessel_map import maps, tiles
+from retinalogos.generators.vessel_map import captions, loaders, maps, tiles
 from retinalogos.generators.vessel_map.agreement import kind_accuracy
-from retinalogos.generators.vessel_map.cascade import Cascade, Wish, load_part
-from retinalogos.generators.vessel_map.configuration import DenoiserConfig, DiffusionConfig, SamplerConfig
+from retinalogos.generators.vessel_map.cascade import Cascade, Wish, bundle, load_part, painted_by_prior, unbundled
+from retinalogos.generators.vessel_map.configuration import DenoiserConfig, DiffusionConfig, SamplerConfig, TextConfig
 from retinalogos.generators.vessel_map.diffusion import Process, draw, starting_noise
 from retinalogos.generators.vessel_map.examples import Examples
+from retinalogos.generators.vessel_map.judgement import arms
 from retinalogos.generators.vessel_map.networks import Denoiser
 from retinalogos.generators.vessel_map.objective import (
     Denoising,
     images_as_bytes,
     images_as_signal,
+    maps_as_distances,
     new_denoiser,
     spots,
 )
@@ -48,8 +51,9 @@ def config(prediction: str = "v_prediction", scheduler: str = "ddim", **changes:
         "conditioning": "concatenate",
         "unet": UNET,
         "diffusion": {"prediction": prediction, "beta_schedule": "squaredcos_cap_v2", "train_timesteps": 1000},
-        "sampling": {"scheduler": scheduler, "steps": 4, "guidance": 1.0},
+        "sampling": {"scheduler": scheduler, "steps": 4, "guidance": 1.0, "autoguidance": 1.0},
         "condition_dropout": 0.1,
+        "prior_components": 0,
     }
     return DenoiserConfig.model_validate(values | changes)
 
@@ -89,6 +93,19 @@ def test_classes_and_channels_and_colours_are_the_same_map(phantom: np.ndarray, 
         warnings.simplefilter("error")
         for array in (phantom, maps.to_colour(phantom)):
             assert (maps.read_drawn(write(tmp_path / "map.png", array), 256) == phantom).all()
+
+
+def test_a_map_is_where_its_distances_are_positive(phantom: np.ndarray) -> None:
+    empty = np.zeros_like(phantom)
+    signal = maps_as_distances(np.stack([phantom, empty])).numpy()
+    assert (maps.to_classes(signal[0] > 0) == phantom).all()
+    assert (signal[1] == -1).all()
+    far = np.abs(signal) < 1
+    assert 0.2 < far[0].mean() < 0.8, "a band about the vessels"
+    square = np.zeros((20, 20), np.uint8)
+    square[8:12, 8:12] = 1
+    # Borders lie between pixels: half a pixel from the last one inside and the first one outside. 0.05 of 20 is one.
+    assert maps_as_distances(square[None])[0, 0, 10, 6:10].tolist() == [-1, -0.5, 0.5, 1]
 
 
 def test_kinds_are_told_by_maps_that_hold_both(phantom: np.ndarray) -> None:
@@ -162,7 +179,7 @@ def test_a_network_that_knows_the_picture_draws_it(prediction: str, scheduler: s
         part="masks", size=8, channels=2, condition_channels=1, conditioning="concatenate", labels=0, levels=False,
         scale=1.0, unet=UNET, diffusion=chosen.diffusion.model_dump(), sampling=chosen.sampling.model_dump(),
     )  # fmt: skip
-    sampling = SamplerConfig(scheduler=chosen.sampling.scheduler, steps=20, guidance=1.0)
+    sampling = SamplerConfig(scheduler=chosen.sampling.scheduler, steps=20, guidance=1.0, autoguidance=1.0)
     drawn = draw(network, noise, torch.zeros(1, 1, 8, 8), None, sampling, lambda _: knows)
     assert (drawn - data).abs().max() < 0.1
 
@@ -170,8 +187,10 @@ def test_a_network_that_knows_the_picture_draws_it(prediction: str, scheduler: s
 def test_process_and_scheduler_must_fit() -> None:
     with pytest.raises(ValidationError, match="flow goes with flow"):
         config("flow", "ddim")
+    with pytest.raises(ValidationError, match="prior_components 5 need the prediction flow"):
+        config(prior_components=5)
     with pytest.raises(ValidationError, match="condition_dropout"):
-        config(condition_dropout=0.0, sampling={"scheduler": "ddim", "steps": 2, "guidance": 2.0})
+        config(condition_dropout=0.0, sampling={"scheduler": "ddim", "steps": 2, "guidance": 2.0, "autoguidance": 1.0})
 
 
 def test_training_targets_are_of_the_named_kind() -> None:
@@ -301,6 +320,97 @@ def test_pictures_survive_the_way_to_signals_and_back() -> None:
     assert (images_as_bytes(images_as_signal(images)) == images).all()
 
 
+# --- the prior
+
+
+def lit_eyes(n: int = 24, size: int = 16) -> Examples:
+    """Eyes whose photographs are bright, each by its own, and dark where there is a vessel."""
+    sample = eyes(n, size)
+    rng = np.random.default_rng(1)
+    bright = rng.uniform(120, 220, (n, 1, 1, 3)) - 80 * (sample.maps > 0)[..., None]
+    sample.images[:] = np.clip(bright + rng.normal(0, 3, bright.shape), 0, 255).astype(np.uint8)
+    return sample
+
+
+def test_the_prior_alone_draws_each_vessel_at_its_place() -> None:
+    sample = lit_eyes()
+    network = new_denoiser("paint", config("flow", "flow", prior_components=4), sample, 1, 16, seed=0).eval()
+    drawn = painted_by_prior(network, sample.maps[:8])
+    assert drawn is not None
+    vessels = sample.maps[:8] > 0
+    inside, outside = (drawn[where].mean() for where in (vessels, ~vessels))
+    assert outside - inside == pytest.approx(80, abs=20)
+    # A network that has learned nothing adds nothing.
+    cascade = Cascade({"paint": network}, 1, 0.0, 16, 0, {})
+    assert (cascade.paint(sample.maps[:8], list(range(8))) == drawn).all()
+    assert painted_by_prior(new_denoiser("paint", config(), sample, 1, 16, seed=0), sample.maps[:2]) is None
+
+
+@pytest.mark.parametrize("part", ["masks", "paint"])
+def test_with_a_prior_the_untrained_loss_is_about_one_and_training_lowers_it(part: str, tmp_path: Path) -> None:
+    chosen, sample = config("flow", "flow", prior_components=4), lit_eyes()
+    network = new_denoiser(part, chosen, sample, 1, 16, seed=0)
+    loss = Denoising(part, sample, sample, chosen, 8, 0)
+    before = float(loss(network, None).detach())
+    assert 0.5 < before < 1.5
+    fixed = {name: value.clone() for name, value in network.prior.state_dict().items()}
+    optimizer = torch.optim.AdamW([weight for weight in network.parameters() if weight.requires_grad], 2e-3)
+    for step in range(12):
+        loss(network, step).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert float(loss(network, None).detach()) < before
+    assert all(torch.equal(value, fixed[name]) for name, value in network.prior.state_dict().items())
+    network.save_pretrained(tmp_path)
+    again, drawn = load_part(tmp_path, part), loss.batch(None)
+    given = (drawn["noise"], drawn["times"], drawn["condition"], drawn["joined"])
+    assert torch.allclose(again(*given), network.eval()(*given), atol=1e-5)
+
+
+def test_an_enlarger_has_no_prior() -> None:
+    with pytest.raises(UsageError, match="prior_components should be 0"):
+        new_denoiser("enlarge", config("flow", "flow", prior_components=4), eyes(), 2, 16, 0)
+
+
+# --- captions
+
+
+TEXT = TextConfig(encoder="minilm", layer=-1, token_budget=64, wordings=1)
+
+
+def test_a_caption_changes_the_photograph_and_an_open_one_does_not(tmp_path: Path) -> None:
+    sample = lit_eyes(8)
+    rows = [{"image_id": str(i), "eye": ("left", "right")[i % 2], "dr_grade": i % 5} for i in range(8)]
+    texts = captions.write(rows, TEXT, seed=0)
+    assert [len(of_eye) for of_eye in texts] == [2] * 8
+    assert "right" in texts[1][-1]
+    encoder = captions.CaptionFeatures.fit(TEXT, texts)
+    features = encoder.of_eyes(texts)
+    assert features.shape == (8, 2, 2, 384)
+    # Of the mirrored eye the caption says the other side.
+    assert torch.allclose(features[1, 1, 1], encoder([texts[1][-1].replace("right", "left")])[0], atol=1e-4)
+    chosen = config("flow", "flow", prior_components=2)
+    network = new_denoiser("paint", chosen, sample, 1, 16, 0, TEXT, features)
+    network.text_mean.data.copy_(encoder.mean)
+    network.text_std.data.copy_(encoder.std)
+    torch.nn.init.normal_(network.backbone.conv_out.weight, std=0.1)
+    loss = Denoising("paint", sample, sample, chosen, 4, 0, captions=(features, features))
+    assert loss.batch(3)["joined"].shape == (4, 384)
+    assert torch.isfinite(loss(network, 3))
+    network.save_pretrained(tmp_path)
+    cascade = Cascade({"paint": load_part(tmp_path, "paint")}, 1, 0.0, 16, 0, {})
+    prompts = ["left eye, no sign of disease", "right eye, proliferative diabetic retinopathy", None]
+    said, other, left_open = cascade.paint(np.stack([sample.maps[0]] * 3), [0, 0, 0], prompts)
+    assert (said != other).any()
+    assert (said != left_open).any()
+    assert (cascade.paint(sample.maps[:1], [0])[0] == left_open).all()
+
+
+def test_a_painter_without_captions_refuses_one(models: dict[str, Path]) -> None:
+    with pytest.raises(UsageError, match="trained without captions"):
+        Cascade.load({"paint": models["paint"]}, 0.0, 16, 0).paint(eyes().maps[:1], [0], ["left eye"])
+
+
 # --- the cascade
 
 
@@ -332,6 +442,29 @@ def test_larger_pictures_are_enlarged_in_tiles(models: dict[str, Path]) -> None:
     assert cascade.enlarge(eyes(n=1, size=40).images, [0]).shape == (1, 80, 80, 3)
 
 
+def test_seams_of_drawn_pictures_are_measured(models: dict[str, Path]) -> None:
+    cascade = Cascade.load({part: models[part] for part in ("paint", "enlarge")}, noise=0.0, tile=32, overlap=8)
+    found = cascade.seams(eyes(n=2).images, [0, 1])
+    assert set(found) == {"blended", "abutting", "whole"}
+    assert all(value > 0 for value in found.values())
+    large = cascade.seams(eyes(n=1, size=40).images, [0])
+    assert set(large) == {"blended", "abutting"}, "larger than a tile: memory may not hold it whole"
+
+
+def test_a_bundle_draws_as_its_parts_do(models: dict[str, Path], tmp_path: Path) -> None:
+    bundle(models, tmp_path / "whole")
+    index = json.loads((tmp_path / "whole/model_index.json").read_text())
+    assert index["sizes"] == {"masks": 16, "paint": 16, "enlarge": 32}
+    wish = Wish(1, 0, np.full((2, 2), np.nan))
+    (_, one), (_, other) = (
+        next(Cascade.load_whole(folders).stream([wish], 1)) for folders in (models, unbundled(tmp_path / "whole"))
+    )
+    assert (one.enlarged == other.enlarged).all()
+    shutil.rmtree(tmp_path / "whole/paint")
+    with pytest.raises(UsageError, match="the model 'paint'"):
+        unbundled(tmp_path / "whole")
+
+
 def test_a_part_that_is_missing_or_another_is_refused(models: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="holds no model"):
         load_part(tmp_path, "masks")
@@ -354,7 +487,7 @@ def test_command_draws_and_paints(models: dict[str, Path], phantom: np.ndarray, 
     folder, out = str(models["masks"].parent), tmp_path / "out"
 
     def run(*words: str) -> None:
-        arguments = command.parse_args(["vessel-map", *words, "--models", folder, "--out", str(out)])
+        arguments = command.parse_args(["vessel-map", *words, "--model", folder, "--out", str(out)])
         arguments.run(arguments)
 
     run("generate", "--n", "2", "--eye", "left", "--disc", "0.3", "0.5")
@@ -384,11 +517,11 @@ def test_a_map_is_painted_a_batch_at_a_time(
     painted: list[int] = []
     paint = Cascade.paint
     monkeypatch.setattr(
-        Cascade, "paint", lambda self, maps, seeds: painted.append(len(maps)) or paint(self, maps, seeds)
+        Cascade, "paint", lambda self, maps, *asked: painted.append(len(maps)) or paint(self, maps, *asked)
     )
     mask, out = write(tmp_path / "mask.png", maps.to_colour(phantom)), tmp_path / "out"
     words = ["vessel-map", "render", str(mask), "--n", "3", "--batch-size", "2", "--out", str(out)]
-    assert main([*words, "--models", str(models["masks"].parent)]) == 0
+    assert main([*words, "--model", str(models["masks"].parent)]) == 0
     assert painted == [2, 1]
     assert len(list(out.glob("*-enlarged.png"))) == 3
 
@@ -403,7 +536,7 @@ def test_damaged_models_are_named_in_one_line(models: dict[str, Path], tmp_path:
         file = folder / part / "config.json"
         config = {"something": "else"} if change is None else json.loads(file.read_text()) | change
         file.write_text(json.dumps(config))
-        assert main(["vessel-map", "generate", "--models", str(folder), "--out", str(tmp_path / "out")]) == 2
+        assert main(["vessel-map", "generate", "--model", str(folder), "--out", str(tmp_path / "out")]) == 2
         lines = capsys.readouterr().err.splitlines()
         assert len(lines) == 1
         assert f"{folder / part} holds no model of vessel maps" in lines[0]
@@ -417,3 +550,66 @@ def test_kind_accuracy_counts_found_pixels_alone() -> None:
     found = np.zeros((2, 4, 4), bool)
     found[0, 0], found[0, 1, :2] = True, True  # half of the vein is called an artery, half is missed
     assert kind_accuracy(found, truth) == pytest.approx(4 / 6)
+
+
+# --- use
+
+
+def test_what_there_are_no_drawn_eyes_for_is_left_out() -> None:
+    assert arms([0.5, 2.0], synthetic=6, real=8) == {"real": 0, "real_plus_50": 4, "synthetic": 6}
+    assert arms([0.5], synthetic=0, real=8) == {"real": 0}
+
+
+# --- public segmenters
+
+
+class Ensemble(torch.nn.Module):
+    """Two members that find arteries where the contrast-enhanced copy is dark in green; logits stacked in front."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        dark = -8 * x[:, 4:5]
+        nothing = torch.zeros_like(dark)
+        logits = torch.cat([nothing, dark, nothing - 9, nothing - 9], 1)
+        return torch.stack([logits + 1, logits - 1])
+
+
+def test_published_segmenters_are_loaded_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.jit.script(Ensemble()).save(str(tmp_path / "av.pt"))
+    layout = dataclasses.replace(loaders.PUBLISHED["vascx"].layout, size=64, window=32)
+    published = dataclasses.replace(loaders.PUBLISHED["vascx"], layout=layout)
+    monkeypatch.setitem(loaders.PUBLISHED, "vascx", published)
+    segmenter = loaders.load_segmenter(f"vascx:{tmp_path / 'av.pt'}")
+    image = np.full((48, 48, 3), 150, np.uint8)
+    image[23:25, 10:38] = 60
+    probabilities = segmenter.probabilities(image[None])
+    assert probabilities.shape == (1, 2, 48, 48)
+    assert probabilities[0, 0, 23:25, 14:34].min() > 0.6
+    assert probabilities[0, 0, 34:40, 14:34].max() < 0.3
+    assert probabilities[0, 1].max() < 0.1
+    asked = []
+
+    def fetch(repository: str, file: str) -> str:
+        asked.append((repository, file))
+        return str(tmp_path / "av.pt")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", fetch)
+    assert (loaders.load_segmenter("vascx").probabilities(image[None]) == probabilities).all()
+    assert asked == [("Eyened/vascx", "artery_vein/av_july24.pt")]
+
+    def fail(*_: str) -> str:
+        raise OSError("no way there")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", fail)
+    with pytest.raises(UsageError, match=r"no way there.*give vascx:FILE"):
+        loaders.load_segmenter("vascx")
+    with pytest.raises(UsageError, match="no folder; give one"):
+        loaders.load_segmenter(str(tmp_path / "nothing"))
+
+
+def test_contrast_is_enhanced_within_the_field() -> None:
+    image = np.full((64, 64, 3), 0.5, np.float32)
+    image[31:33] = 0.4
+    enhanced = loaders.contrast_enhanced(image)
+    assert enhanced[0, 0].max() == 0, "outside the field"
+    assert abs(enhanced[12, 32] - 0.5).max() < 0.02
+    assert enhanced[32, 32].max() < 0.4
