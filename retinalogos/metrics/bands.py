@@ -1,11 +1,15 @@
 """Features of many images, read a band at a time: they may lie on disk, and only a band of them is in memory."""
 
+import math
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+
+from retinalogos.errors import UsageError
 
 ROWS = 1024  # of a band: 8 MB for each 1,000 features
 
@@ -62,10 +66,23 @@ def bands(features: Banded) -> Iterator[tuple[slice, np.ndarray]]:
 
 
 def on_disk(shape: Sequence[int], dtype: Any) -> np.ndarray:
-    """An array in a temporary file, gone with the last that holds it; of it only what is touched is in memory."""
+    """An array of zeros in a temporary file, gone with the last that holds it; of it only what is touched is in memory.
+
+    Raises:
+        UsageError: the folder for temporary files has no room for it.
+    """
+    size = math.prod(shape) * np.dtype(dtype).itemsize
     # The array keeps a handle of its own: the file needs no name.
     with tempfile.TemporaryFile() as file:
-        return np.asarray(np.memmap(file, dtype, "w+", shape=tuple(shape)))
+        try:
+            # Room is taken now: of a disk that fills up later the process would die without a word.
+            os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            raise UsageError(
+                f"{size / 1e9:.1f} GB do not fit into {tempfile.gettempdir()} ({error.strerror}): "
+                "name a folder with more room in TMPDIR"
+            ) from None
+        return np.asarray(np.memmap(file, dtype, "r+", shape=tuple(shape)))
 
 
 @dataclass(frozen=True)

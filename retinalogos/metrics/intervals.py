@@ -113,7 +113,8 @@ def centred_bootstrap(
         ],
         float,
     )
-    low, high = _quantiles(draws - draws.mean() + value if resamples else draws, level)
+    draws = draws[np.isfinite(draws)]
+    low, high = _quantiles(draws - draws.mean() + value if draws.size else draws, level)
     return Estimate(value, None if low is None else max(low, floor), high, min(len(s) for s in samples))
 
 

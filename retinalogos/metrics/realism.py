@@ -192,7 +192,8 @@ def frechet_at_infinity(
         return sizes, np.array([*cut, frechet_distance(reference, taken(other, y))])
 
     def intercept(x: np.ndarray, y: np.ndarray) -> float:
-        return _prolonged(*curve(x, y))
+        sizes, values = curve(x, y)
+        return _prolonged(sizes, values) if len(sizes) > 1 else np.nan
 
     everything = np.arange(len(real)), np.arange(len(other))
     if len(other) < 3:
@@ -319,7 +320,8 @@ def _within(x: Weighted, kernel: Kernel) -> np.ndarray:
                 once -= np.einsum("ir,ir->r", w, np.where(fellow, band, 0) @ (t - 1))
                 pairs -= (1 if a == b else 2) * np.einsum("ir,ir->r", w, fellow.astype(float) @ (t - 1))
             total += (1 if a == b else 2) * once
-    return total / pairs
+    # Of a resample of one image alone, drawn again and again, there is no pair.
+    return np.divide(total, pairs, out=np.full(len(total), np.nan), where=pairs > 0)
 
 
 def _between(x: Weighted, y: Weighted, kernel: Kernel) -> np.ndarray:

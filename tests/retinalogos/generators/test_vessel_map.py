@@ -19,7 +19,6 @@ from components.cli import main, parser
 from retinalogos.cohort.readers import Source, read
 from retinalogos.errors import UsageError
 from retinalogos.generators.vessel_map import captions, loaders, maps, tiles
-from retinalogos.generators.vessel_map.agreement import kind_accuracy
 from retinalogos.generators.vessel_map.cascade import Cascade, Wish, bundle, load_part, painted_by_prior, unbundled
 from retinalogos.generators.vessel_map.configuration import DenoiserConfig, DiffusionConfig, SamplerConfig, TextConfig
 from retinalogos.generators.vessel_map.diffusion import Process, draw, starting_noise
@@ -542,14 +541,6 @@ def test_damaged_models_are_named_in_one_line(models: dict[str, Path], tmp_path:
         assert f"{folder / part} holds no model of vessel maps" in lines[0]
         assert said in lines[0]
     assert not (tmp_path / "out").exists()
-
-
-def test_kind_accuracy_counts_found_pixels_alone() -> None:
-    truth = np.zeros((2, 4, 4), bool)
-    truth[0, 0], truth[1, 1] = True, True
-    found = np.zeros((2, 4, 4), bool)
-    found[0, 0], found[0, 1, :2] = True, True  # half of the vein is called an artery, half is missed
-    assert kind_accuracy(found, truth) == pytest.approx(4 / 6)
 
 
 # --- use

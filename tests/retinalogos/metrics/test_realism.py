@@ -142,6 +142,25 @@ def test_memory_does_not_grow_with_the_number_of_images(monkeypatch: pytest.Monk
     assert (peaks[1_800] - peaks[600]) / 1_200 < 512
 
 
+def test_a_disk_without_room_is_said_before_anything_is_written() -> None:
+    array = bands.on_disk((3, 2), np.float32)
+    array[1] = 5
+    assert array.tolist() == [[0, 0], [5, 5], [0, 0]]
+    with pytest.raises(UsageError, match=r"GB do not fit into .*: name a folder with more room in TMPDIR"):
+        bands.on_disk((2**40, 2**12), np.float64)
+
+
+def test_of_few_images_of_fewer_patients_there_are_intervals_all_the_same() -> None:
+    x, y = features(1, 5, 3), features(2, 3, 3)
+    people = np.array([0, 0, 1, 1, 2]), np.array([0, 0, 1])
+    for found in (
+        realism.frechet_with_interval(x, y, 50, 0, patients=people),
+        realism.frechet_at_infinity(x, y, 3, 50, 0, patients=people).infinity,
+        realism.kernel_with_interval(x, y, 50, 0, patients=people),
+    ):
+        assert found.low < found.high
+
+
 def test_moments_refuse_what_has_none() -> None:
     with pytest.raises(DataError, match="two rows"):
         realism.Moments.of(np.zeros((1, 3)))
