@@ -257,3 +257,7 @@ def test_the_real_image_says_what_code_it_holds_and_has_all_that_it_needs(cpu_im
     imports = "import dvc.api, kfp.dsl, great_expectations, mlflow, numpy.testing, torch, diffusers, peft, torchmetrics"
     in_container(cpu_image, tmp_path, "python", "-c", imports)
     in_container(cpu_image, tmp_path, "python", "-m", "kfp.dsl.executor_main", "--help")
+    # `ingest` asks DVC for a revision: what it keeps for all users of a machine it must be able to write.
+    in_container(
+        cpu_image, tmp_path, "sh", "-c", "mkdir /tmp/a && cd /tmp/a && dvc init --quiet --no-scm && dvc status"
+    )
