@@ -27,6 +27,9 @@ _SLOPE = 0.2
 _GAIN = math.sqrt(2)
 # Styles whose mean is a grade's centre: enough that it moves by less than a hundredth of their spread.
 _CENTRE_STYLES = 10_000
+# Of the grades' embeddings at the start. They are added after every layer: at the spread of z they would drown it, and
+# the maps of a grade be all alike. RetinaGAN starts within ±0.05.
+_GRADE_SPREAD = 0.2
 # Keeps the logarithms of uniform noise finite.
 _LEAST_UNIFORM = 1e-6
 # Share of the pixels below which a class counts as this frequent in the prior: nothing is ruled out.
@@ -113,6 +116,7 @@ class LayoutGenerator(nn.Module):
             EqualLinear(config.latent, config.latent, rate=0.01) for _ in range(config.mapping_layers)
         )
         self.grade = nn.Embedding(GRADES, config.latent)
+        nn.init.normal_(self.grade.weight, std=_GRADE_SPREAD)
         first = config.widths[0]
         self.constant = nn.Parameter(torch.randn(1, first, 4, 4))
         pairs = list(zip((first, *config.widths), config.widths, strict=False))

@@ -77,7 +77,8 @@ class RenderGenerator(nn.Module):
         x = self.start(styles_bd).view(len(styles_bd), -1, 4, 4)
         for scale, block in enumerate(self.blocks):
             if scale:
-                x = F.interpolate(x, scale_factor=2)
+                # Smooth, where the published network repeats pixels: short runs leave their squares to be seen.
+                x = F.interpolate(x, scale_factor=2, mode="bilinear")
             x = block(x, F.adaptive_avg_pool2d(maps_bchw, x.shape[2:]))
         return torch.tanh(self.output(F.leaky_relu(x, _SLOPE)))
 

@@ -53,6 +53,9 @@ class RenderObjective:
             torch.manual_seed(seed)
             self.generator = RenderGenerator(config)
             self.discriminator = RenderDiscriminator(config)
+        # From the eye with the least of lesions to that with the most.
+        order = np.isin(examples.classes, maps.LESIONS).sum((1, 2)).argsort(kind="stable")
+        self._shown = torch.from_numpy(order[np.linspace(0, len(order) - 1, _SHOWN).astype(int)])
         self._terms: dict[tuple[str, int], Tensor] = {}
 
     def _batch(self, step: int | None, rows: slice, turn: int) -> tuple[Tensor, Tensor, torch.Generator]:
@@ -136,7 +139,7 @@ class RenderObjective:
     @torch.no_grad()
     def sample(self, path: Path) -> None:
         """Maps, real photographs, and drawn ones in the style of the real and of another eye."""
-        shown = torch.arange(min(_SHOWN, len(self._classes)))
+        shown = self._shown
         maps_bchw, images = tensors(self._classes[shown], self._images[shown])
         mean, _ = self.generator.encode(images)
         rows = [to_images(images)] + [to_images(self.generator(maps_bchw, each)) for each in (mean, mean.roll(1, 0))]

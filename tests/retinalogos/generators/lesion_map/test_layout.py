@@ -203,3 +203,14 @@ def test_neighbours_in_a_batch_are_of_one_grade_and_the_discriminator_compares_t
     grades = torch.zeros(8, dtype=torch.long)
     assert judge(maps_bchw, grades)[0] != judge(alike, grades)[0], "its own group differs"
     assert torch.allclose(judge(maps_bchw, grades)[4:], judge(alike, grades)[4:]), "another group does not count"
+
+
+def test_styles_of_a_grade_differ_at_the_start_by_more_than_those_of_two_grades() -> None:
+    widths = (8, 8, 8)
+    deep = LayoutConfig(size=16, latent=64, mapping_layers=8, widths=widths, discriminator_widths=widths, prior=False)
+    torch.manual_seed(0)
+    generator, z = LayoutGenerator(deep), torch.randn(200, 64)
+    with torch.no_grad():
+        styles = torch.stack([generator.styles(z, torch.full((200,), grade)) for grade in (0, 4)])
+    within, between = styles.var(1).mean(), styles.mean(1).var(0).mean()
+    assert within > between > 0
