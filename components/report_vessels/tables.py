@@ -1,7 +1,7 @@
 """Which figures stand in which table of the page of vessel maps, and what each of them means to a reader."""
 
 from components.report.figures import Results, find
-from components.report.layout import Line, Table, arm_words, effect, words
+from components.report.layout import Line, Table, effect, words
 
 _KINDS = {"artery": "arteries", "vein": "veins"}
 # Of each kind; docs/vessel_map.md has the definitions.
@@ -123,7 +123,13 @@ def _set_words(name: str) -> str:
 
 def _arms(arms: Results, results: Results) -> tuple[str, ...]:
     counts = results["eyes"]
-    return tuple(f"{arm_words(arm)} ({counts[arm]['real']} + {counts[arm]['synthetic']} eyes)" for arm in arms)
+    return tuple(f"{_arm(arm)} ({counts[arm]['real']} + {counts[arm]['synthetic']})" for arm in arms)
+
+
+def _arm(name: str) -> str:
+    """A training set of ``use_vessels``, whose names say drawn eyes per hundred real ones."""
+    alone = {"real": "real eyes alone", "synthetic": "drawn eyes alone"}
+    return alone.get(name) or f"real eyes and {name.removeprefix('real_plus_')} drawn ones for each 100"
 
 
 def conclusion(results: Results) -> list[str]:
@@ -132,7 +138,7 @@ def conclusion(results: Results) -> list[str]:
         sentence
         for arm in results["test"]["difference"]
         for sentence in effect(
-            f"A vessel segmenter trained on {arm_words(arm).lower()}",
+            f"A vessel segmenter trained on {_arm(arm)}",
             "its Dice",
             find(results, f"test.difference.{arm}.dice"),
         )

@@ -244,7 +244,7 @@ def test_the_page_shows_the_grid_tables_curves_and_gates(line: tuple[Path, dict[
         "Centre-line Dice",
         "closed form alone",
         "Fractal dimension, veins",
-        "Real + 25 % synthetic",
+        "real eyes and 25 drawn ones for each 100",
         "difference to real eyes alone",
         "Enlargement",
         "No patient was photographed",
