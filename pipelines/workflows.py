@@ -64,7 +64,7 @@ WORKFLOWS: dict[str, Workflow] = {
     for workflow in (
         Workflow(MAIN, "photographs and records to a text-to-fundus generator", main_line.STAGES),
         Workflow(lesion_map.NAME, "ICDR grade to lesion map to photograph", lesion_map.STAGES),
-        Workflow(vessel_map.GROUP, "vessel masks, photographs for them and their enlargement", vessel_map.STAGES),
+        Workflow(vessel_map.NAME, "vessel masks, photographs for them and their enlargement", vessel_map.STAGES),
         Workflow(
             hyperspectral.NAME,
             "hyperspectral cubes: VQ-GAN and latent diffusion",

@@ -22,6 +22,8 @@ class Parser(argparse.ArgumentParser):
 
 # What `Parser.add_subparsers` gives: commands are added to it.
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
+# Finds the folder of the generator that --model names; None: it was not given.
+Find = Callable[[str | None], Path]
 
 
 # Above any count or seed that is meant; a few times as much is still a seed that torch takes (63 bits).

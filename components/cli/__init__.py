@@ -4,16 +4,15 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from components.cli import captions, cohorts, cubes, lesion_maps, pictures, reader_study, registry, storage
+from components.cli import captions, cohorts, pictures, reader_study, registry, storage, workflows
 from retinalogos.arguments import Parser
 from retinalogos.errors import DataError, UsageError
-from retinalogos.generators.vessel_map import command as vessel_map
 from retinalogos.provenance import NOTICE, software
 
 # Whose `add_commands` add what, in the order of --help. A generator of another kind brings its own: a module
-# retinalogos.generators.NAME.command, named here. All are imported at every call, so heavy libraries (torch, MLflow)
-# are imported where they run.
-SUBJECTS = (pictures, cohorts, captions, reader_study, storage, registry, lesion_maps, vessel_map, cubes)
+# retinalogos.generators.NAME.command, named in workflows.py. All are imported at every call, so heavy libraries
+# (torch, MLflow) are imported where they run.
+SUBJECTS = (pictures, cohorts, captions, reader_study, storage, registry, workflows)
 
 
 def parser() -> Parser:
@@ -21,8 +20,6 @@ def parser() -> Parser:
     whole = Parser(prog="retinalogos", description=__doc__, epilog=NOTICE, formatter_class=argparse.HelpFormatter)
     whole.add_argument("--version", action="version", version=software())
     commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    # Generators stand below MLflow: who asks the registry for one is told by this argument how.
-    whole.set_defaults(resolve_model=registry.resolve_model)
     for subject in SUBJECTS:
         subject.add_commands(commands)
     return whole

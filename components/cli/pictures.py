@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from components.cli.registry import CHAMPION, DEFAULT_TRACKING, LAST_TRAINED, resolve_model
+from components.cli.registry import CHAMPION, LAST_TRAINED, models_known, resolve_model
 from retinalogos.arguments import Commands, at_least, number_from, output_folder
 from retinalogos.contact_sheet import make_sheet
 from retinalogos.errors import UsageError
@@ -82,13 +82,7 @@ def add_commands(commands: Commands) -> None:
     between.add_argument("--seed", type=at_least(0), default=0, help="seed of the eye (default 0)")
     between.set_defaults(run=_between)
     for command in (generate, edit, between):
-        command.add_argument(
-            "--model",
-            metavar="DIR_OR_URI",
-            help=f"folder of a trained generator, or models:/NAME@ALIAS or models:/NAME/VERSION of the MLflow "
-            f"registry (MLFLOW_TRACKING_URI, else {DEFAULT_TRACKING} here); default {CHAMPION}, and where there is no "
-            f"champion {LAST_TRAINED} here",
-        )
+        command.add_argument("--model", metavar="DIR_OR_URI", help=models_known(CHAMPION, LAST_TRAINED))
         command.add_argument("--out", type=output_folder, required=True, metavar="DIR", help="folder to write to")
         command.add_argument(
             "--guidance", type=number_from(0), help="weight of the prompt (default: the generator's own)"

@@ -55,6 +55,15 @@ def add_commands(commands: Commands) -> None:
     rollback.set_defaults(run=_rollback)
 
 
+def models_known(champion: str, last: Path) -> str:
+    """What ``--model`` may be, for --help; arguments as of :func:`resolve_model`."""
+    return (
+        "folder of a trained generator, or models:/NAME@ALIAS or models:/NAME/VERSION of the MLflow registry "
+        f"(MLFLOW_TRACKING_URI, else {DEFAULT_TRACKING} here); default {champion}, and where there is no champion "
+        f"{last} here"
+    )
+
+
 def resolve_model(model: str | None, champion: str = CHAMPION, last: Path = LAST_TRAINED) -> Path:
     """Folder of the generator that ``model`` names: a folder, or a ``models:/`` URI of the MLflow registry.
 

@@ -13,6 +13,7 @@ def draw_vessels(
     masks: dsl.Input[dsl.Model],
     paint: dsl.Input[dsl.Model],
     enlarge: dsl.Input[dsl.Model],
+    generator: dsl.Output[dsl.Model],
     synthetic: dsl.Output[dsl.Dataset],
     grid: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
@@ -21,5 +22,5 @@ def draw_vessels(
     from components.runner import run_component
 
     inputs = {"cohort": cohort, "masks": masks, "paint": paint, "enlarge": enlarge}
-    outputs = {"synthetic": synthetic, "grid": grid, "metrics": metrics}
+    outputs = {"generator": generator, "synthetic": synthetic, "grid": grid, "metrics": metrics}
     run_component("draw_vessels", stage, params, inputs, outputs)

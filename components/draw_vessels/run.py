@@ -1,4 +1,4 @@
-"""Draws the synthetic cohort with the three trained models."""
+"""Puts the three trained models together and draws the synthetic cohort with them."""
 
 from collections.abc import Iterator
 
@@ -7,7 +7,7 @@ import numpy as np
 from components.draw_vessels.step import DrawVesselsParams
 from components.step import Metrics, Paths
 from retinalogos.cohort.shards import Cohort
-from retinalogos.generators.vessel_map.cascade import PARTS, Cascade, Drawn, Wish
+from retinalogos.generators.vessel_map.cascade import PARTS, Drawn, VesselMapCascade, Wish, bundle, unbundled
 from retinalogos.generators.vessel_map.cohorts import wishes, write_drawn
 from retinalogos.generators.vessel_map.grid import write_grid
 from retinalogos.progress import track
@@ -20,8 +20,9 @@ _SEAM_EYES = 4
 def run(params: DrawVesselsParams, inputs: Paths, outputs: Paths) -> Metrics:
     """See the module."""
     cohort = Cohort(inputs["cohort"])
-    cascade = Cascade.load({part: inputs[part] for part in PARTS}, params.noise, params.tile, params.overlap)
-    name = "vessel_map:" + "-".join(generator_hash(inputs[part])[:8] for part in PARTS)
+    bundle({part: inputs[part] for part in PARTS}, outputs["generator"])
+    cascade = VesselMapCascade.load(unbundled(outputs["generator"]), params.noise, params.tile, params.overlap)
+    name = f"{type(cascade).__name__}:{generator_hash(outputs['generator'])[:16]}"
     first: list[Drawn] = []
     empty = 0
 

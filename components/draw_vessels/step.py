@@ -32,6 +32,7 @@ STEP = Step(
         "enlarge": Port("model that enlarges", "Model"),
     },
     outputs={
+        "generator": Port("the three models as one folder, model_index.json", "Model"),
         "synthetic": Port("synthetic cohort with its vessel maps", "Dataset"),
         "grid": Port("grid.png: mask, photograph, enlargement"),
     },

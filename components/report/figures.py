@@ -86,14 +86,13 @@ class Verdict:
     limit: float | None
     lower_is_better: bool
     passed: bool
-    section: str = "report.gates"
 
     @property
     def says(self) -> str:
         """One line with the numbers, for logs and tags."""
         word = "passed" if self.passed else "failed"
         interval = f" (95 % interval {self.interval})" if self.interval else ""
-        return f"{self.section}.{self.name} {word}: {self.figure} is {self.shown}, asked for {self.rule}{interval}"
+        return f"report.gates.{self.name} {word}: {self.figure} is {self.shown}, asked for {self.rule}{interval}"
 
 
 def read_results(folder: Path) -> dict[str, Any]:
@@ -151,21 +150,15 @@ def as_csv(figures: Iterable[tuple[str, Figure]]) -> str:
     return text.getvalue()
 
 
-def judge(name: str, gate: Gate, results: Results, section: str = "report.gates") -> Verdict:
+def judge(name: str, gate: Gate, results: Results) -> Verdict:
     """Holds a figure against its limit; one that is not defined does not pass.
-
-    Args:
-        name: of the gate.
-        gate: see there.
-        results: by the names that its figures begin with.
-        section: of the parameters, where the gate stands.
 
     Raises:
         UsageError: the gate's figure, or the one its limit is a multiple of, is from none of the results.
     """
     for figure_name in filter(None, (gate.figure, gate.otherwise, gate.times)):
         if figure_name.split(".")[0] not in results:
-            raise UsageError(f"{section}.{name}: {figure_name} must begin with one of {', '.join(results)}")
+            raise UsageError(f"report.gates.{name}: {figure_name} must begin with one of {', '.join(results)}")
     name_of_figure = gate.figure
     figure = find(results, gate.figure)
     if figure.value is None and gate.otherwise is not None:
@@ -193,7 +186,6 @@ def judge(name: str, gate: Gate, results: Results, section: str = "report.gates"
         limit=limit,
         lower_is_better=gate.max is not None,
         passed=passed,
-        section=section,
     )
 
 

@@ -581,6 +581,15 @@ def left_out(results: Results) -> list[str]:
     return [f"Left out: {name}: {reason}." for name, reason in entries]
 
 
+def effect(what: str, measure: str, change: Figure) -> list[str]:
+    """A sentence on whether something helps: where the interval leaves zero out. None where it was not measured."""
+    if change.value is None or change.low is None or change.high is None:
+        return []
+    says = "helps" if change.low > 0 else "harms" if change.high < 0 else "no difference is shown"
+    low, middle, high = (signed(part) for part in (change.low, change.value, change.high))
+    return [f"{what}: {says} (change of {measure} {middle}, 95 % interval {low} to {high})."]
+
+
 def signed(value: float) -> str:
     """A difference with its sign, three decimals."""
     return f"{value:+.3f}".replace("-", "−")

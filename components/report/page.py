@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
+from pydantic import Field
 
 from components.report import charts, layout
-from components.report.figures import Figure, Results, Verdict, as_csv, every, number
+from components.report.figures import Figure, Gate, Results, Verdict, as_csv, every, judge, number
 from components.report.layout import Filled, Line, words
+from components.step import Params
 from retinalogos.cohort.schema import EYES, GLAUCOMA, ICDR_GRADES, SPLITS
 from retinalogos.cohort.shards import Cohort, decode_image
 from retinalogos.errors import DataError
@@ -37,6 +39,23 @@ SCRIPT = Path(__file__).with_name("page.js")
 TEMPLATE = Path(__file__).with_name("template.html.j2")
 Row = Mapping[str, Any]
 Picture = dict[str, str]
+
+
+class PageParams(Params):
+    """What the steps that write a page have in common."""
+
+    training_samples: int = Field(ge=0, description="sample pictures of each training stage")
+    max_megabytes: float = Field(gt=0, description="a larger page stops the step")
+    gates: dict[str, Gate] = Field(
+        min_length=1,
+        description="limits that the generator must keep, on figures that begin with the name of a part of the "
+        "results; `register` acts on them",
+    )
+
+
+def verdicts_of(params: PageParams, results: Results) -> list[Verdict]:
+    """How the gates went, by name: Kubeflow Pipelines hands mappings on in an order of its own."""
+    return [judge(name, gate, results) for name, gate in sorted(params.gates.items())]
 
 
 def render(
@@ -231,6 +250,15 @@ def _named_pictures(results: object, folder: Path) -> list[Picture]:
     return []
 
 
+def captioned(folder: Path, captions: Mapping[str, str]) -> list[Picture]:
+    """Pictures of a folder with what each shows, by file; those that are there: few eyes do not make all of them."""
+    return [
+        {"uri": data_uri(f"image/{Path(file).suffix[1:]}", (folder / file).read_bytes()), "alt": says}
+        for file, says in captions.items()
+        if (folder / file).is_file()
+    ]
+
+
 # Charts of a training stage: title → curve → its name in the log.
 _CHARTS = {
     "loss": {"training": "loss", "validation": "validation_loss"},
@@ -392,6 +420,36 @@ def provenance(folders: Mapping[str, Path]) -> list[dict[str, Any]]:
         if path.is_file():
             entries.append({"name": name.replace("_", " "), **json.loads(path.read_text(encoding="utf-8"))})
     return entries
+
+
+def metrics_of(made: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Metrics of the steps by the input that they wrote, from what :func:`provenance` found."""
+    return {entry["name"].replace(" ", "_"): entry["metrics"] for entry in made}
+
+
+def frame(
+    real: Cohort,
+    synthetic: Cohort,
+    verdicts: Sequence[Verdict],
+    helped: Sequence[str],
+    made: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """What base.html.j2 asks for: summary, gates, cohort, generator and provenance.
+
+    Args:
+        real, synthetic: cohorts.
+        verdicts: of the gates.
+        helped: sentences on whether the synthetic cohort helped.
+        made: what :func:`provenance` found.
+    """
+    generators = synthetic.table(("generator",))["generator"].unique().to_pylist()
+    return {
+        "cohort": cohort_section(real),
+        "generator": ", ".join(sorted(str(name) for name in generators)),
+        "gates": verdicts,
+        **summary(real, synthetic, verdicts, helped),
+        "provenance": made,
+    }
 
 
 def summary(real: Cohort, synthetic: Cohort, verdicts: Sequence[Verdict], helped: Sequence[str]) -> dict[str, Any]:

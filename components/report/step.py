@@ -5,41 +5,31 @@ import json
 from pydantic import Field
 
 from components.report import layout, page
-from components.report.figures import Gate, judge, read_results
-from components.step import Metrics, Params, Paths, Port, Step
+from components.report.figures import read_results
+from components.step import Metrics, Paths, Port, Step
 from retinalogos.cohort.shards import Cohort
 
 
-class ReportParams(Params):
-    """Parameters of ``report``."""
+class ReportParams(page.PageParams):
+    """Parameters of ``report``; gates are on figures of `assessment`, `classification` or `metrics`."""
 
     image_size: int = Field(ge=48, le=512, description="pixels of a picture on the page")
     images_per_group: int = Field(ge=1, description="real, and synthetic, pictures of each class")
     prompts: int = Field(ge=0, description="prompts with a row of pictures each")
-    training_samples: int = Field(ge=0, description="sample pictures of each training stage")
     captions: int = Field(ge=0, description="images with their captions")
-    max_megabytes: float = Field(gt=0, description="a larger page stops the step")
-    gates: dict[str, Gate] = Field(
-        min_length=1, description="limits that the generator must keep; `register` acts on them"
-    )
 
 
 def run(params: ReportParams, inputs: Paths, outputs: Paths) -> Metrics:
     """See the module."""
     real, synthetic = Cohort(inputs["cohort"]), Cohort(inputs["synthetic"])
     assessment, classification = read_results(inputs["assessment"]), read_results(inputs["classification"])
-    measured = {entry["name"].replace(" ", "_"): entry["metrics"] for entry in page.provenance(inputs)}
-    results = {"assessment": assessment, "classification": classification, "metrics": measured}
-    # By name: Kubeflow Pipelines hands mappings on in an order of its own.
-    verdicts = [judge(name, gate, results) for name, gate in sorted(params.gates.items())]
-    generators = synthetic.table(("generator",))["generator"].unique().to_pylist()
+    made = page.provenance(inputs)
+    results = {"assessment": assessment, "classification": classification, "metrics": page.metrics_of(made)}
+    verdicts = page.verdicts_of(params, results)
     html = page.render(
         {
             "size": params.image_size,
-            "cohort": page.cohort_section(real),
-            "generator": ", ".join(sorted(str(name) for name in generators)),
-            "gates": verdicts,
-            **page.summary(real, synthetic, verdicts, layout.conclusion(classification)),
+            **page.frame(real, synthetic, verdicts, layout.conclusion(classification), made),
             "helped": [*layout.help_sentences(classification), *layout.left_out(classification)],
             **page.pictures(real, synthetic, params.images_per_group, params.prompts, params.image_size),
             "assessment": page.figures_section(assessment, inputs["assessment"], layout.assessment(assessment)),
@@ -63,7 +53,6 @@ def run(params: ReportParams, inputs: Paths, outputs: Paths) -> Metrics:
                 page.validation("Cohort", inputs["validation"]),
                 page.validation("Captions", inputs["validation_captions"]),
             ],
-            "provenance": page.provenance(inputs),
         }
     )
     lower = "report.images_per_group, report.prompts or report.training_samples"

@@ -1,7 +1,7 @@
 """Which figures stand in which table of the page on cubes, and what each of them means to a reader."""
 
 from components.report.figures import Results, find
-from components.report.layout import Line, Table, signed
+from components.report.layout import Line, Table, effect
 
 SECTIONS = (
     ("summary", "Summary"),
@@ -125,14 +125,9 @@ USE = (
 
 def conclusion(use: Results) -> list[str]:
     """Whether pre-training on synthetic cubes helped, for the summary; nothing where it was not measured."""
-    sentences = []
-    for arm, words in (("synthetic", "synthetic cubes alone"), ("both", "real and synthetic cubes")):
-        gain = find(use, f"{arm}.gain")
-        if gain.value is None or gain.low is None or gain.high is None:
-            continue
-        says = "helps" if gain.low > 0 else "harms" if gain.high < 0 else "no difference is shown"
-        sentences.append(
-            f"Pre-training on {words}: {says} (change of the AUC {signed(gain.value)}, 95 % interval "
-            f"{signed(gain.low)} to {signed(gain.high)})."
-        )
-    return sentences
+    arms = {"synthetic": "synthetic cubes alone", "both": "real and synthetic cubes"}
+    return [
+        sentence
+        for arm, words in arms.items()
+        for sentence in effect(f"Pre-training on {words}", "the AUC", find(use, f"{arm}.gain"))
+    ]

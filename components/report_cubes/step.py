@@ -5,27 +5,19 @@ from pathlib import Path
 from pydantic import Field
 
 from components.report import page
-from components.report.figures import Gate, judge, read_results
+from components.report.figures import read_results
 from components.report.layout import fill
 from components.report_cubes import layout
-from components.step import Metrics, Params, Paths, Port, Step
+from components.step import Metrics, Paths, Port, Step
 from retinalogos.cohort.shards import Cohort
-from retinalogos.pages import data_uri
 
 _TEMPLATE = Path(__file__).with_name("cubes.html.j2")
 
 
-class ReportCubesParams(Params):
-    """Parameters of ``report_cubes``."""
+class ReportCubesParams(page.PageParams):
+    """Parameters of ``report_cubes``; gates are on figures of `judgement`, `use`, `search` or `metrics`."""
 
-    training_samples: int = Field(ge=0, description="sample pictures of each training stage")
     sample_width: int = Field(ge=48, description="pixels of a row of samples on the page, at most")
-    max_megabytes: float = Field(gt=0, description="a larger page stops the step")
-    gates: dict[str, Gate] = Field(
-        min_length=1,
-        description="limits that the generator must keep, on figures of `judgement`, `use`, `search` or `metrics`; "
-        "`register` acts on them",
-    )
 
 
 def run(params: ReportCubesParams, inputs: Paths, outputs: Paths) -> Metrics:
@@ -33,25 +25,14 @@ def run(params: ReportCubesParams, inputs: Paths, outputs: Paths) -> Metrics:
     real, synthetic = Cohort(inputs["cohort"]), Cohort(inputs["synthetic"])
     found = {name: read_results(inputs[name]) for name in ("judgement", "use", "search")}
     made = page.provenance(inputs)
-    results = {**found, "metrics": {entry["name"].replace(" ", "_"): entry["metrics"] for entry in made}}
-    # By name: Kubeflow Pipelines hands mappings on in an order of its own.
-    verdicts = [judge(name, gate, results) for name, gate in sorted(params.gates.items())]
-    generators = synthetic.table(("generator",))["generator"].unique().to_pylist()
-    pictures = [
-        {
-            "uri": data_uri(f"image/{Path(file).suffix[1:]}", (inputs["judgement"] / file).read_bytes()),
-            "caption": layout.PICTURES[name],
-        }
-        for name, file in found["judgement"]["pictures"].items()
-    ]
+    results = {**found, "metrics": page.metrics_of(made)}
+    verdicts = page.verdicts_of(params, results)
+    shown = {file: layout.PICTURES[name] for name, file in found["judgement"]["pictures"].items()}
     html = page.render(
         {
             "size": 2 * params.sample_width,
-            "cohort": page.cohort_section(real),
-            "generator": ", ".join(sorted(str(name) for name in generators)),
-            "gates": verdicts,
-            **page.summary(real, synthetic, verdicts, layout.conclusion(found["use"])),
-            "pictures": pictures,
+            **page.frame(real, synthetic, verdicts, layout.conclusion(found["use"]), made),
+            "pictures": page.captioned(inputs["judgement"], shown),
             "judgement": page.figures_section(found["judgement"], Path(), fill(layout.JUDGEMENT, found["judgement"])),
             "use": page.figures_section(found["use"], Path(), fill(layout.USE, found["use"])),
             "training": [
@@ -63,7 +44,6 @@ def run(params: ReportCubesParams, inputs: Paths, outputs: Paths) -> Metrics:
                 )
             ],
             "search": page.figures_section(found["search"], inputs["search"], ()),
-            "provenance": made,
         },
         _TEMPLATE,
         layout.SECTIONS,

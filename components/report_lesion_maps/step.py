@@ -1,17 +1,13 @@
 """One self-contained HTML page of lesion maps and what they are good for, and the verdict of the gates."""
 
 from pathlib import Path
-from typing import Any
-
-from pydantic import Field
 
 from components.report import page
-from components.report.figures import Gate, judge, read_results
+from components.report.figures import read_results
 from components.report.layout import fill
 from components.report_lesion_maps import tables
-from components.step import Metrics, Params, Paths, Port, Step
+from components.step import Metrics, Paths, Port, Step
 from retinalogos.cohort.shards import Cohort
-from retinalogos.pages import data_uri
 
 SECTIONS = (
     ("summary", "Summary"),
@@ -39,16 +35,8 @@ _CHARTS = {
 _SAMPLE_WIDTH = 1120
 
 
-class ReportLesionMapsParams(Params):
-    """Parameters of ``report_lesion_maps``."""
-
-    training_samples: int = Field(ge=0, description="sample pictures of each training")
-    max_megabytes: float = Field(gt=0, description="a larger page stops the step")
-    gates: dict[str, Gate] = Field(
-        min_length=1,
-        description="limits that the generator must keep, on figures of `assessment` (judge_lesion_maps) and "
-        "`classification` (try_lesion_maps); `register` acts on them",
-    )
+class ReportLesionMapsParams(page.PageParams):
+    """Parameters of ``report_lesion_maps``; gates are on figures of `assessment` and `classification`."""
 
 
 def run(params: ReportLesionMapsParams, inputs: Paths, outputs: Paths) -> Metrics:
@@ -57,34 +45,23 @@ def run(params: ReportLesionMapsParams, inputs: Paths, outputs: Paths) -> Metric
     judgement, trial = read_results(inputs["judgement"]), read_results(inputs["trial"])
     # The names of the main line, by which `register` and its tags go.
     results = {"assessment": judgement, "classification": trial}
-    verdicts = [judge(name, gate, results) for name, gate in sorted(params.gates.items())]
-    generators = synthetic.table(("generator",))["generator"].unique().to_pylist()
+    verdicts = page.verdicts_of(params, results)
     context = {
         "size": _SAMPLE_WIDTH,
-        "cohort": page.cohort_section(real),
-        "generator": ", ".join(sorted(str(name) for name in generators)),
-        "gates": verdicts,
-        **page.summary(real, synthetic, verdicts, []),
-        "pictures": _pictures(inputs["judgement"]),
+        **page.frame(real, synthetic, verdicts, [], page.provenance(inputs)),
+        "pictures": page.captioned(inputs["judgement"], _PICTURES),
         "judgement": page.figures_section(judgement, inputs["judgement"], fill(tables.JUDGEMENT, judgement)),
         "trial": page.figures_section(trial, inputs["trial"], fill(tables.TRIAL, trial)),
         "training": [
             page.training(name, inputs[port], params.training_samples, _SAMPLE_WIDTH, _CHARTS)
             for name, port in (("Layout network", "layout_training"), ("Render network", "render_training"))
         ],
-        "provenance": page.provenance(inputs),
     }
     html = page.render(context, Path(__file__).with_name("page.html.j2"), SECTIONS)
     return page.write(
         outputs["report"], html, results, verdicts, params.max_megabytes,
         "report.training_samples or judge_lesion_maps.columns",
     )  # fmt: skip
-
-
-def _pictures(folder: Path) -> list[dict[str, Any]]:
-    """Those that are there: a cohort of few eyes has not all of them."""
-    found = {name: folder / name for name in _PICTURES if (folder / name).is_file()}
-    return [{"uri": data_uri("image/png", path.read_bytes()), "alt": _PICTURES[name]} for name, path in found.items()]
 
 
 STEP = Step(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.cli import cubes
+from components.cli import workflows
 from components.runner import run_step
 from components.search_cubes.figures import SPEED, front
 from components.search_cubes.step import joining
@@ -171,7 +171,7 @@ def test_the_generator_is_registered_with_its_card(line) -> None:
 
 def run(*words: str) -> None:
     whole = Parser(prog="retinalogos")
-    cubes.add_commands(whole.add_subparsers())
+    workflows.add_commands(whole.add_subparsers())
     arguments = whole.parse_args(["hyperspectral", *words])
     arguments.run(arguments)
 

@@ -1,5 +1,7 @@
 """The steps of the vessel-map workflow, one after another, as its smoke preset has them."""
 
+import base64
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from pipelines.vessel_map import STAGES
 from retinalogos.cohort.shards import Cohort, CohortWriter, decode_map, encode_png
 from retinalogos.errors import UsageError
 from retinalogos.generators.vessel_map.maps import tells_kinds, to_colour
+from retinalogos.provenance import generator_hash, read_png
 from retinalogos.training.loop import Gradients
 
 VALUES = compose(Choices(workflow="vessel_map", preset="smoke"))
@@ -63,7 +66,7 @@ def test_the_synthetic_cohort_says_where_it_comes_from(line: tuple[Path, dict[st
     rows = list(cohort.rows())
     assert len(rows) == VALUES["draw_vessels"]["n"]
     for row in rows:
-        assert row["generator"].startswith("vessel_map:")
+        assert row["generator"].startswith("VesselMapCascade:")
         assert row["source"] == "synthetic"
         assert row["patient_id"].startswith("synthetic-")
         assert decode_map(row["vessels"]["bytes"]).shape == (64, 64)
@@ -232,15 +235,41 @@ def test_cohorts_without_maps_are_refused_with_advice(
         run("segment_vessels", tmp_path, {"cohort": tmp_path / "bare"})
 
 
-def test_the_cascade_is_registered_and_draws_from_the_registry(
+def test_the_page_shows_the_grid_tables_curves_and_gates(line: tuple[Path, dict[str, dict[str, Any]]]) -> None:
+    folder, metrics = line
+    page = folder / "metrics/vessel_map/report"
+    html = (page / "index.html").read_text()
+    for said in (
+        "mask, photograph, enlarged",
+        "Centre-line Dice",
+        "closed form alone",
+        "Fractal dimension, veins",
+        "real eyes and 25 drawn ones for each 100",
+        "difference to real eyes alone",
+        "Enlargement",
+        "No patient was photographed",
+    ):
+        assert said in html, said
+    assert html.count("<img") >= 2 + 3, "grid, anatomy and samples of three trainings"
+    assert html.count('data-name="training"') >= 4, "curves of all that was trained"
+    assert "http" not in html.replace("http-equiv", "")
+    gates = json.loads((page / "gates.json").read_text())
+    assert {gate["name"] for gate in gates} == {"consistency", "realism", "density", "harmless"}
+    assert metrics["report"]["gates"] == 4
+    assert all(gate["value"] is not None for gate in gates), "each gate has its figure"
+    figures = (page / "figures.csv").read_text()
+    assert "use.test.difference.real_plus_25.dice" in figures
+    assert "segmenter.cohort.figures.dice" in figures
+
+
+def test_the_generator_is_registered_and_draws_from_the_registry(
     line: tuple[Path, dict[str, dict[str, Any]]],
     mlflow_store: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    folder, metrics = line
-    assert metrics["register_vessel_map"]["gates"] == 4
+    folder, _ = line
     for variable, value in {
         "MLFLOW_TRACKING_URI": mlflow_store,
         "RETINALOGOS_TRACKING": "on",
@@ -250,29 +279,38 @@ def test_the_cascade_is_registered_and_draws_from_the_registry(
     mlflow.set_tracking_uri(mlflow_store)
     mlflow.set_experiment(experiment_id=mlflow.create_experiment("vessel_map", (tmp_path / "mlruns").as_uri()))
     monkeypatch.setattr(runner, "ROOT", tmp_path)
-    declared, values = BY_NAME["register_vessel_map"], VALUES["register_vessel_map"]
+    declared = BY_NAME["report"]
     inputs = {port: folder / BY_NAME[source.stage].path(source.output) for port, source in declared.inputs.items()}
-    passes = {"title": "Dice", "figure": "judgement.consistency.synthetic.dice", "min": 0}
-    impossible = {"title": "Dice", "figure": "judgement.consistency.synthetic.dice", "min": 2}
+    gate = {"title": "Dice", "figure": "judgement.consistency.synthetic.dice"}
+    registered = {
+        port: folder / BY_NAME[source.stage].path(source.output) for port, source in BY_NAME["register"].inputs.items()
+    }
     try:
-        for gates, said in (
-            ({"consistency": impossible}, "refused: register_vessel_map.gates.consistency failed"),
-            ({"consistency": passes}, "promoted"),
-        ):
-            run_step(
-                "register_vessel_map",
-                values | {"gates": gates, "primary": "consistency"},
-                inputs,
-                {port: tmp_path / declared.path(port) for port in (*declared.outputs, "metrics")},
-            )
+        for least, said in ((2, "refused: report.gates.consistency failed"), (0, "promoted")):
+            home = tmp_path / str(least)
+            run("report", home, inputs, gates={"consistency": gate | {"min": least}})
+            run("register", home, registered | {"report": home / declared.path("report")})
             assert said in capsys.readouterr().out
+        card = (home / BY_NAME["register"].path("registration") / "model_card.md").read_text()
+        assert "vessel-map render mask.png" in card
+        assert "| masks | 32 × 32 pixels |\n| paint | 32 × 32 pixels |\n| enlarge | 64 × 64 pixels |" in card
         model = "models:/retinalogos-vessel-map@champion"
-        served = mlflow.pyfunc.load_model(model).predict(pd.DataFrame({"prompt": ["left eye", "any"], "seed": [3, 4]}))
+        served = mlflow.pyfunc.load_model(model).predict(pd.DataFrame({"prompt": ["left eye", None], "seed": [3, 4]}))
         assert len(set(served["image"])) == 2
-        mask = tmp_path / "mask.png"
+        words = ["vessel-map", "generate", "--n", "1", "--seed", "3", "--eye", "left", "--batch-size", "2"]
+        generator = folder / BY_NAME["draw_vessels"].path("generator")
+        for home, source in ((tmp_path / "registry", model), (tmp_path / "folder", str(generator))):
+            assert cli.main([*words, "--model", source, "--out", str(home)]) == 0
+            for column, kind in (("map", "mask"), ("image", "enlarged")):
+                (file,) = home.glob(f"*-seed3-{kind}.png")
+                answer = np.asarray(Image.open(io.BytesIO(base64.b64decode(served[column][0]))))
+                assert np.abs(np.asarray(Image.open(file)).astype(int) - answer).max() <= 1, (
+                    "batches differ by rounding"
+                )
+                assert read_png(file)["generator_sha256"] == generator_hash(generator)
+        mask, out = tmp_path / "mask.png", tmp_path / "out"
         colours = to_colour(decode_map(next(iter(Cohort(inputs["cohort"]).rows()))["vessels"]["bytes"]))
         Image.fromarray(colours).save(mask)
-        out = tmp_path / "out"
         assert cli.main(["vessel-map", "render", str(mask), "--model", model, "--out", str(out)]) == 0
         assert len(list(out.glob("*-enlarged.png"))) == 1
         assert cli.main(["lineage", model]) == 0

@@ -1,17 +1,14 @@
 """The commands ``retinalogos hyperspectral generate`` and ``show``."""
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from retinalogos.arguments import Commands, Parser, at_least, number_from, output_folder
+from retinalogos.arguments import Commands, Find, Parser, at_least, number_from, output_folder
 from retinalogos.errors import UsageError
 from retinalogos.provenance import NOTICE, append_records, page_notice, write_png
 
-# Finds the folder of the generator that --model names; None: it was not given.
-Find = Callable[[str | None], Path]
 MILLISECONDS = 180  # of a band in a sweep
 
 _GENERATE = """\

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from retinalogos.arguments import Commands, Parser, at_least, number_from, output_folder
+from retinalogos.arguments import Commands, Find, Parser, at_least, number_from, output_folder
 from retinalogos.contact_sheet import make_sheet
 from retinalogos.errors import UsageError
 from retinalogos.provenance import NOTICE, append_records, generator_hash, software, write_png
@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from retinalogos.generators.lesion_map.pipeline import LesionMapPipeline
 
 # pyarrow, OpenCV and torch are imported where they are needed: --help should not wait for them.
-# Finds the folder of the generator that --model names; None: it was not given.
-Find = Callable[[str | None], Path]
+
 # The name of a patient's file stays out of what is drawn.
 _OF_A_PHOTOGRAPH = "of a photograph"
 

@@ -26,6 +26,7 @@ from retinalogos.generators.vessel_map.objective import (
 )
 from retinalogos.generators.vessel_map.tiles import in_tiles, seam
 from retinalogos.lineage import MANIFEST
+from retinalogos.registry import INDEX
 from retinalogos.training.device import device
 
 PARTS: tuple[Part, ...] = get_args(Part)
@@ -33,7 +34,6 @@ PARTS: tuple[Part, ...] = get_args(Part)
 _STRIDE = 3
 # Level of noise on what is enlarged, unless said otherwise; as draw_vessels.noise.
 NOISE = 0.1
-_INDEX = "model_index.json"
 # Photographs of the prior alone drawn at a time: bounds memory.
 _BATCH = 16
 
@@ -65,7 +65,7 @@ class Drawn:
 
 
 @dataclass
-class Cascade:
+class VesselMapCascade:
     """The trained models, in evaluation mode.
 
     Args:
@@ -220,19 +220,19 @@ class Cascade:
 
 
 def bundle(folders: dict[str, Path], folder: Path) -> None:
-    """Writes the models of all parts as one folder, with an index in diffusers' manner."""
+    """Writes the models of all parts as one folder, the generator, with an index in diffusers' manner."""
     folder.mkdir(parents=True)
     sizes, captions = {}, False
     for part, source in folders.items():
         config = Denoiser.load_config(str(source))
         sizes[part], captions = config["size"], captions or bool(config.get("text"))
         shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns(MANIFEST))
-    index = {"_class_name": "Cascade", "sizes": sizes, "captions": captions}
-    (folder / _INDEX).write_text(json.dumps(index, indent=2) + "\n")
+    index = {"_class_name": VesselMapCascade.__name__, "sizes": sizes, "captions": captions}
+    (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
 
 
 def unbundled(folder: Path, parts: Sequence[str] = PARTS) -> dict[str, Path]:
-    """Folders of the parts in a folder that the workflow's stages or :func:`bundle` wrote.
+    """Folders of the parts in a folder that :func:`bundle` wrote.
 
     Raises:
         UsageError: one is missing.
@@ -241,7 +241,7 @@ def unbundled(folder: Path, parts: Sequence[str] = PARTS) -> dict[str, Path]:
     for part, path in folders.items():
         if not path.is_dir():
             raise UsageError(
-                f"{path} is missing: the model {part!r}; run `make run WORKFLOW=vessel_map` or --model DIR"
+                f"{path} is missing: the model {part!r}; the step draw_vessels writes a folder with all of them"
             )
     return folders
 
@@ -254,7 +254,7 @@ def painted_by_prior(model: Denoiser, classes_nhw: np.ndarray) -> np.ndarray | N
     if model.prior is None:
         return None
     alone = SamplerConfig(**model.config.sampling).model_copy(update={"autoguidance": 0.0})
-    cascade = Cascade({"paint": model}, 1, 0.0, model.config.size, 0, {"paint": alone})
+    cascade = VesselMapCascade({"paint": model}, 1, 0.0, model.config.size, 0, {"paint": alone})
     maps = np.stack([resize_map(classes, model.config.size) for classes in classes_nhw])
     seeds = range(len(maps))
     batches = [slice(start, start + _BATCH) for start in range(0, len(maps), _BATCH)]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from retinalogos.cohort.shards import Cohort, encode_png
 from retinalogos.contact_sheet import make_sheet
 from retinalogos.generators.vessel_map.captions import CaptionFeatures, write
-from retinalogos.generators.vessel_map.cascade import Cascade, Wish
+from retinalogos.generators.vessel_map.cascade import VesselMapCascade, Wish
 from retinalogos.generators.vessel_map.configuration import DenoiserConfig, Part, TextConfig
 from retinalogos.generators.vessel_map.examples import Examples, read_examples
 from retinalogos.generators.vessel_map.maps import to_colour
@@ -137,7 +137,7 @@ def _captions(cohort: Cohort, splits: Sequence[Examples], text: TextConfig, seed
 def _sheet(model: Denoiser, eyes: Examples, factor: int, captions: Sequence[str] | None) -> np.ndarray:
     """Uncurated: the first eyes' conditions and what is drawn for them."""
     part, chosen = model.config.part, np.arange(min(_SHOWN, len(eyes)))
-    cascade = Cascade({part: model}, factor, 0.0, model.config.size, 0, {})
+    cascade = VesselMapCascade({part: model}, factor, 0.0, model.config.size, 0, {})
     if part == "masks":
         wishes = [Wish(int(i), int(eyes.sides[i]), eyes.marks[i]) for i in chosen]
         rows = [[to_colour(one) for one in eyes.maps[chosen]], [to_colour(one) for one in cascade.draw_maps(wishes)]]

@@ -16,10 +16,18 @@ from PIL import Image
 from pydantic import ValidationError
 
 from components.cli import main, parser
+from components.register.kinds import KINDS
 from retinalogos.cohort.readers import Source, read
 from retinalogos.errors import UsageError
 from retinalogos.generators.vessel_map import captions, loaders, maps, tiles
-from retinalogos.generators.vessel_map.cascade import Cascade, Wish, bundle, load_part, painted_by_prior, unbundled
+from retinalogos.generators.vessel_map.cascade import (
+    VesselMapCascade,
+    Wish,
+    bundle,
+    load_part,
+    painted_by_prior,
+    unbundled,
+)
 from retinalogos.generators.vessel_map.configuration import DenoiserConfig, DiffusionConfig, SamplerConfig, TextConfig
 from retinalogos.generators.vessel_map.diffusion import Process, draw, starting_noise
 from retinalogos.generators.vessel_map.examples import Examples
@@ -340,7 +348,7 @@ def test_the_prior_alone_draws_each_vessel_at_its_place() -> None:
     inside, outside = (drawn[where].mean() for where in (vessels, ~vessels))
     assert outside - inside == pytest.approx(80, abs=20)
     # A network that has learned nothing adds nothing.
-    cascade = Cascade({"paint": network}, 1, 0.0, 16, 0, {})
+    cascade = VesselMapCascade({"paint": network}, 1, 0.0, 16, 0, {})
     assert (cascade.paint(sample.maps[:8], list(range(8))) == drawn).all()
     assert painted_by_prior(new_denoiser("paint", config(), sample, 1, 16, seed=0), sample.maps[:2]) is None
 
@@ -397,7 +405,7 @@ def test_a_caption_changes_the_photograph_and_an_open_one_does_not(tmp_path: Pat
     assert loss.batch(3)["joined"].shape == (4, 384)
     assert torch.isfinite(loss(network, 3))
     network.save_pretrained(tmp_path)
-    cascade = Cascade({"paint": load_part(tmp_path, "paint")}, 1, 0.0, 16, 0, {})
+    cascade = VesselMapCascade({"paint": load_part(tmp_path, "paint")}, 1, 0.0, 16, 0, {})
     prompts = ["left eye, no sign of disease", "right eye, proliferative diabetic retinopathy", None]
     said, other, left_open = cascade.paint(np.stack([sample.maps[0]] * 3), [0, 0, 0], prompts)
     assert (said != other).any()
@@ -407,7 +415,7 @@ def test_a_caption_changes_the_photograph_and_an_open_one_does_not(tmp_path: Pat
 
 def test_a_painter_without_captions_refuses_one(models: dict[str, Path]) -> None:
     with pytest.raises(UsageError, match="trained without captions"):
-        Cascade.load({"paint": models["paint"]}, 0.0, 16, 0).paint(eyes().maps[:1], [0], ["left eye"])
+        VesselMapCascade.load({"paint": models["paint"]}, 0.0, 16, 0).paint(eyes().maps[:1], [0], ["left eye"])
 
 
 # --- the cascade
@@ -423,8 +431,16 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {part: folder / part for part in ("masks", "paint", "enlarge")}
 
 
+@pytest.fixture(scope="module")
+def generator(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The models as one folder."""
+    folder = tmp_path_factory.mktemp("generator") / "whole"
+    bundle(models, folder)
+    return folder
+
+
 def test_an_eye_is_its_seeds_whatever_its_batch(models: dict[str, Path]) -> None:
-    cascade = Cascade.load(models, noise=0.2, tile=32, overlap=8)
+    cascade = VesselMapCascade.load(models, noise=0.2, tile=32, overlap=8)
     wishes = [Wish(seed, seed % 3, np.full((2, 2), np.nan)) for seed in range(3)]
     together = [eye for _, eye in cascade.stream(wishes, 3)]
     alone = [eye for _, eye in cascade.stream(wishes, 1)]
@@ -436,13 +452,15 @@ def test_an_eye_is_its_seeds_whatever_its_batch(models: dict[str, Path]) -> None
 
 
 def test_larger_pictures_are_enlarged_in_tiles(models: dict[str, Path]) -> None:
-    cascade = Cascade.load({"enlarge": models["enlarge"]}, noise=0.0, tile=32, overlap=8)
+    cascade = VesselMapCascade.load({"enlarge": models["enlarge"]}, noise=0.0, tile=32, overlap=8)
     cascade.factor = 2
     assert cascade.enlarge(eyes(n=1, size=40).images, [0]).shape == (1, 80, 80, 3)
 
 
 def test_seams_of_drawn_pictures_are_measured(models: dict[str, Path]) -> None:
-    cascade = Cascade.load({part: models[part] for part in ("paint", "enlarge")}, noise=0.0, tile=32, overlap=8)
+    cascade = VesselMapCascade.load(
+        {part: models[part] for part in ("paint", "enlarge")}, noise=0.0, tile=32, overlap=8
+    )
     found = cascade.seams(eyes(n=2).images, [0, 1])
     assert set(found) == {"blended", "abutting", "whole"}
     assert all(value > 0 for value in found.values())
@@ -450,18 +468,17 @@ def test_seams_of_drawn_pictures_are_measured(models: dict[str, Path]) -> None:
     assert set(large) == {"blended", "abutting"}, "larger than a tile: memory may not hold it whole"
 
 
-def test_a_bundle_draws_as_its_parts_do(models: dict[str, Path], tmp_path: Path) -> None:
-    bundle(models, tmp_path / "whole")
-    index = json.loads((tmp_path / "whole/model_index.json").read_text())
+def test_a_bundle_draws_as_its_parts_do(models: dict[str, Path], generator: Path, tmp_path: Path) -> None:
+    index = json.loads((generator / "model_index.json").read_text())
+    assert index["_class_name"] in KINDS, "it can be registered"
     assert index["sizes"] == {"masks": 16, "paint": 16, "enlarge": 32}
     wish = Wish(1, 0, np.full((2, 2), np.nan))
     (_, one), (_, other) = (
-        next(Cascade.load_whole(folders).stream([wish], 1)) for folders in (models, unbundled(tmp_path / "whole"))
+        next(VesselMapCascade.load_whole(folders).stream([wish], 1)) for folders in (models, unbundled(generator))
     )
     assert (one.enlarged == other.enlarged).all()
-    shutil.rmtree(tmp_path / "whole/paint")
     with pytest.raises(UsageError, match="the model 'paint'"):
-        unbundled(tmp_path / "whole")
+        unbundled(tmp_path, ("paint",))
 
 
 def test_a_part_that_is_missing_or_another_is_refused(models: dict[str, Path], tmp_path: Path) -> None:
@@ -469,7 +486,7 @@ def test_a_part_that_is_missing_or_another_is_refused(models: dict[str, Path], t
         load_part(tmp_path, "masks")
     with pytest.raises(UsageError, match="not 'paint'"):
         load_part(models["masks"], "paint")
-    cascade = Cascade.load({"masks": models["masks"]}, 0.0, 32, 8)
+    cascade = VesselMapCascade.load({"masks": models["masks"]}, 0.0, 32, 8)
     with pytest.raises(UsageError, match="needs the model 'paint'"):
         cascade.paint(eyes().maps[:1], [0])
 
@@ -481,9 +498,9 @@ def test_starting_noise_is_each_picture_s_own() -> None:
 # --- the command
 
 
-def test_command_draws_and_paints(models: dict[str, Path], phantom: np.ndarray, tmp_path: Path, capsys) -> None:
+def test_command_draws_and_paints(generator: Path, phantom: np.ndarray, tmp_path: Path, capsys) -> None:
     command = parser()
-    folder, out = str(models["masks"].parent), tmp_path / "out"
+    folder, out = str(generator), tmp_path / "out"
 
     def run(*words: str) -> None:
         arguments = command.parse_args(["vessel-map", *words, "--model", folder, "--out", str(out)])
@@ -511,27 +528,27 @@ def test_command_draws_and_paints(models: dict[str, Path], phantom: np.ndarray, 
 
 
 def test_a_map_is_painted_a_batch_at_a_time(
-    models: dict[str, Path], phantom: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    generator: Path, phantom: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     painted: list[int] = []
-    paint = Cascade.paint
+    paint = VesselMapCascade.paint
     monkeypatch.setattr(
-        Cascade, "paint", lambda self, maps, *asked: painted.append(len(maps)) or paint(self, maps, *asked)
+        VesselMapCascade, "paint", lambda self, maps, *asked: painted.append(len(maps)) or paint(self, maps, *asked)
     )
     mask, out = write(tmp_path / "mask.png", maps.to_colour(phantom)), tmp_path / "out"
     words = ["vessel-map", "render", str(mask), "--n", "3", "--batch-size", "2", "--out", str(out)]
-    assert main([*words, "--model", str(models["masks"].parent)]) == 0
+    assert main([*words, "--model", str(generator)]) == 0
     assert painted == [2, 1]
     assert len(list(out.glob("*-enlarged.png"))) == 3
 
 
-def test_damaged_models_are_named_in_one_line(models: dict[str, Path], tmp_path: Path, capsys) -> None:
+def test_damaged_models_are_named_in_one_line(generator: Path, tmp_path: Path, capsys) -> None:
     for part, change, said in (
         ("masks", {"unet": UNET | {"block_out_channels": [16, 32]}}, "expected shape"),
         ("enlarge", None, "size"),
     ):
         folder = tmp_path / part
-        shutil.copytree(models["masks"].parent, folder)
+        shutil.copytree(generator, folder)
         file = folder / part / "config.json"
         config = {"something": "else"} if change is None else json.loads(file.read_text()) | change
         file.write_text(json.dumps(config))
