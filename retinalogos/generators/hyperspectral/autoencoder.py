@@ -43,6 +43,7 @@ class CubeAutoencoder(ModelMixin, ConfigMixin):
         base_channels: of the finest level; doubled at each, at most fourfold.
         layers: residual blocks of a level.
         unshuffle: pixels of a side that are made channels first.
+        shortcut: a linear map of each square of pixels to its latent, and one back, beside the networks.
     """
 
     @register_to_config
@@ -56,6 +57,7 @@ class CubeAutoencoder(ModelMixin, ConfigMixin):
         base_channels: int = 64,
         layers: int = 1,
         unshuffle: int = 4,
+        shortcut: bool = False,
     ):
         super().__init__()
         self.compression, self.latent_channels = compression, latent_channels
@@ -72,6 +74,38 @@ class CubeAutoencoder(ModelMixin, ConfigMixin):
         self.encoder = Encoder(channels, latent_channels, ("DownEncoderBlock2D",) * levels, double_z=False, **shared)
         self.decoder = Decoder(latent_channels, channels, ("UpDecoderBlock2D",) * levels, **shared)
         self.codebook = nn.Parameter(torch.randn(codes, latent_channels))
+        square = len(wavelengths) * compression**2
+        self.inward = nn.Conv2d(square, latent_channels, 1) if shortcut else None
+        self.outward = nn.Conv2d(latent_channels, square, 1) if shortcut else None
+
+    @torch.no_grad()
+    def begin(self, x_bchw: Tensor) -> None:
+        """Puts the shortcut to the principal components of squares of these cubes, and the networks to adding nothing.
+
+        Training begins where no linear autoencoder is better. The latents' mean square is 1.
+
+        Args:
+            x_bchw: cubes as :meth:`to_model` gives them.
+        """
+        if self.inward is None or self.outward is None:
+            return
+        squares = F.pixel_unshuffle(x_bchw, self.compression).permute(0, 2, 3, 1).flatten(0, 2)
+        mean = squares.mean(0)
+        channels = self.latent_channels
+        # A few directions more than are kept, and rounds, make the random projection exact to the eye.
+        _, strengths, directions = torch.svd_lowrank(squares - mean, q=min(channels + 8, *squares.shape), niter=4)
+        directions, strengths = directions[:, :channels], strengths[:channels]
+        scale = (strengths.square().sum() / (len(squares) * channels)).sqrt()
+        for layer, weight, bias in (
+            (self.inward, directions.T / scale, -(mean @ directions) / scale),
+            (self.outward, directions * scale, mean),
+        ):
+            assert layer.bias is not None
+            layer.weight.copy_(weight[..., None, None])
+            layer.bias.copy_(bias)
+        for last in (self.encoder.conv_out, self.decoder.conv_out):
+            last.weight.zero_()
+            last.bias.zero_()
 
     def encode(self, x_bchw: Tensor, tile: int | None = None) -> Tensor:
         """Cubes as :meth:`to_model` gives them, B×bands×H×W, to latents before quantisation B×C×(H/f)×(W/f).
@@ -88,7 +122,8 @@ class CubeAutoencoder(ModelMixin, ConfigMixin):
         return self._by_tiles(self._encoded, x_bchw, tile, self.compression, 1)
 
     def _encoded(self, x_bchw: Tensor) -> Tensor:
-        return self.encoder(F.pixel_unshuffle(x_bchw, self._unshuffle))
+        z: Tensor = self.encoder(F.pixel_unshuffle(x_bchw, self._unshuffle))
+        return z if self.inward is None else z + self.inward(F.pixel_unshuffle(x_bchw, self.compression))
 
     def quantise(self, z_bchw: Tensor) -> tuple[Tensor, Tensor]:
         """The nearest code of every latent, B×C×h×w, and its number, B·h·w."""
@@ -105,7 +140,8 @@ class CubeAutoencoder(ModelMixin, ConfigMixin):
         return self._by_tiles(self._decoded, z_bchw, tile, 1, self.compression)
 
     def _decoded(self, z_bchw: Tensor) -> Tensor:
-        return F.pixel_shuffle(self.decoder(z_bchw), self._unshuffle)
+        x = F.pixel_shuffle(self.decoder(z_bchw), self._unshuffle)
+        return x if self.outward is None else x + F.pixel_shuffle(self.outward(z_bchw), self.compression)
 
     def _by_tiles(
         self, network: Callable[[Tensor], Tensor], x_bchw: Tensor, tile: int | None, inner: int, outer: int

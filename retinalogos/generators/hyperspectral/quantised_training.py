@@ -39,6 +39,8 @@ from retinalogos.training.loop import train
 _VALIDATION_CUBES = 32
 # Cubes side by side on a sample picture.
 _SHOWN = 4
+# Cubes whose squares the linear maps begin from.
+_LOOKED_AT = 64
 # Encoded at once for K-means and validation: bounds memory.
 _ENCODED = 8
 
@@ -316,6 +318,7 @@ def train_autoencoder(
     objective = QuantisedReconstruction(
         cubes, validation, crop, training.batch_size, seed, codebook, perceptual, adversary
     )
+    model.autoencoder.begin(model.autoencoder.to_model(cubes[range(0, len(cubes), max(1, len(cubes) // _LOOKED_AT))]))
     objective.first_codebook(model)
     trained = train(
         model,

@@ -33,7 +33,9 @@ from retinalogos.generators.hyperspectral.quantised_training import (
 )
 
 WAVELENGTHS = (480.0, 560.0, 660.0, 850.0)
-SMALL = AutoencoderConfig(compression=4, latent_channels=4, codes=16, base_channels=8, layers=1, unshuffle=4)
+SMALL = AutoencoderConfig(
+    compression=4, latent_channels=4, codes=16, base_channels=8, layers=1, unshuffle=4, shortcut=True
+)
 CODEBOOK = CodebookConfig(
     learning="kmeans", commitment=0.25, kmeans_cubes=6, kmeans_rounds=3, decay=0.9, dead_below=0.5
 )
@@ -82,6 +84,27 @@ def test_cubes_go_to_the_networks_and_back(files) -> None:
     assert autoencoder.decode(autoencoder.encode(x)).shape == x.shape
     with pytest.raises(UsageError, match="multiple of 4"):
         autoencoder.encode(x[..., :-1])
+
+
+def test_training_begins_at_the_principal_components(files) -> None:
+    train, _ = files
+    torch.manual_seed(0)
+    autoencoder = CubeAutoencoder(train.wavelengths, train.scale(0), **SMALL.model_dump())
+    x = autoencoder.to_model(train[range(10)])
+    autoencoder.begin(x)
+    with torch.no_grad():
+        z = autoencoder.encode(x)
+        y = autoencoder.decode(z)
+    squares = F.pixel_unshuffle(x, 4).permute(0, 2, 3, 1).reshape(-1, 64).double().numpy()
+    centred = squares - squares.mean(0)
+    *_, axes = np.linalg.svd(centred, full_matrices=False)
+    left = centred - centred @ axes[:4].T @ axes[:4]
+    assert float((y - x).square().mean()) == pytest.approx(np.square(left).mean(), rel=1e-3)
+    assert float(z.square().mean()) == pytest.approx(1, rel=1e-3)
+    plain = CubeAutoencoder(train.wavelengths, train.scale(0), **SMALL.model_dump() | {"shortcut": False})
+    before = {name: weight.clone() for name, weight in plain.state_dict().items()}
+    plain.begin(x)
+    assert all(torch.equal(weight, before[name]) for name, weight in plain.state_dict().items())
 
 
 def test_a_latent_becomes_its_nearest_code(files) -> None:
