@@ -43,7 +43,7 @@ class CubeAutoencoder(ModelMixin, ConfigMixin):
         base_channels: of the finest level; doubled at each, at most fourfold.
         layers: residual blocks of a level.
         unshuffle: pixels of a side that are made channels first.
-        shortcut: a linear map of each square of pixels to its latent, and one back, beside the networks.
+        shortcut: a fixed linear map of each square of pixels to its latent, and one back, beside the networks.
     """
 
     @register_to_config
@@ -75,8 +75,9 @@ class CubeAutoencoder(ModelMixin, ConfigMixin):
         self.decoder = Decoder(latent_channels, channels, ("UpDecoderBlock2D",) * levels, **shared)
         self.codebook = nn.Parameter(torch.randn(codes, latent_channels))
         square = len(wavelengths) * compression**2
-        self.inward = nn.Conv2d(square, latent_channels, 1) if shortcut else None
-        self.outward = nn.Conv2d(latent_channels, square, 1) if shortcut else None
+        # Frozen: an optimiser whose steps do not shrink with the gradient walks off from where they begin.
+        self.inward = nn.Conv2d(square, latent_channels, 1).requires_grad_(False) if shortcut else None
+        self.outward = nn.Conv2d(latent_channels, square, 1).requires_grad_(False) if shortcut else None
 
     @torch.no_grad()
     def begin(self, x_bchw: Tensor) -> None:

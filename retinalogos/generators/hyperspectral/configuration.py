@@ -19,7 +19,7 @@ class AutoencoderConfig(BaseModel):
     layers: int = Field(ge=1, description="residual blocks of a level")
     unshuffle: Literal[1, 2, 4] = Field(description="pixels of a side that are made channels before the first level")
     shortcut: bool = Field(
-        description="linear maps beside the networks, which begin at the principal components of squares of pixels"
+        description="fixed linear maps beside the networks: the principal components of squares of pixels"
     )
 
     @model_validator(mode="after")
