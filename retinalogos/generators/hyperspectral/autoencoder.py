@@ -92,18 +92,21 @@ class CubeAutoencoder(ModelMixin, ConfigMixin):
             return
         squares = F.pixel_unshuffle(x_bchw, self.compression).permute(0, 2, 3, 1).flatten(0, 2)
         mean = squares.mean(0)
-        channels = self.latent_channels
         # A few directions more than are kept, and rounds, make the random projection exact to the eye.
-        _, strengths, directions = torch.svd_lowrank(squares - mean, q=min(channels + 8, *squares.shape), niter=4)
-        directions, strengths = directions[:, :channels], strengths[:channels]
-        scale = (strengths.square().sum() / (len(squares) * channels)).sqrt()
-        for layer, weight, bias in (
-            (self.inward, directions.T / scale, -(mean @ directions) / scale),
-            (self.outward, directions * scale, mean),
-        ):
+        _, strengths, directions = torch.svd_lowrank(
+            squares - mean, q=min(self.latent_channels + 8, *squares.shape), niter=4
+        )
+        kept = min(self.latent_channels, directions.shape[1])  # of few bands there may be fewer than channels
+        directions, strengths = directions[:, :kept], strengths[:kept]
+        scale = (strengths.square().sum() / (len(squares) * kept)).sqrt()
+        for layer in (self.inward, self.outward):
             assert layer.bias is not None
-            layer.weight.copy_(weight[..., None, None])
-            layer.bias.copy_(bias)
+            layer.weight.zero_()
+            layer.bias.zero_()
+        self.inward.weight[:kept, :, 0, 0] = directions.T / scale
+        self.inward.bias[:kept] = -(mean @ directions) / scale  # type: ignore[index]
+        self.outward.weight[:, :kept, 0, 0] = directions * scale
+        self.outward.bias.copy_(mean)  # type: ignore[union-attr]
         for last in (self.encoder.conv_out, self.decoder.conv_out):
             last.weight.zero_()
             last.bias.zero_()

@@ -101,6 +101,10 @@ def test_training_begins_at_the_principal_components(files) -> None:
     left = centred - centred @ axes[:4].T @ axes[:4]
     assert float((y - x).square().mean()) == pytest.approx(np.square(left).mean(), rel=1e-3)
     assert float(z.square().mean()) == pytest.approx(1, rel=1e-3)
+    wide = CubeAutoencoder(train.wavelengths, train.scale(0), **SMALL.model_dump() | {"latent_channels": 80})
+    wide.begin(x)
+    with torch.no_grad():
+        assert torch.allclose(wide.decode(wide.encode(x)), x, atol=1e-3), "64 values in 80 channels lose nothing"
     plain = CubeAutoencoder(train.wavelengths, train.scale(0), **SMALL.model_dump() | {"shortcut": False})
     before = {name: weight.clone() for name, weight in plain.state_dict().items()}
     plain.begin(x)
