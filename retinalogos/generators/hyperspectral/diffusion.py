@@ -151,10 +151,8 @@ def train_diffusion(
 ) -> dict[str, float]:
     """Trains the U-Net on the latents of cubes, writes the generator's folder and its log, returns the metrics."""
     latents = encode_all(autoencoder, cubes, diffusion.mirror, what, sampling.tile)
-    mean = latents.mean((0, 2, 3))
-    # One scale for all channels, as latent diffusion has it (Rombach et al., CVPR 2022): a channel that hardly varies
-    # would be learned with the same effort as those that make the picture.
-    std = (latents - mean[:, None, None]).square().mean().sqrt().clamp(min=1e-6).expand(len(mean))
+    # By channel: what noise is left at the end of sampling is then small in channels that hardly vary.
+    mean, std = latents.mean((0, 2, 3)), latents.std((0, 2, 3)).clamp(min=1e-6)
 
     def standard(z: Tensor) -> Tensor:
         return (z - mean[:, None, None]) / std[:, None, None]
