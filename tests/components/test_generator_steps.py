@@ -28,10 +28,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "ingest": {"n": 40, "size": 32, "workers": 1},
     "caption": {"wordings": {"coarse": 1, "fine": 1}},
     "autoencode": {"judged": 4, "components": 8},
-    "encode": {"size": 16},
+    "encode": {"size": 16, "representation": PARAMS["encode"]["representation"] | {"encoder": "cohort", "steps": 2}},
     "encode_curated": {"size": 32},
     "pretrain": TRAINING
     | {
+        "flow": PARAMS["pretrain"]["flow"] | {"alignment_weight": 0.5},
         "sample_every": 6,
         "backbone": {
             "name": "next_dit",
