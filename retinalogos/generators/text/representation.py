@@ -87,6 +87,13 @@ def _masked_autoencoder(pictures: np.ndarray, steps: int, seed: int) -> Callable
     """Self-supervised, on the pictures given."""
     from retinalogos.masked_autoencoder import MaskedAutoencoderConfig, pretrained
 
+    network = MaskedAutoencoderConfig.model_validate(_NETWORK)
+    if pictures.shape[1] % network.patch:
+        raise UsageError(
+            f"representation.encoder {COHORT}: {pictures.shape[1]} pixels are no multiple of the patch "
+            f"{network.patch}: choose another encode.size"
+        )
+
     def planar(values: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(values.transpose(0, 3, 1, 2))
 
@@ -96,7 +103,6 @@ def _masked_autoencoder(pictures: np.ndarray, steps: int, seed: int) -> Callable
     )
     with tempfile.TemporaryDirectory() as scratch:
         values = planar(pictures)
-        network = MaskedAutoencoderConfig.model_validate(_NETWORK)
         model = pretrained(values, values, network, training, seed, Path(scratch), "encode: representation")
     return lambda some: model.patches(planar(some))
 
