@@ -1,11 +1,17 @@
-"""What a generator learns in the same processor time, by network, prior, law of times, weighting and batch.
+"""What a generator learns in the same processor time, by network, prior, law of times, weighting, batch and alignment.
 
     python -m benchmarks.learning --latents data/curated_latents --minutes 4
 
 Needs latents of a run (`make run`). Each candidate is `pretrain` of params.yaml but for one thing and trains for as
 many processor minutes as asked, at a constant learning rate after warm-up. Shown is the mean squared error of the
 velocity on validation images, at fixed times and noise, as a multiple of the prior's own: it starts at 1 (above it
-without a prior).
+without a prior). Alignment needs an encoder's features beside the latents; those candidates are left out where
+there are none. To make some:
+
+    python -m components run encode --stage encode_curated --in cohort=data/cohort --in captions=data/curated_captions \
+        --in autoencoder=models/autoencoder --out latents=/tmp/latents --set representation.encoder=cohort
+
+Latents of another scale or another number of components are other latents: errors do not compare between folders.
 """
 
 import argparse
@@ -26,6 +32,7 @@ from retinalogos.generators.text.flow import interpolate, target_velocity
 from retinalogos.generators.text.latents import Latents
 from retinalogos.generators.text.objective import FlowMatching
 from retinalogos.generators.text.prior import LatentPrior
+from retinalogos.generators.text.representation import attach
 from retinalogos.generators.text.stages import new_backbone, new_conditioning, new_prior
 
 # From mostly noise, where the caption and the coarse structure count, to nearly data, where fine structure does.
@@ -34,6 +41,7 @@ TIMES = (0.1, 0.3, 0.5, 0.7, 0.85)
 STANDARD_COMPONENTS = 100
 
 
+ALIGNMENT = "flow.alignment_weight"
 # Name → what differs from params.yaml.
 CANDIDATES: dict[str, dict[str, Any]] = {
     "as params.yaml": {},
@@ -47,6 +55,9 @@ CANDIDATES: dict[str, dict[str, Any]] = {
     "batch of 16": {"batch_size": 16},
     "batch of 64": {"batch_size": 64},
     "twice the rate": {"learning_rate": 1.2e-3},
+    "aligned": {ALIGNMENT: 0.5},
+    "aligned, weight 0.1": {ALIGNMENT: 0.1},
+    "next_dit aligned": {"backbone.name": "next_dit", ALIGNMENT: 0.5},
 }
 
 
@@ -111,7 +122,10 @@ def main(arguments: list[str] | None = None) -> None:
     latents = Latents(options.latents)
     width = max(map(len, CANDIDATES))
     print(f"{'':{width}}   images  {'  '.join(f't={at:4.2f}' for at in TIMES)}    mean")
-    for name in options.candidates or CANDIDATES:
+    wanted = [
+        name for name, changes in CANDIDATES.items() if "representation" in latents.meta or ALIGNMENT not in changes
+    ]
+    for name in options.candidates or wanted:
         learn(name, PretrainParams.model_validate(changed(section, CANDIDATES[name])), latents, options, width)
 
 
@@ -122,6 +136,8 @@ def learn(name: str, params: PretrainParams, latents: Latents, options: argparse
     prior = new_prior(latents, conditioning, params.prior_components) if params.prior_components else None
     model = new_backbone(params.backbone, latents, params.seed, prior is not None)
     model.to(memory_format=torch.channels_last)
+    if params.flow.alignment_weight:
+        attach(model, latents.meta, params.seed)
     objective = FlowMatching(latents, conditioning, prior, params.batch_size, params.seed, params.flow)
     optimizer = torch.optim.AdamW(model.parameters(), lr=params.learning_rate, betas=(0.9, params.beta2))
     spent, step = 0.0, 0

@@ -9,5 +9,6 @@ TRAINING = TrainingConfig(
     compile_blocks=False, precision="float32", checkpoint_every=10, log_every=1, validate_every=4, sample_every=4,
 )  # fmt: skip
 FLOW = FlowConfig(
-    timestep_law="logit_normal", timestep_shift=1.0, caption_dropout=0.1, coarse_share=0.5, loss_weighting="uniform"
-)
+    timestep_law="logit_normal", timestep_shift=1.0, caption_dropout=0.1, coarse_share=0.5, loss_weighting="uniform",
+    alignment_weight=0.0,
+)  # fmt: skip

@@ -140,15 +140,17 @@ def test_quality_judges_every_way_beside_the_floor(tmp_path, capsys):
 def test_learning_starts_at_the_priors_own_error_and_compares_every_candidate(tmp_path, capsys):
     draw = torch.Generator().manual_seed(0)
     meta = {"empty_text": 0, "channels": 4, "latent_size": 8, "text_dim": 12}
+    meta["representation"] = {"channels": 3, "grid": 2}
     with LatentWriter(tmp_path, meta) as writer:
         for i in range(80):
             number = writer.add_text(str(i), torch.randn(3, 12, generator=draw))
             latents = torch.randn(4, 8, 8, generator=draw)
             split = "validation" if i % 8 == 0 else "train"
-            writer.add_image(str(i), split, ("left", "right")[i % 2], latents, [number], [number])
+            side = ("left", "right")[i % 2]
+            writer.add_image(str(i), split, side, latents, [number], [number], latents[:3, :2, :2])
     small = ["backbone.unet.block_out_channels=[16,16,16]", "backbone.unet.attention_head_dim=16", "batch_size=4"]
     small += ["backbone.unet.norm_num_groups=4", "backbone.next_dit.hidden_size=32", "backbone.next_dit.num_layers=1"]
-    wanted = ["as params.yaml", "next_dit", "no prior", "uniform times"]
+    wanted = ["as params.yaml", "next_dit", "no prior", "uniform times", "aligned"]
     learning.main(["--latents", str(tmp_path), "--minutes", "0.01", "--candidates", *wanted, "--set", *small])
     heading, *lines = capsys.readouterr().out.splitlines()
     assert heading.split()[0] == "images"

@@ -1,7 +1,9 @@
 """Latents of the images and features of their captions, stored once for all epochs."""
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -15,11 +17,14 @@ from retinalogos.errors import DataError
 from retinalogos.generators.text.autoencoder import as_autoencoder, load_autoencoder_model, to_model_range
 from retinalogos.generators.text.conditioning import TextEncoder, load_text_encoder
 from retinalogos.generators.text.latents import Latents, LatentWriter, mirrored_words
+from retinalogos.generators.text.representation import Representation
 from retinalogos.progress import track
 from retinalogos.training.device import device
 
 # The test split is never encoded: nothing that trains or selects a generator may see it.
 _SPLITS = ("train", "validation")
+# Of the encoder that is trained here.
+_SEED = 0
 
 
 def run(params: EncodeParams, inputs: Paths, outputs: Paths) -> Metrics:
@@ -47,6 +52,10 @@ def run(params: EncodeParams, inputs: Paths, outputs: Paths) -> Metrics:
         raise DataError(f"{inputs['captions']}: no caption for any training image of {inputs['cohort']}")
     mirrored = sorted({mirrored_words(text) for text in texts} - set(texts)) if params.mirror else []
     meta["empty_text"] = 0
+    represent = None
+    if params.representation.encoder is not None:
+        represent = Representation(params.representation, _some_pictures(params, cohort), _SEED)
+        meta["representation"] = represent.meta
     known = Latents(inputs["known"]) if "known" in inputs else None
     with LatentWriter(outputs["latents"], meta, params.shards_at) as writer:
         numbers = {
@@ -54,7 +63,7 @@ def run(params: EncodeParams, inputs: Paths, outputs: Paths) -> Metrics:
             for text, features in _features(encoder, ["", *texts, *mirrored], params.batch_size, known)
         }
         for split in _SPLITS:
-            _encode_split(params, cohort, split, autoencoder, captions, numbers, writer, where)
+            _encode_split(params, cohort, split, autoencoder, represent, captions, numbers, writer, where)
     return {"images": len(writer._images), "texts": len(numbers), "latent_channels": autoencoder.latent_channels}
 
 
@@ -63,6 +72,7 @@ def _encode_split(
     cohort: Cohort,
     split: str,
     autoencoder: Any,
+    represent: Representation | None,
     captions: dict[str, list[tuple[str, str]]],
     numbers: dict[str, int],
     writer: LatentWriter,
@@ -79,12 +89,20 @@ def _encode_split(
         for pixels, words, suffix in variants:
             with torch.inference_mode():
                 latents = autoencoder.encode(to_model_range(pixels).to(where)).cpu()
-            for (name, _), latent in zip(batch, latents, strict=True):
+            features = represent(pixels) if represent else [None] * len(batch)
+            for (name, _), latent, feature in zip(batch, latents, features, strict=True):
                 by_kind: dict[str, list[int]] = {"coarse": [], "fine": []}
                 for granularity, text in captions[name]:
                     by_kind[granularity].append(numbers[words(text)])
                 eye = sides[name] and words(sides[name])
-                writer.add_image(name + suffix, split, eye, latent.clone(), by_kind["coarse"], by_kind["fine"])
+                writer.add_image(name + suffix, split, eye, latent.clone(), by_kind["coarse"], by_kind["fine"], feature)
+
+
+def _some_pictures(params: EncodeParams, cohort: Cohort) -> np.ndarray:
+    """Of the training split, evenly spaced, every other one mirrored where training eyes are: uint8 n×size×size×3."""
+    stride = math.ceil(cohort.meta["splits"].get("train", 0) / params.representation.pictures)
+    images = islice(cohort.images(params.size, "train"), None, None, stride)
+    return np.stack([image[:, :: 1 - 2 * (params.mirror and i % 2)] for i, (_, image) in enumerate(images)])
 
 
 def _captions(inputs: Paths) -> dict[str, list[tuple[str, str]]]:

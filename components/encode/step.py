@@ -3,6 +3,7 @@
 from pydantic import Field
 
 from components.step import Params, Port, Step, later
+from retinalogos.generators.text.configuration import RepresentationConfig
 
 
 class EncodeParams(Params):
@@ -14,6 +15,7 @@ class EncodeParams(Params):
     token_budget: int = Field(ge=8, description="most tokens of a caption")
     mirror: bool = Field(description="add each training eye mirrored, left and right exchanged in its captions")
     batch_size: int = Field(ge=1, description="images, or captions, encoded at once")
+    representation: RepresentationConfig
     # A place: what lies there is known by the hashes in the index.
     shards_at: str | None = Field(
         exclude=True, description="s3://bucket/prefix for the shards; null: beside their index"

@@ -17,15 +17,14 @@ from retinalogos.classifiers.cube_pretraining import (
     REAL,
     SOURCES,
     SYNTHETIC,
-    MaskedAutoencoderConfig,
     gain,
     mean_auc,
-    pretrained,
     scores,
 )
 from retinalogos.cohort.cubes import Cube
 from retinalogos.cohort.shards import Cohort
 from retinalogos.errors import DataError
+from retinalogos.masked_autoencoder import MaskedAutoencoderConfig, pretrained
 from retinalogos.metrics.intervals import Estimate, bootstrap
 from retinalogos.metrics.results import write_results
 
@@ -63,7 +62,7 @@ def run(params: UseCubesParams, inputs: Paths, outputs: Paths) -> Metrics:
             columns = []
             for seed in params.seeds:
                 folder = Path(scratch) / f"{source}-{seed}"
-                model = pretrained(real, cubes[source], config, params.training, seed, folder)
+                model = pretrained(real, cubes[source], config, params.training, seed, folder, "use_cubes")
                 chosen = np.random.default_rng(seed).permutation(known)[: params.labelled]
                 columns.append(scores(model, real[chosen], labels[chosen], judged))
             by_seed[source] = np.stack(columns, 1)

@@ -8,9 +8,10 @@ photographs and expert descriptions; ``dinov2`` and ``clip``, short for the mode
 :data:`SHORT`; any other name: a transformers vision backbone, by hub name or folder.
 """
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -19,6 +20,9 @@ from torch import nn
 
 from retinalogos.errors import UsageError
 from retinalogos.metrics.inception import InceptionV3, load_inception
+
+if TYPE_CHECKING:
+    from retinalogos.metrics.retfound import MaskedAutoencoderFeatures
 
 BATCH = 64  # images at a time: bounds memory
 COHORT = "cohort"
@@ -38,6 +42,14 @@ class FeatureSpace(Protocol):
 
     def features(self, images: np.ndarray) -> np.ndarray:
         """Features of the images, n × d."""
+
+
+@runtime_checkable
+class Local(Protocol):
+    """A feature space that also tells what lies where."""
+
+    def patches(self, images: np.ndarray) -> np.ndarray:
+        """Features by place, n × d × g × g."""
 
 
 @runtime_checkable
@@ -116,14 +128,29 @@ class NetworkFeatures:
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self._network = network.to(self._device)
 
-    @torch.no_grad()
     def features(self, images: np.ndarray) -> np.ndarray:
         """What the network gives, n × d."""
+        return self._given(self._network, images)
+
+    @torch.no_grad()
+    def _given(self, part: Callable[[torch.Tensor], torch.Tensor], images: np.ndarray) -> np.ndarray:
         parts = []
         for batch in _batches(images):
             x = torch.from_numpy(batch.copy()).to(self._device).permute(0, 3, 1, 2).float()
-            parts.append(self._network(x).float().cpu().numpy())
+            parts.append(part(x).float().cpu().numpy())
         return np.concatenate(parts)
+
+
+class RetfoundFeatures(NetworkFeatures):
+    """Features of :class:`~retinalogos.metrics.retfound.MaskedAutoencoderFeatures`, of the whole and by place."""
+
+    def __init__(self, network: "MaskedAutoencoderFeatures"):
+        super().__init__(RETFOUND, network)
+        self._places = network.patches
+
+    def patches(self, images: np.ndarray) -> np.ndarray:
+        """The encoder's patches, n × d × g × g."""
+        return self._given(self._places, images)
 
 
 class Tower(Protocol):
@@ -184,21 +211,34 @@ class Backbone:
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self._model.to(self._device)
 
-    @torch.no_grad()
     def features(self, images: np.ndarray) -> np.ndarray:
         """Pooled output, or the mean over positions of a model that does not pool, n × d."""
         parts = []
-        for batch in _batches(images):
-            pixels = self._processor(images=list(batch), return_tensors="pt")["pixel_values"].to(self._device)
-            # A model of two towers is asked for its images alone.
-            model = getattr(self._model, "get_image_features", self._model)
-            output = model(pixel_values=pixels)
+        for output in self._outputs(images):
             pooled = getattr(output, "pooler_output", None)
             if pooled is None:
                 hidden = output.last_hidden_state  # tokens n × t × d, or maps n × d × h × w
                 pooled = hidden.mean(1) if hidden.ndim == 3 else hidden.mean((2, 3))
             parts.append(pooled.flatten(1).float().cpu().numpy())
         return np.concatenate(parts)
+
+    def patches(self, images: np.ndarray) -> np.ndarray:
+        """Features by place, n × d × g × g: maps, or the tokens of patches, which come after all others."""
+        parts = []
+        for output in self._outputs(images):
+            hidden = output.last_hidden_state
+            if hidden.ndim == 3:
+                side = math.isqrt(hidden.shape[1])
+                hidden = hidden[:, -(side**2) :].mT.unflatten(2, (side, side))
+            parts.append(hidden.float().cpu().numpy())
+        return np.concatenate(parts)
+
+    @torch.no_grad()
+    def _outputs(self, images: np.ndarray) -> Iterator[Any]:
+        for batch in _batches(images):
+            pixels = self._processor(images=list(batch), return_tensors="pt")["pixel_values"].to(self._device)
+            # A model of two towers is asked for its images alone.
+            yield getattr(self._model, "get_image_features", self._model)(pixel_values=pixels)
 
 
 def feature_space(name: str, seed: int, network: FeatureNetwork | None = None) -> FeatureSpace:
@@ -230,7 +270,7 @@ def feature_space(name: str, seed: int, network: FeatureNetwork | None = None) -
 
         if not file:
             raise UsageError("feature space 'retfound': its weights are gated; name the file, retfound:FILE")
-        return NetworkFeatures(RETFOUND, MaskedAutoencoderFeatures(read_retfound(Path(file))).eval())
+        return RetfoundFeatures(MaskedAutoencoderFeatures(read_retfound(Path(file))).eval())
     if kind == FLAIR:
         from retinalogos.captions.retinal_clip import load_flair_images
 

@@ -27,9 +27,14 @@ class MaskedAutoencoderFeatures(nn.Module):
 
     def forward(self, x_bchw: Tensor) -> Tensor:
         """Features, b × d, of images of values 0-255, b × 3 × h × w."""
+        patches_bd = self.patches(x_bchw).mean((2, 3))
+        return F.layer_norm(patches_bd, patches_bd.shape[-1:], eps=1e-6)
+
+    def patches(self, x_bchw: Tensor) -> Tensor:
+        """Features of each patch, b × d × g × g, of images of values 0-255, b × 3 × h × w."""
         side: Any = self.encoder.config.image_size
         x_bchw = F.interpolate(x_bchw, (side, side), mode="bicubic", align_corners=False, antialias=True)
         x_bchw = (x_bchw.clamp(0, 255) / 255 - self.mean) / self.deviation
         tokens_btd = self.encoder(pixel_values=x_bchw).last_hidden_state
-        patches_bd = tokens_btd[:, 1:].mean(1)
-        return F.layer_norm(patches_bd, patches_bd.shape[-1:], eps=1e-6)
+        grid = side // self.encoder.config.patch_size
+        return tokens_btd[:, 1:].mT.unflatten(2, (grid, grid))

@@ -23,15 +23,18 @@ from retinalogos.generators.text.objective import FlowMatching
 LOSS = FlowMatching.__call__
 PARAMS = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
 TRAINING = {"steps": 6, "batch_size": 8, "warmup_steps": 1, "checkpoint_every": 2, "log_every": 2, "validate_every": 2}
+# In bfloat16, which `auto` takes where a CPU has it, the pieces of a batch are rounded before they are added up.
+TRAINING["precision"] = "float32"
 SAMPLING = PARAMS["pretrain"]["sampling"] | {"steps": 2}
 SETTINGS: dict[str, dict[str, Any]] = {
     "ingest": {"n": 40, "size": 32, "workers": 1},
     "caption": {"wordings": {"coarse": 1, "fine": 1}},
     "autoencode": {"judged": 4, "components": 8},
-    "encode": {"size": 16},
+    "encode": {"size": 16, "representation": PARAMS["encode"]["representation"] | {"encoder": "cohort", "steps": 2}},
     "encode_curated": {"size": 32},
     "pretrain": TRAINING
     | {
+        "flow": PARAMS["pretrain"]["flow"] | {"alignment_weight": 0.5},
         "sample_every": 6,
         "backbone": {
             "name": "next_dit",

@@ -23,6 +23,24 @@ class FlowConfig(BaseModel):
         ge=0, le=1, description="probability of a coarse caption; among an image's wordings of a kind all are as likely"
     )
     loss_weighting: LossWeighting = Field(description="of the times, in training: uniform, cosmap or min_snr")
+    alignment_weight: float = Field(
+        ge=0, description="of the alignment to an encoder's features, which `encode` must have stored; 0: none"
+    )
+
+
+class RepresentationConfig(BaseModel):
+    """Which encoder's features lie beside the latents, for :mod:`~retinalogos.generators.text.representation`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    encoder: str | None = Field(
+        description="null: none; cohort: a masked autoencoder, trained here; dinov2; retfound:FILE; a vision model of "
+        "transformers by folder or name on the hub"
+    )
+    grid: int = Field(ge=1, description="places along a side at which features are kept, at most")
+    pictures: int = Field(ge=1, description="of the training split, at most, that the encoder cohort learns from")
+    steps: int = Field(ge=1, description="of the encoder cohort's training")
+    mean_of: int = Field(ge=1, description="pictures, about, whose mean features are taken off those of each")
 
 
 class SamplingConfig(BaseModel):

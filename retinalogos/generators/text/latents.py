@@ -1,8 +1,10 @@
 """Latents and text features on disk: written as a stream, read a row at a time.
 
 A folder holds ``latents-*.safetensors`` (``latents``: n×C×h×w float16), ``text-*.safetensors`` (``tokens``: N×D
-float16, the captions one after another), ``images.parquet`` (a row per image: where its latents and captions are),
-``texts.parquet`` (a row per distinct caption) and ``latents.json``. A caption that many images share is stored once.
+float16, the captions one after another), where asked for ``representation-*.safetensors`` (``features`` of an encoder:
+n×d×g×g float16, rows as those of the latents), ``images.parquet`` (a row per image: where its latents and captions
+are), ``texts.parquet`` (a row per distinct caption) and ``latents.json``. A caption that many images share is stored
+once.
 The shards may lie in a bucket instead (:mod:`~retinalogos.generators.text.shards`); the folder then holds the rest.
 """
 
@@ -52,6 +54,7 @@ class LatentWriter:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._shards = BucketShards(shards_at) if shards_at else FolderShards(self.folder)
         self._latents: list[Tensor] = []
+        self._representations: list[Tensor] = []
         self._tokens: list[Tensor] = []
         self._pending_tokens = 0
         self._written = {"latents": 0, "text": 0}
@@ -80,8 +83,12 @@ class LatentWriter:
         latents_chw: Tensor,
         coarse: Sequence[int],
         fine: Sequence[int],
+        representation_dgg: Tensor | None = None,
     ) -> None:
-        """Adds an image's latents, its side (``left``, ``right``, ``None``) and the numbers of its captions."""
+        """Adds an image's latents, its side (``left``, ``right``, ``None``) and the numbers of its captions.
+
+        ``representation_dgg``: an encoder's features, of every image or of none.
+        """
         self._images.append(
             {
                 "image_id": image_id,
@@ -94,13 +101,17 @@ class LatentWriter:
             }
         )
         self._latents.append(latents_chw.half())
+        if representation_dgg is not None:
+            self._representations.append(representation_dgg.half())
         if len(self._latents) == self._images_per_shard:
             self._flush_latents()
 
     def _flush_latents(self) -> None:
         if self._latents:
             self._shards.write("latents", "latents", torch.stack(self._latents))
-            self._latents = []
+            if self._representations:
+                self._shards.write("representation", "features", torch.stack(self._representations))
+            self._latents, self._representations = [], []
             self._written["latents"] += 1
 
     def _flush_tokens(self) -> None:
@@ -180,8 +191,15 @@ class Latents:
 
     def latents(self, images: Sequence[int]) -> Tensor:
         """Latents of several images, B×C×h×w float32."""
+        return self._of("latents", "latents", images)
+
+    def representations(self, images: Sequence[int]) -> Tensor:
+        """Features that an encoder has of several images, B×d×g×g float32, where `encode` was asked for them."""
+        return self._of("representation", "features", images)
+
+    def _of(self, kind: str, tensor: str, images: Sequence[int]) -> Tensor:
         rows = (self.images[image] for image in images)
-        return torch.cat(self._shards.read("latents", "latents", [Span(row["shard"], row["row"], 1) for row in rows]))
+        return torch.cat(self._shards.read(kind, tensor, [Span(row["shard"], row["row"], 1) for row in rows]))
 
     def tokens(self, texts: Sequence[int]) -> list[Tensor]:
         """Raw features of several captions, N×D float32 each."""

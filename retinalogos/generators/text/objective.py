@@ -14,6 +14,7 @@ from retinalogos.generators.text.configuration import FlowConfig
 from retinalogos.generators.text.flow import interpolate, loss_weight, sample_timesteps, target_velocity
 from retinalogos.generators.text.latents import Latents, epoch_order
 from retinalogos.generators.text.prior import LatentPrior
+from retinalogos.generators.text.representation import disagreement
 
 # The validation loss is a mean over this many images at fixed times and noise, so that curves compare.
 _VALIDATION_IMAGES = 64
@@ -24,7 +25,8 @@ class FlowMatching:
     """Mean squared error of the velocity over all latent channels; with a prior, as a multiple of the prior's own.
 
     So all times weigh the same: vessels find their place before t = 0.6, where errors are half of those at 0.85. In
-    training :func:`loss_weight` comes on top; the validation loss stays without, so that weightings compare.
+    training :func:`loss_weight` comes on top, and the alignment to an encoder where it has a weight; the validation
+    loss stays without, so that weightings compare.
 
     Args:
         latents: the encoded cohort; the split ``train`` is learned, ``validation`` only measured.
@@ -32,7 +34,8 @@ class FlowMatching:
         prior: of the latents, see :func:`velocity`.
         batch_size: images of a step.
         seed: of the data order, the noise, the times and the captions chosen.
-        flow: laws of times, captions and weights.
+        flow: laws of times, captions and weights; with an ``alignment_weight`` a model that learns has been through
+            :func:`~retinalogos.generators.text.representation.attach`.
 
     Raises:
         UsageError: the training split is empty.
@@ -69,7 +72,10 @@ class FlowMatching:
         predicted, variance = velocity(model, prior, x, t.to(where), text, mask.to(where), pooled)
         errors = (predicted.float() - target_velocity(data, noise).to(where)).square().mean((1, 2, 3))
         weight = loss_weight(t, self.flow.loss_weighting if step is not None else "uniform").to(where)
-        return (weight * errors / variance).mean()
+        loss = (weight * errors / variance).mean()
+        if step is None or not self.flow.alignment_weight:
+            return loss
+        return loss + self.flow.alignment_weight * disagreement(self.latents.representations(images[rows]))
 
     def batch(self, step: int) -> dict[str, Any]:
         """What a training step shows: ``image_ids`` and ``captions`` (B), ``noise`` (B×C×h×w) and ``times`` (B)."""

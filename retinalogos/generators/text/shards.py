@@ -38,7 +38,7 @@ class Span:
 
 
 class Shards(Protocol):
-    """Float16 tensors of many rows, of the kinds ``latents`` and ``text``, counted from 0 in each kind."""
+    """Float16 tensors of many rows, of the kinds ``latents``, ``text`` and ``representation``, each counted from 0."""
 
     def write(self, kind: str, tensor: str, rows: Tensor) -> None:
         """Adds the next shard of a kind."""
@@ -56,7 +56,8 @@ class FolderShards:
 
     def write(self, kind: str, tensor: str, rows: Tensor) -> None:
         """See :class:`Shards`."""
-        save_file({tensor: rows}, self.folder / f"{kind}-{self.meta['shards'][kind]:05d}.safetensors")
+        number = self.meta["shards"].setdefault(kind, 0)
+        save_file({tensor: rows}, self.folder / f"{kind}-{number:05d}.safetensors")
         self.meta["shards"][kind] += 1
 
     def read(self, kind: str, tensor: str, spans: Sequence[Span]) -> list[Tensor]:
@@ -92,7 +93,7 @@ class BucketShards:
         name = f"{hashlib.sha256(data).hexdigest()}.safetensors"
         if self._bucket.size(name) != len(data):
             self._bucket.ask("put_object", name, Body=data)
-        self.meta["objects"][kind].append(name)
+        self.meta["objects"].setdefault(kind, []).append(name)
 
     def read(self, kind: str, tensor: str, spans: Sequence[Span]) -> list[Tensor]:
         """See :class:`Shards`."""

@@ -23,6 +23,7 @@ from retinalogos.generators.text.latents import Latents
 from retinalogos.generators.text.objective import FlowMatching
 from retinalogos.generators.text.pipeline import TextToFundusPipeline
 from retinalogos.generators.text.prior import MOST_IMAGES, LatentPrior
+from retinalogos.generators.text.representation import attach, detach
 from retinalogos.training import distributed
 from retinalogos.training.configuration import TrainingConfig
 from retinalogos.training.device import device
@@ -123,7 +124,7 @@ def train_stage(
     themselves in ``adapter/``.
 
     Raises:
-        UsageError: adapters of a model that is to be sharded.
+        UsageError: adapters of a model that is to be sharded; an alignment to features that are not there.
     """
     adapters = lora and lora.model_dump()
     settings = [flow.model_dump(), training.model_dump(), seed, latents.meta, what, adapters]
@@ -131,6 +132,8 @@ def train_stage(
     if lora is not None and training.sharded:
         raise UsageError(f"{what}: adapters fit on one device: set {what}.sharded=false, or {what}.lora.rank=0")
     adapted = adapt(backbone, lora, seed) if lora is not None else None
+    if flow.alignment_weight:
+        attach(backbone, latents.meta, seed)
     objective = FlowMatching(latents, conditioning, prior, training.batch_size, seed, flow)
     pipeline = TextToFundusPipeline(
         backbone,
@@ -154,6 +157,7 @@ def train_stage(
     trained = train(backbone, objective, training, log, checkpoints / key, what, sample, objective.batch)
     if distributed.rank() != distributed.FIRST:
         return {}
+    detach(trained)
     if adapted is not None:
         save_and_merge(adapted, generator / "adapter")
     pipeline.register_modules(backbone=trained)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from short_training import TRAINING
 
-from retinalogos.classifiers.cube_pretraining import MaskedAutoencoderConfig, gain, mean_auc, pretrained, scores
+from retinalogos.classifiers.cube_pretraining import gain, mean_auc, scores
+from retinalogos.masked_autoencoder import MaskedAutoencoderConfig, pretrained
 
 CONFIG = MaskedAutoencoderConfig(patch=4, width=16, layers=1, heads=2, mask=0.5)
 
@@ -18,13 +19,13 @@ def test_a_plain_difference_is_told_and_none_is_not(cubes, tmp_path) -> None:
     labels = np.arange(32) % 2 == 1
     shown = cubes.copy()
     shown[labels, 0] = shown[labels, 0] // 3
-    model = pretrained(shown, shown, CONFIG, TRAINING, 0, tmp_path)
+    model = pretrained(shown, shown, CONFIG, TRAINING, 0, tmp_path, "pictures")
     assert mean_auc(labels[16:], scores(model, shown[:16], labels[:16], shown[16:])[:, None]) == 1
     assert mean_auc(labels[16:], scores(model, cubes[:16], labels[:16], cubes[16:])[:, None]) < 0.95
 
 
 def test_features_depend_on_the_cube_and_the_seed_alone(cubes, tmp_path) -> None:
-    one, again, other = (pretrained(cubes, None, CONFIG, TRAINING, seed, tmp_path) for seed in (0, 0, 1))
+    one, again, other = (pretrained(cubes, None, CONFIG, TRAINING, seed, tmp_path, "pictures") for seed in (0, 0, 1))
     assert np.array_equal(one.features(cubes[:4]), again.features(cubes[:4]))
     assert np.allclose(one.features(cubes)[2], one.features(cubes[2:3])[0], atol=1e-4)
     assert not np.allclose(one.features(cubes[:4]), other.features(cubes[:4]))

@@ -23,8 +23,14 @@ def test_what_is_written_is_read_whatever_the_shards(tmp_path, images, tokens):
     with LatentWriter(tmp_path, {"empty_text": 0}, None, images, tokens) as writer:
         numbers = [writer.add_text(str(len(text)), text) for text in texts]
         for i, row in enumerate(rows):
-            writer.add_image(str(i), "train", None, row, [numbers[i % 3]], [])
+            writer.add_image(str(i), "train", None, row, [numbers[i % 3]], [], row[:, :2, :2] + i)
     read = Latents(tmp_path)
+    torch.testing.assert_close(
+        read.representations([5, 1]),
+        torch.stack([rows[5][:, :2, :2] + 5, rows[1][:, :2, :2] + 1]),
+        rtol=1e-3,
+        atol=1e-2,
+    )
     for i, row in enumerate(rows):
         torch.testing.assert_close(read.latents([i])[0], row)
         (caption,) = read.captions(i, "fine")  # there is no fine one: the coarse stands in

@@ -29,7 +29,8 @@ def write(folder, place, images=20, seed=0, **sizes):
     with LatentWriter(folder, {"empty_text": 0, "channels": 4, "latent_size": 8}, place, **sizes) as writer:
         for i in range(images):
             number = writer.add_text(str(i), torch.randn(1 + i % 5, 6, generator=draw))
-            writer.add_image(str(i), "train", None, torch.randn(4, 8, 8, generator=draw), [number], [number])
+            latents = torch.randn(4, 8, 8, generator=draw)
+            writer.add_image(str(i), "train", None, latents, [number], [number], latents[:2, :3, :3])
     return Latents(folder)
 
 
@@ -37,6 +38,8 @@ def test_a_bucket_gives_what_a_folder_does(tmp_path, store):
     here, there = write(tmp_path / "here", None, **SMALL), write(tmp_path / "there", PLACE, **SMALL)
     order = [19, 0, 7, 6, 13]
     assert torch.equal(here.latents(order), there.latents(order))
+    assert torch.equal(here.representations(order), there.representations(order))
+    assert torch.equal(here.representations(order), here.latents(order)[:, :2, :3, :3])
     assert all(map(torch.equal, here.tokens(order), there.tokens(order)))
     assert all(map(torch.equal, here.batch_tokens(order), there.batch_tokens(order)))
     assert not list((tmp_path / "there").glob("*.safetensors"))

@@ -47,7 +47,7 @@ SAMPLING = SamplingConfig(
 )
 
 
-def stage(folder, home, lora=None, **changes):
+def stage(folder, home, lora=None, alignment_weight=0.0, **changes):
     """Trains in ``home``; the metrics."""
     latents = Latents(folder / "latents")
     conditioning = new_conditioning(latents, standardise=True)
@@ -59,7 +59,7 @@ def stage(folder, home, lora=None, **changes):
         new_prior(latents, conditioning, 8),
         latents,
         folder / "autoencoder",
-        flow=FLOW,
+        flow=FLOW.model_copy(update={"alignment_weight": alignment_weight}),
         training=SETTINGS.model_copy(update=changes),
         sampling=SAMPLING,
         prompts=["left"],
@@ -94,20 +94,20 @@ def test_adapters_of_a_sharded_model_are_refused(tmp_path):
         stage(tmp_path, tmp_path, lora=AdapterConfig(rank=2, alpha=None, target_modules=["to_q"]), sharded=True)
 
 
-@pytest.mark.parametrize("sharded", [False, True])
-def test_a_stage_on_two_processes_writes_once_and_the_generator_of_one(tmp_path, monkeypatch, sharded):
+@pytest.mark.parametrize(("sharded", "weight"), [(False, 0.0), (False, 0.5), (True, 0.5)])
+def test_a_stage_on_two_processes_writes_once_and_the_generator_of_one(tmp_path, monkeypatch, sharded, weight):
     # No text encoder is loaded; what its features are does not matter here.
     features = torch.randn(1, 3, DIM, generator=torch.Generator().manual_seed(1))
     encoder = SimpleNamespace(
         encode=lambda texts: (features.expand(len(texts), -1, -1), torch.ones(len(texts), 3).long())
     )
     monkeypatch.setattr(TextToFundusPipeline, "text_encoder", encoder)
-    write_latents(tmp_path / "latents")
+    write_latents(tmp_path / "latents", channels_of_encoder=5)
     PatchAutoencoder(4, CHANNELS).save_pretrained(tmp_path / "autoencoder")
-    alone = stage(tmp_path, tmp_path / "alone")
+    alone = stage(tmp_path, tmp_path / "alone", alignment_weight=weight)
 
     def work(rank):
-        metrics = stage(tmp_path, tmp_path / f"of-{rank}", sharded=sharded)
+        metrics = stage(tmp_path, tmp_path / f"of-{rank}", alignment_weight=weight, sharded=sharded)
         assert rank or abs(metrics.pop("loss") - alone["loss"]) < 1e-5
         assert rank or abs(metrics.pop("validation_loss") - alone["validation_loss"]) < 1e-5
         assert metrics == ({} if rank else {"steps": 6, "images_seen": 48, "parameters": alone["parameters"]})
@@ -122,5 +122,6 @@ def test_a_stage_on_two_processes_writes_once_and_the_generator_of_one(tmp_path,
     assert not (tmp_path / "of-1").exists()
     assert not list((tmp_path / "checkpoints").iterdir())
     one, two = (TextToFundusPipeline.from_pretrained(tmp_path / home / "generator") for home in ("alone", "of-0"))
+    assert not [name for name in one.backbone.state_dict() if "projector" in name]
     for name, value in one.backbone.state_dict().items():
         torch.testing.assert_close(two.backbone.state_dict()[name], value, rtol=1e-4, atol=1e-5)

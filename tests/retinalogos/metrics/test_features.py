@@ -77,6 +77,21 @@ def test_any_vision_backbone_loads_from_a_folder(tmp_path: Path, save) -> None:
     assert not np.allclose(space.features(images(1, 3, 40)), vectors, atol=1e-4)
 
 
+def test_places_of_a_backbone_are_its_patches_without_the_tokens_before_them(tmp_path: Path) -> None:
+    save_dinov2(tmp_path / "vit")
+    save_resnet(tmp_path / "maps")
+    for name, channels, side in (("vit", 16, 2), ("maps", 16, 4)):
+        space = features.feature_space(str(tmp_path / name), seed=0)
+        assert isinstance(space, features.Local)
+        places = space.patches(images(0, 3, 40))
+        assert places.shape == (3, channels, side, side)
+        pixels = space._processor(images=list(images(0, 3, 40)), return_tensors="pt")["pixel_values"]
+        hidden = space._model(pixels).last_hidden_state.detach().numpy()
+        corner = hidden[:, 2] if name == "vit" else hidden[:, :, 0, 1]
+        np.testing.assert_allclose(places[:, :, 0, 1], corner, atol=1e-5)
+    assert not isinstance(features.RandomConv(seed=0), features.Local)
+
+
 def test_cohort_needs_a_classifier() -> None:
     with pytest.raises(UsageError, match="trained on the real training images"):
         features.feature_space("cohort", seed=0)
@@ -161,6 +176,11 @@ def test_retfound_reads_the_layout_of_mae(tmp_path: Path) -> None:
     assert space.name == "retfound"
     expected = mae_features(weights, torch.from_numpy(batch).permute(0, 3, 1, 2).float())
     np.testing.assert_allclose(space.features(batch), expected.numpy(), rtol=1e-3, atol=1e-4)
+    assert isinstance(space, features.Local)
+    places = space.patches(batch)
+    assert places.shape == (3, WIDTH, SIDE // PATCH, SIDE // PATCH)
+    mean = F.layer_norm(torch.from_numpy(places.mean((2, 3))), (WIDTH,), eps=1e-6)
+    np.testing.assert_allclose(mean.numpy(), expected.numpy(), rtol=1e-3, atol=1e-4)
     torch.save({"model": {"layer": torch.zeros(2)}}, tmp_path / "other.pth")
     with pytest.raises(UsageError, match="no checkpoint of a ViT in the layout of MAE"):
         features.feature_space(f"retfound:{tmp_path / 'other.pth'}", seed=0)

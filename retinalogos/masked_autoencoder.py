@@ -1,0 +1,127 @@
+"""The masked autoencoder of He et al., CVPR 2022, in transformers: an encoder of pictures that needs no labels.
+
+Pictures have any number of bands: RGB photographs, or hyperspectral cubes.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from transformers import ViTMAEConfig, ViTMAEForPreTraining
+
+from retinalogos.training.configuration import TrainingConfig
+from retinalogos.training.loop import train
+
+_BATCH = 32  # pictures at a time: bounds memory
+
+
+class MaskedAutoencoderConfig(BaseModel):
+    """The network."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    patch: int = Field(ge=2, description="pixels of a side of a token")
+    width: int = Field(ge=16, multiple_of=16)
+    layers: int = Field(ge=1)
+    heads: int = Field(ge=1)
+    mask: float = Field(gt=0, lt=1, description="share of the tokens that is hidden")
+
+
+class MaskedAutoencoder(nn.Module):
+    """The network, with the scaling of the bands.
+
+    Args:
+        reference: pictures, uint8 or uint16 n×bands×size×size, whose bands get mean 0 and deviation 1.
+        config: of the network.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, reference: np.ndarray, config: MaskedAutoencoderConfig):
+        super().__init__()
+        root = np.sqrt(reference.astype(np.float32))
+        for name, of in (("mean", root.mean((0, 2, 3))), ("std", root.std((0, 2, 3)))):
+            self.register_buffer(name, torch.tensor(of, dtype=torch.float32).clamp(min=1e-3).view(-1, 1, 1))
+        self.network = ViTMAEForPreTraining(
+            ViTMAEConfig(
+                image_size=reference.shape[-1],
+                patch_size=config.patch,
+                num_channels=reference.shape[1],
+                hidden_size=config.width,
+                num_hidden_layers=config.layers,
+                num_attention_heads=config.heads,
+                intermediate_size=4 * config.width,
+                decoder_hidden_size=config.width // 2,
+                decoder_num_hidden_layers=1,
+                decoder_num_attention_heads=config.heads,
+                decoder_intermediate_size=2 * config.width,
+                mask_ratio=config.mask,
+            )
+        )
+        self.side = reference.shape[-1] // config.patch
+        self.tokens = self.side**2
+
+    def scaled(self, values: np.ndarray) -> Tensor:
+        """What the network sees of pictures, n×bands×size×size: square roots, so that noise is alike at all levels."""
+        x = torch.from_numpy(values.astype(np.float32)).to(self.mean.device)
+        scaled: Tensor = (x.sqrt() - self.mean) / self.std
+        return scaled
+
+    @torch.no_grad()
+    def patches(self, values: np.ndarray) -> np.ndarray:
+        """The encoder's tokens of pictures, nothing hidden, where they lie: float32 n×width×side×side."""
+        encoder = self.network.vit
+        encoder.config.mask_ratio = encoder.embeddings.config.mask_ratio = 0.0
+        parts = []
+        for start in range(0, len(values), _BATCH):
+            x = self.scaled(values[start : start + _BATCH])
+            tokens = encoder(x, noise=torch.zeros(len(x), self.tokens, device=x.device)).last_hidden_state[:, 1:]
+            parts.append(tokens.mT.unflatten(2, (self.side, self.side)).cpu().numpy())
+        return np.concatenate(parts)
+
+    def features(self, values: np.ndarray) -> np.ndarray:
+        """Mean and deviation of the tokens of pictures, n×2·width."""
+        tokens = torch.from_numpy(self.patches(values)).flatten(2)
+        return torch.cat([tokens.mean(2), tokens.std(2)], 1).numpy()
+
+
+def pretrained(
+    reference: np.ndarray,
+    pictures: np.ndarray | None,
+    config: MaskedAutoencoderConfig,
+    training: TrainingConfig,
+    seed: int,
+    folder: Path,
+    what: str,
+) -> MaskedAutoencoder:
+    """A masked autoencoder after pre-training on ``pictures``, or as it was drawn where that is None.
+
+    Args:
+        reference: pictures that set the scale of the bands.
+        pictures: uint8 or uint16 n×bands×size×size.
+        config: of the network.
+        training: of the loop; the same number of steps whatever the number of pictures.
+        seed: of weights, order and masks.
+        folder: for log and checkpoints.
+        what: name shown in the progress line.
+    """
+    torch.manual_seed(seed)
+    model = MaskedAutoencoder(reference, config)
+    if pictures is None:
+        return model.eval()
+
+    def loss(module: nn.Module, step: int | None, rows: slice) -> Tensor:
+        assert isinstance(module, MaskedAutoencoder)
+        rng = np.random.default_rng([seed, 0 if step is None else step + 1])
+        places = rng.integers(0, len(pictures), training.batch_size)
+        noise = torch.from_numpy(rng.random((training.batch_size, module.tokens), np.float32))
+        x = module.scaled(pictures[places][rows])
+        value: Tensor = module.network(x, noise=noise[rows].to(x.device)).loss
+        return value
+
+    trained = train(model, loss, training, folder / "log", folder / "checkpoints", what)
+    assert isinstance(trained, MaskedAutoencoder)
+    return trained
