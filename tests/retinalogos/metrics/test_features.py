@@ -3,7 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_retfound import SIDE, mae_features, save_tiny_retfound
+from tiny_retfound import PATCH, SIDE, WIDTH, mae_features, save_tiny_retfound
+from torch.nn import functional as F
 from transformers import (
     BitImageProcessor,
     CLIPConfig,
