@@ -185,7 +185,7 @@ def test_minimal_hands_the_pool_over_when_it_starts(tmp_path) -> None:
 
 def test_a_training_on_a_machine_of_several_accelerators_has_a_process_for_each(tmp_path) -> None:
     def kinds(name: str, pool: str, *settings: str) -> dict[str, str]:
-        placement = Placement(cluster.read(), choose("gpu", [f"train={pool}"]))
+        placement = Placement(cluster.read(), choose("gpu", [f"train={pool}", f"evaluate={pool}"]))
         specification, _ = compiled(tmp_path, name, Choices(preset="gpu", settings=settings), placement)
         if name == "minimal":
             task = specification["root"]["dag"]["tasks"]["compose-parameters"]
@@ -202,12 +202,13 @@ def test_a_training_on_a_machine_of_several_accelerators_has_a_process_for_each(
         }
 
     for name in ("full", "minimal"):
-        assert kinds(name, "h100x8") == {"pretrain": "torchrun", "finetune": "torchrun"}
-        assert kinds(name, "l4") == {"pretrain": "local", "finetune": "local"}
+        # The ablation repeats stage 3 with the batch that its manifest names.
+        assert kinds(name, "h100x8") == {"pretrain": "torchrun", "finetune": "torchrun", "ablate": "local"}
+        assert set(kinds(name, "l4").values()) == {"local"}
         own = "finetune.launcher.kind=local"
-        assert kinds(name, "h100x8", own) == {"pretrain": "torchrun", "finetune": "local"}, "what is set goes over"
+        assert kinds(name, "h100x8", own)["finetune"] == "local", "what is set goes over"
         odd = kinds(name, "h100x8", "finetune.batch_size=12")
-        assert odd == {"pretrain": "torchrun", "finetune": "local"}, "eight cannot share a batch of 12"
+        assert (odd["pretrain"], odd["finetune"]) == ("torchrun", "local"), "eight cannot share a batch of 12"
     masks = kinds("vessel_map", "h100x8")
     assert masks
     assert set(masks.values()) == {"torchrun"}
