@@ -39,5 +39,5 @@ def handed_over(values: Mapping[str, Any], pools: Mapping[str, Any]) -> tuple[st
 
 
 def _divides(section: Mapping[str, Any], processes: int) -> bool:
-    """Whether so many processes can share a batch. What `ablate` repeats has its batch in a manifest: not known here."""
+    """Whether so many processes can share a batch; that of what `ablate` repeats stands in a manifest, unknown here."""
     return "batch_size" in section and section["batch_size"] % (processes * section["pieces"]) == 0
