@@ -2,7 +2,6 @@
 
 import base64
 import io
-from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -12,7 +11,7 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 from retinalogos.generators.hyperspectral.drawn import provenance, write_cube
 from retinalogos.generators.hyperspectral.pipeline import CubePipeline
 from retinalogos.provenance import generator_hash
-from retinalogos.storage import follow
+from retinalogos.storage import weights_of
 
 
 class CubeModel(PythonModel):
@@ -20,8 +19,7 @@ class CubeModel(PythonModel):
 
     def load_context(self, context: PythonModelContext) -> None:
         """Loads the generator from the model's artifacts, or from where it is published."""
-        given = context.artifacts
-        folder = Path(given["generator"]) if "generator" in given else follow(Path(given["weights"]))
+        folder = weights_of(context.artifacts)
         self._pipeline = CubePipeline.from_pretrained(folder)
         self._hash = generator_hash(folder)
 

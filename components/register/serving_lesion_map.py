@@ -3,7 +3,6 @@
 Weights as in serving_text.py beside it.
 """
 
-from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -13,7 +12,7 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 from retinalogos.generators.lesion_map import maps
 from retinalogos.generators.lesion_map.pipeline import LesionMapPipeline
 from retinalogos.provenance import base64_png, generator_hash
-from retinalogos.storage import follow
+from retinalogos.storage import weights_of
 
 
 class LesionMapModel(PythonModel):
@@ -25,8 +24,7 @@ class LesionMapModel(PythonModel):
         Raises:
             DataError: what is published there has another hash, or the store does not answer.
         """
-        given = context.artifacts
-        folder = Path(given["generator"]) if "generator" in given else follow(Path(given["weights"]))
+        folder = weights_of(context.artifacts)
         self._pipeline = LesionMapPipeline.from_pretrained(folder)
         self._hash = generator_hash(folder)
 

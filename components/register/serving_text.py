@@ -4,7 +4,6 @@ The weights are the artifact ``generator``, a diffusers-layout folder of safeten
 a note that says where they are published and by what hash.
 """
 
-from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -13,7 +12,7 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from retinalogos.generators.text import TextToFundusPipeline
 from retinalogos.provenance import base64_png, generator_hash
-from retinalogos.storage import follow
+from retinalogos.storage import weights_of
 
 
 class TextToFundusModel(PythonModel):
@@ -25,8 +24,7 @@ class TextToFundusModel(PythonModel):
         Raises:
             DataError: what is published there has another hash, or the store does not answer.
         """
-        given = context.artifacts
-        folder = Path(given["generator"]) if "generator" in given else follow(Path(given["weights"]))
+        folder = weights_of(context.artifacts)
         self._pipeline = TextToFundusPipeline.from_pretrained(folder)
         self._hash = generator_hash(folder)
 

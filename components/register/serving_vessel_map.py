@@ -1,6 +1,5 @@
 """The registered generator of vessel maps as code, as serving_text.py is of photographs."""
 
-from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -12,7 +11,7 @@ from retinalogos.generators.vessel_map.cascade import VesselMapCascade, Wish, un
 from retinalogos.generators.vessel_map.examples import SIDES
 from retinalogos.generators.vessel_map.maps import to_colour
 from retinalogos.provenance import base64_png, generator_hash
-from retinalogos.storage import follow
+from retinalogos.storage import weights_of
 
 # Eyes drawn at once: bounds memory.
 _BATCH = 8
@@ -23,8 +22,7 @@ class VesselMapModel(PythonModel):
 
     def load_context(self, context: PythonModelContext) -> None:
         """Loads the generator from the model's artifacts, or from where it is published."""
-        given = context.artifacts
-        folder = Path(given["generator"]) if "generator" in given else follow(Path(given["weights"]))
+        folder = weights_of(context.artifacts)
         self._cascade = VesselMapCascade.load_whole(unbundled(folder))
         self._hash = generator_hash(folder)
 

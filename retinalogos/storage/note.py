@@ -1,6 +1,7 @@
 """A small file that stands for a published folder: what a model holds in place of gigabytes of weights."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from retinalogos.errors import DataError
@@ -29,3 +30,12 @@ def follow(note: Path) -> Path:
     except (ValueError, KeyError) as error:
         raise DataError(f"{note} is no note of published weights ({error!r}); register the model again") from None
     return fetch_cached(address, sha256)
+
+
+def weights_of(artifacts: Mapping[str, str]) -> Path:
+    """The folder of a registered model's weights: its artifact ``generator``, or what the note ``weights`` stands for.
+
+    Raises:
+        DataError: see :func:`follow`.
+    """
+    return Path(artifacts["generator"]) if "generator" in artifacts else follow(Path(artifacts["weights"]))
