@@ -48,6 +48,9 @@ class GraderConfig(Augmentation):
     label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="share of a label given to all classes alike")
     averaging: float = Field(default=0.0, ge=0, lt=1, description="decay of the mean of the weights; 0: the last ones")
     backbone_rate: float = Field(default=1.0, gt=0, le=1, description="learning rate of the backbone ÷ learning_rate")
+    layer_decay: float = Field(
+        default=1.0, gt=0, le=1, description="learning rate of a block of the backbone ÷ that of the next; 1: all alike"
+    )
 
 
 # The part of the recipe that varies the training images.
@@ -55,7 +58,7 @@ AUGMENTATION = "augmentation"
 # Part of the recipe → what a training without it is told: its ablation.
 PARTS: dict[str, dict[str, Any]] = {
     AUGMENTATION: {"rotation": 0.0, "zoom": 0.0, "brightness": 0.0, "colour": 0.0, "mirror": False},
-    "pretraining": {"pretrained": False, "backbone_rate": 1.0},
+    "pretraining": {"pretrained": False, "backbone_rate": 1.0, "layer_decay": 1.0},
     "balance": {"balanced": False},
     "smoothing": {"label_smoothing": 0.0},
     "averaging": {"averaging": 0.0},

@@ -18,6 +18,7 @@ from retinalogos.classifiers.configuration import Augmentation, GraderConfig
 from retinalogos.classifiers.network import (
     GraderNetwork,
     SmallBackbone,
+    by_depth,
     describe_backbone,
     new_backbone,
     normalise,
@@ -224,11 +225,9 @@ def _train(
     swaps = {task: torch.tensor(swap, device=where) for task, swap in config.flip_swaps.items() if task in classes}
     if validation is not None:
         validation = (resize(validation[0], config.size), validation[1])
-    own = set(map(id, backbone.parameters()))
-    rates = [config.learning_rate * config.backbone_rate, config.learning_rate]
-    rest = [value for value in network.parameters() if id(value) not in own]
-    groups = [{"params": values, "lr": rate} for values, rate in zip((backbone.parameters(), rest), rates, strict=True)]
+    groups = _groups(network, config)
     optimiser = torch.optim.AdamW(groups, weight_decay=config.weight_decay)
+    rates = [group["lr"] for group in groups]
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rates, total_steps=config.steps + 1)
     order = batches(len(images), config.batch_size, rng)
     mean = None
@@ -277,6 +276,22 @@ def _train(
                 heads[task].bias -= prior
     grader.network.eval()
     return grader
+
+
+def _groups(network: GraderNetwork, config: GraderConfig) -> list[dict[str, Any]]:
+    """What is learnt at which rate: the heads at that of the recipe, the backbone's blocks at less the deeper they lie.
+
+    Raises:
+        UsageError: blocks should differ and the backbone has none.
+    """
+    depths = by_depth(network.backbone)
+    if config.layer_decay < 1 and len(depths) < 3:
+        raise UsageError(f"layer_decay {config.layer_decay:g}: backbone {config.backbone!r} has no numbered blocks")
+    rate = config.learning_rate * config.backbone_rate
+    groups = [{"params": values, "lr": rate * config.layer_decay**depth} for depth, values in depths.items() if values]
+    own = set(map(id, network.backbone.parameters()))
+    rest = [value for value in network.parameters() if id(value) not in own]
+    return [*groups, {"params": rest, "lr": config.learning_rate}]
 
 
 def _state(network: GraderNetwork) -> dict[str, torch.Tensor]:

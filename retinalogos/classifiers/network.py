@@ -1,6 +1,7 @@
 """The multi-task grader: one image backbone, one linear head per task."""
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -263,6 +264,32 @@ Backbone = SmallBackbone | TransformersBackbone | TimmBackbone | RetfoundBackbon
 def _fixed_size(model: "PreTrainedModel") -> bool:
     """Whether the network has one learnt embedding per position."""
     return any("position_embedding" in name for name, _ in model.named_parameters())
+
+
+# A block's place, as the backbones number theirs: `layers.3`, `blocks.3`, `stages.1.layers.0`, `layer1`.
+_BLOCK = re.compile(r"(?:^|\.)(?:layers?|blocks|stages)\.?(\d+)")
+
+
+def by_depth(backbone: nn.Module) -> dict[int, list[nn.Parameter]]:
+    """Parameters of a backbone by the number of blocks from them to the heads, themselves counted.
+
+    0 is what follows the last block (a last normalisation), 1 the last block, and the greatest number what comes before
+    the first block (patches and their places, a stem).
+    """
+    groups: list[list[nn.Parameter]] = [[]]
+    seen: tuple[str, ...] = ()
+    after: list[nn.Parameter] = []
+    for name, value in backbone.named_parameters():
+        # A stage's number and the block's within it; what a block numbers in itself is one.
+        place = tuple(_BLOCK.findall(name)[:2])
+        if not place and seen:
+            after.append(value)
+            continue
+        if place != seen:
+            groups.append([])
+            seen = place
+        groups[-1].append(value)
+    return {0: after} | {depth: values for depth, values in enumerate(reversed(groups), start=1) if values}
 
 
 class GraderNetwork(nn.Module):

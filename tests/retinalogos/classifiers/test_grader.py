@@ -1,5 +1,6 @@
 """The grader learns, forgets nothing on disk, and takes backbones by name."""
 
+import itertools
 import json
 import sys
 import types
@@ -14,8 +15,9 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, ResNetConfig, ViTConfig, ViTImageProcessor
 
 from retinalogos.classifiers.grader import Grader, fit_grader, resize
-from retinalogos.classifiers.network import SmallBackbone, laplacian_bands, normalise
+from retinalogos.classifiers.network import SmallBackbone, by_depth, laplacian_bands, normalise
 from retinalogos.errors import DataError, UsageError
+from retinalogos.vision_transformer import read_retfound
 
 CLASSES = {"dr_grade": 3, "glaucoma": 2, "eye": 2}
 
@@ -355,6 +357,47 @@ def test_the_backbone_learns_at_its_own_rate(eyes, small_config, tmp_path):
         weights = grader.network.backbone.model.named_parameters()
         moved.append(max(float((value.detach() - start[key]).abs().max()) for key, value in weights))
     assert moved[1] < 0.05 * moved[0]
+
+
+def test_blocks_learn_at_less_the_deeper_they_lie(eyes, small_config, tmp_path):
+    file = tmp_path / "retfound.pth"
+    save_tiny_retfound(file)
+    start = read_retfound(file).state_dict()
+    told = {"backbone": f"retfound:{file}", "size": SIDE, "steps": 1, "weight_decay": 0.0}
+    told |= {"backbone_rate": 0.5, "layer_decay": 0.65}
+    grader = fit_grader(*eyes(40, 0), CLASSES, small_config.model_copy(update=told), seed=0)
+    moved = {"": 0.0, "layers.0": 0.0, "layers.1": 0.0}
+    for key, value in grader.network.backbone.model.named_parameters():
+        place = next((name for name in moved if name and key.startswith(name)), "")
+        moved[place] = max(moved[place], float((value.detach() - start[key]).abs().max()))
+    # Adam's first step is as long as the rate, and what follows the last block has that of the backbone.
+    rate = float((grader.network.backbone.norm.weight.detach() - 1).abs().max())
+    wanted = {"": 0.65**3, "layers.0": 0.65**2, "layers.1": 0.65}
+    assert {key: value / rate for key, value in moved.items()} == pytest.approx(wanted, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("model", "depths"),
+    [
+        (ResNetConfig(hidden_sizes=[8, 16], depths=[2, 1], embedding_size=8, layer_type="basic"), 5),
+        (ViTConfig(hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=16, image_size=32,
+                   patch_size=8), 5),
+    ],
+    ids=["resnet", "vit"],
+)  # fmt: skip
+def test_every_parameter_has_one_depth_and_the_stem_the_greatest(model, depths):
+    network = AutoModel.from_config(model)
+    found = by_depth(network)
+    assert max(found) + 1 == depths
+    assert sorted(map(id, itertools.chain(*found.values()))) == sorted(map(id, network.parameters()))
+    assert next(network.parameters()) is found[depths - 1][0]
+
+
+def test_a_backbone_without_blocks_cannot_have_rates_by_block(eyes, small_config, monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", types.SimpleNamespace(create_model=lambda *_, **__: _Pooled()))
+    config = small_config.model_copy(update={"backbone": "timm:pooled", "size": 32, "layer_decay": 0.65})
+    with pytest.raises(UsageError, match="layer_decay 0.65: backbone 'timm:pooled' has no numbered blocks"):
+        fit_grader(*eyes(20, 0), CLASSES, config, seed=0)
 
 
 def test_weights_are_random_where_published_ones_are_not_wanted(eyes, small_config, tmp_path):
