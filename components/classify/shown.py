@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from sklearn.metrics import roc_curve
 
-from retinalogos.classifiers.experiment import REFERABLE
+from retinalogos.classifiers.predictions import read_scores
 
 REAL = "real"
 
@@ -33,21 +32,10 @@ def show(classification: Any, real_alone: Any, with_synthetic: Any) -> None:
             metrics.log_confusion_matrix(results["tasks"][task], matrices[arm])
             metrics.metadata["matrix_of"] = task
         for task in [task for task in ("referable_dr", "glaucoma") if task in results["tasks"]][:1]:
-            truth, score = _scores(folder / "predictions.parquet", arm, task)
+            truth, score = read_scores(folder / "predictions.parquet", "test", arm, task)
             if truth.any() and not truth.all():
                 false_positives, true_positives, thresholds = roc_curve(truth, score)
                 # The first one is infinite, which JSON does not have; nothing is more likely than 1.
                 thresholds = np.minimum(thresholds, 1.0)
                 metrics.log_roc_curve(false_positives.tolist(), true_positives.tolist(), thresholds.tolist())
                 metrics.metadata["curve_of"] = task
-
-
-def _scores(predictions: Path, arm: str, task: str) -> tuple[np.ndarray, np.ndarray]:
-    """Whether each test image is positive, and the mean probability that it is."""
-    head = "dr_grade" if task == "referable_dr" else task
-    wanted = [("set", "==", "test"), ("arm", "==", arm), ("task", "==", head)]
-    table = pq.read_table(predictions, filters=wanted).to_pandas()
-    from_class = REFERABLE if task == "referable_dr" else 1
-    table["score"] = [float(np.sum(each[from_class:])) for each in table["probabilities"]]
-    by_image = table.groupby("image_id").agg(truth=("truth", "first"), score=("score", "mean"))
-    return (by_image["truth"] >= from_class).to_numpy(), by_image["score"].to_numpy()

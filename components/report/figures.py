@@ -202,6 +202,8 @@ def number(value: float | None, percent: bool = False) -> str:
         text = f"{100 * value:.1f} %".replace(".0 %", " %")
     elif value == int(value) and abs(value) < 1e6:
         text = str(int(value))
+    elif abs(value) < 1e-4:
+        text = "> -0.0001" if value < 0 else "< 0.0001"
     elif abs(value) < 0.01:
         text = f"{value:.2g}"
     else:

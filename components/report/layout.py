@@ -386,6 +386,38 @@ def _by_name(results: Results) -> tuple[Table, ...]:
     )
 
 
+# What the pictures of both steps show, by the name of the file; of an external set its own name stands before.
+PICTURES = {
+    "realism": "Distances of synthetic images, and of other real ones, to the real ones, with 95 % intervals.",
+    "memorisation": "How near each image comes to its nearest training image, relative to the next ones: copies would "
+    "lie left of the dashed line. In pixels, in features, and laid over each other.",
+    "classes": "The first real test eyes and the first synthetic ones of each class; nothing is picked.",
+    "judge": "What the classifier of real images sees (columns) of what was asked for, or recorded (rows): shares of a "
+    "row. Above synthetic eyes, below real test eyes, on which it cannot do better than this.",
+    "measured": "Measured in phantom eyes: cup-to-disc ratio against the one asked for, and area of lesions by grade.",
+    "counterfactuals": "One eye a column. First as it was asked for; then, from the same seed, with one attribute "
+    "changed; last as asked for from another seed.",
+    "figures": "The figure of each task by which mixes are compared, with 95 % intervals.",
+    "difference": "Differences to what each mix is compared with, with 95 % intervals; right of the line it is better.",
+    "confusion": "Truth (rows) and decision (columns), counts over all trainings.",
+}
+# Of these the page has charts that a reader can point at, or pictures side by side.
+DRAWN_ANEW = ("sample_size", "grades", "closest_pairs")
+
+
+def picture_words(file: str) -> str:
+    """What a picture of the results shows."""
+    stem = file.removesuffix(".png")
+    if stem in PICTURES:
+        return PICTURES[stem]
+    of, _, kind = stem.rpartition("_")
+    if kind == "confusion":
+        return f"{task_words(of.removeprefix('test_'))}. {PICTURES[kind]}"
+    if kind in PICTURES:
+        return f"{'Real test eyes' if of == 'test' else f'Eyes of {words(of)}'}. {PICTURES[kind]}"
+    return words(stem)
+
+
 def fill(tables: tuple[Table, ...], results: Results) -> list[Filled]:
     """The tables with the figures of these results; tables without any are left out."""
     filled = []
@@ -456,7 +488,7 @@ def classification(results: Results) -> list[Filled]:
     for of_set, place in sets(results).items():
         found = _at(results, of_set)
         for task in found.get("figures", {}):
-            name = f"{_TASKS.get(task, words(task))}{place}"
+            name = f"{task_words(task)}{place}"
             for kind, says in (("figures", ""), ("difference", ": difference to what each is compared with")):
                 arms = found.get(kind, {}).get(task, {})
                 if arms:
@@ -536,9 +568,18 @@ def _means(results: Results, path: str, arm: str, difference: bool) -> str:
 
 def conclusion(results: Results) -> list[str]:
     """The sentences of the summary: those of all real and all synthetic images, or of the first mix that has both."""
+    return help_sentences(results, {headline(results)})
+
+
+def headline(results: Results) -> str | None:
+    """The mix that the summary speaks of."""
     arms = [arm for arm in results.get("arms", {}) if mixes.parse(arm).has_synthetic]
-    headline = "real_plus_100" if "real_plus_100" in arms else next(iter(arms), None)
-    return help_sentences(results, {headline})
+    return "real_plus_100" if "real_plus_100" in arms else next(iter(arms), None)
+
+
+def task_words(task: str) -> str:
+    """A task as a reader would say it."""
+    return _TASKS.get(task, words(task))
 
 
 def help_sentences(results: Results, of_arms: Container[str | None] | None = None) -> list[str]:
@@ -562,11 +603,15 @@ def help_sentences(results: Results, of_arms: Container[str | None] | None = Non
                 low, middle, high = (signed(part) for part in (change.low, change.value, change.high))
                 base = find(results, f"{of_set}.figures.{task}.{verdict['against']}.{verdict['figure']}")
                 sentences.append(
-                    f"{_TASKS.get(task, words(task))}{place}, training on {mixes.words(arm)}: {verdict['says']} "
+                    f"{task_words(task)}{place}, training on {mixes.words(arm)}: {verdict['says']} "
                     f"({_MERITS[verdict['figure']]} {base} with {mixes.words(verdict['against'])}, change {middle}, "
-                    f"95 % interval {low} to {high}, corrected p {number(p.value)})."
+                    f"95 % interval {low} to {high}, corrected p {_p(p.value)})."
                 )
     return sentences
+
+
+def _p(value: float | None) -> str:
+    return "< 0.001" if value is not None and value < 0.001 else number(value)
 
 
 def left_out(results: Results) -> list[str]:
@@ -574,7 +619,7 @@ def left_out(results: Results) -> list[str]:
     skipped = {"tasks": {}, "arms": {}} | results.get("skipped", {})
     of_maps = results.get("segmentation", {}).get("skipped", {}).get("arms", {})
     entries = [
-        *((_TASKS.get(task, words(task)), reason) for task, reason in skipped["tasks"].items()),
+        *((task_words(task), reason) for task, reason in skipped["tasks"].items()),
         *((arm_words(arm), reason) for arm, reason in skipped["arms"].items()),
         *((f"{arm_words(arm)}, segmented", reason) for arm, reason in of_maps.items()),
     ]

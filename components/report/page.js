@@ -15,7 +15,7 @@
     .tools { margin: .2rem 0; text-align: right; max-width: none; }
     .tools button, .tools input { font: inherit; font-size: .8rem; color: var(--accent, inherit); background: var(--card, transparent);
       border: 1px solid var(--line, #8885); border-radius: 6px; padding: .1rem .6rem; }
-    svg .cursor { stroke: var(--soft, currentColor); stroke-dasharray: 3 3; } polyline[hidden] { display: none; }
+    svg .cursor { stroke: var(--soft, currentColor); stroke-dasharray: 3 3; } .series[hidden] { display: none; }
     svg .legend, main img { cursor: pointer; } svg .legend.off { opacity: .35; } .reading { font-size: .8rem; color: var(--soft, inherit); }
     .large { border: 0; padding: 0; background: #000; } .large::backdrop { background: #000c; }
     .large img { display: block; max-width: 94vw; max-height: 94vh; min-width: min(94vw, 70vh); object-fit: contain; }
@@ -121,7 +121,9 @@
     const [x0, x1, y0, y1] = numbers("range");
     const curves = [...svg.querySelectorAll("polyline")].map(line => ({
       line,
+      series: line.closest(".series"),
       points: line.getAttribute("points").split(" ").map(point => point.split(",").map(Number)),
+      intervals: line.dataset.intervals?.split(" ").map(ends => ends.split(",").map(Number)),
     }));
     const places = [...new Set(curves.flatMap(curve => curve.points.map(point => point[0])))].sort((a, b) => a - b);
     const cursor = document.createElementNS(svg.namespaceURI, "line");
@@ -131,16 +133,22 @@
     svg.after(reading);
     const short = value => String(Number(value.toPrecision(3))).replace("-", "−");
     let at = 0;
-    const told = x => Math.round(x0 + ((x - left) / (right - left || 1)) * (x1 - x0));
+    const counts = x1 - x0 > 1; // steps, grades or images, not shares
+    const told = x => {
+      const value = x0 + ((x - left) / (right - left || 1)) * (x1 - x0);
+      return counts ? Math.round(value) : short(value);
+    };
     const read = place => {
       at = Math.min(Math.max(place, 0), places.length - 1);
       const x = places[at];
       ["x1", "x2"].forEach(name => cursor.setAttribute(name, x));
       cursor.setAttribute("visibility", "visible");
-      const each = curves.filter(curve => !curve.line.hasAttribute("hidden")).map(({ line, points }) => {
-        const near = points.reduce((best, point) => (Math.abs(point[0] - x) < Math.abs(best[0] - x) ? point : best));
+      const each = curves.filter(curve => !curve.series.hasAttribute("hidden")).map(({ line, points, intervals }) => {
+        const nearest = points.reduce((best, point, index) => (Math.abs(point[0] - x) < Math.abs(points[best][0] - x) ? index : best), 0);
+        const near = points[nearest];
         const elsewhere = near[0] === x ? "" : ` (at ${told(near[0])})`;
-        return `${line.dataset.name} ${short(y0 + ((bottom - near[1]) / (bottom - top)) * (y1 - y0))}${elsewhere}`;
+        const interval = intervals ? ` (${intervals[nearest].map(short).join(" to ")})` : "";
+        return `${line.dataset.name} ${short(y0 + ((bottom - near[1]) / (bottom - top)) * (y1 - y0))}${interval}${elsewhere}`;
       });
       reading.value = `${svg.dataset.name} ${told(x)}: ${each.join(", ")}`;
     };
@@ -158,7 +166,7 @@
       }
     });
     svg.querySelectorAll(".legend").forEach((legend, index) => pressed(legend, () => {
-      legend.classList.toggle("off", curves[index].line.toggleAttribute("hidden"));
+      legend.classList.toggle("off", curves[index].series.toggleAttribute("hidden"));
       read(at);
     }));
   });

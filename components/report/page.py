@@ -210,10 +210,13 @@ def pictures(real: Cohort, synthetic: Cohort, per_group: int, prompts: int, size
     return {"beside": beside, "prompts": grids}
 
 
-def figures_section(results: Results, folder: Path, tables: Sequence[Filled]) -> dict[str, Any]:
-    """Tables with interval bars, every figure by its name, and the pictures that ``results.json`` names."""
+def figures_section(
+    results: Results, folder: Path, tables: Sequence[Filled], curves: Sequence[Mapping[str, Any]] = ()
+) -> dict[str, Any]:
+    """Tables with interval bars, charts, every figure by its name, and the pictures that ``results.json`` names."""
     return {
         "tables": [_shown(table) for table in tables],
+        "charts": curves,
         "names": list(every(results)),
         "csv": csv_uri(as_csv(every(results))),
         "pictures": _named_pictures(results, folder),
@@ -246,8 +249,46 @@ def _named_pictures(results: object, folder: Path) -> list[Picture]:
     if isinstance(results, list):
         return [picture for entry in results for picture in _named_pictures(entry, folder)]
     if isinstance(results, str) and results.endswith(".png") and (folder / results).is_file():
-        return [{"uri": data_uri("image/png", (folder / results).read_bytes()), "alt": words(Path(results).stem)}]
+        if Path(results).stem in layout.DRAWN_ANEW:
+            return []
+        return [{"uri": data_uri("image/png", (folder / results).read_bytes()), "alt": layout.picture_words(results)}]
     return []
+
+
+def closest_pairs(memorisation: Results, real: Cohort, synthetic: Cohort, size: int) -> list[dict[str, Any]]:
+    """The most suspicious pairs of synthetic and training images, and of test and training images beside them.
+
+    Args:
+        memorisation: that part of the results of `assess`.
+        real: cohort of training and test images.
+        synthetic: cohort of the synthetic ones.
+        size: pixels of a picture on the page.
+    """
+    pairs = {key: memorisation.get(key, []) for key in ("closest", "closest_real")}
+    trained = {pair["train_id"] for found in pairs.values() for pair in found}
+    of_real = Album(real, trained | {pair["image_id"] for pair in pairs["closest_real"]}, size)
+    made = Album(synthetic, (pair["image_id"] for pair in pairs["closest"]), size)
+    rows = {row["image_id"]: row for cohort in (real, synthetic) for row in _metadata(cohort)}
+    return [
+        {
+            "kind": kind,
+            "pairs": [
+                {
+                    "image": album.picture(rows[pair["image_id"]], album is of_real),
+                    "train": of_real.picture(rows[pair["train_id"]], True),
+                    "flagged": pair["ratio"] < 1,
+                    "says": f"{_NEAR[pair['space']]}: {number(pair['ratio'])} × the limit",
+                }
+                for pair in pairs[key]
+            ],
+        }
+        for kind, key, album in (("SYNTHETIC", "closest", made), ("REAL TEST", "closest_real", of_real))
+        if pairs[key]
+    ]
+
+
+# Where two images were found near, in words.
+_NEAR = {"pixels": "by pixels", "features": "by features", "aligned": "laid over each other"}
 
 
 def captioned(folder: Path, captions: Mapping[str, str]) -> list[Picture]:

@@ -21,6 +21,9 @@ class ReportParams(page.PageParams):
 
 def run(params: ReportParams, inputs: Paths, outputs: Paths) -> Metrics:
     """See the module."""
+    # Imported where it is used: it takes a second.
+    from components.report import curves
+
     real, synthetic = Cohort(inputs["cohort"]), Cohort(inputs["synthetic"])
     assessment, classification = read_results(inputs["assessment"]), read_results(inputs["classification"])
     made = page.provenance(inputs)
@@ -32,9 +35,15 @@ def run(params: ReportParams, inputs: Paths, outputs: Paths) -> Metrics:
             **page.frame(real, synthetic, verdicts, layout.conclusion(classification), made),
             "helped": [*layout.help_sentences(classification), *layout.left_out(classification)],
             **page.pictures(real, synthetic, params.images_per_group, params.prompts, params.image_size),
-            "assessment": page.figures_section(assessment, inputs["assessment"], layout.assessment(assessment)),
+            "assessment": page.figures_section(
+                assessment, inputs["assessment"], layout.assessment(assessment), curves.assessment(assessment)
+            ),
+            "closest": page.closest_pairs(assessment["memorisation"], real, synthetic, params.image_size),
             "classification": page.figures_section(
-                classification, inputs["classification"], layout.classification(classification)
+                classification,
+                inputs["classification"],
+                layout.classification(classification),
+                curves.classification(classification, inputs["classification"] / "predictions.parquet"),
             ),
             "training": [
                 page.training(name, inputs[port], params.training_samples, 8 * params.image_size)

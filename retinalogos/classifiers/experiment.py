@@ -11,6 +11,7 @@ from retinalogos.classifiers import mixes, statistics
 from retinalogos.classifiers.configuration import PARTS, GraderConfig, Suspects
 from retinalogos.classifiers.grader import UNKNOWN, Grader, Labels, fit_grader
 from retinalogos.classifiers.mixes import SYNTHETIC, Mix
+from retinalogos.classifiers.predictions import REFERABLE
 from retinalogos.classifiers.statistics import Question, Replicates
 from retinalogos.cohort.findings import FINDINGS
 from retinalogos.cohort.schema import GLAUCOMA, ICDR_GRADES, SEXES
@@ -29,8 +30,6 @@ TASKS: dict[str, tuple[str, ...]] = {
 }
 # Task → figure by which mixes are compared: the field's own.
 PRIMARY = {"dr_grade": "qwk", "referable_dr": "auc", "glaucoma": "auc", "findings": "auc"}
-# Retinopathy from this grade on is referred: moderate and worse, as Abramoff et al., npj Digital Medicine 2018, 1:39.
-REFERABLE = 2
 FINDING = "finding_"
 # The largest probability of the wrong conclusion that is called a conclusion.
 SIGNIFICANCE = 0.05

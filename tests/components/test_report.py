@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from components import ROOT
 from components.__main__ import main
-from components.report import layout
+from components.report import curves, layout
 from components.report.charts import line_chart
 from components.report.figures import Gate, every, find, judge, number
 from components.report.page import pictures
@@ -72,6 +72,10 @@ ASSESSMENT = {
             "n": 12,
             "same_mix": True,
             "frechet": {**distances(4.2, 1.3), "all": {"value": 4.0, "low": None, "high": None, "n": 30}},
+            "frechet_by_size": {
+                kind: {"sizes": [6, 9, 12], "values": [value + 1, value + 0.4, value]}
+                for kind, value in (("synthetic", 4.2), ("floor", 1.3))
+            },
             "kernel": distances(0.61, 0.2),
             "manifold": {
                 "synthetic": {"precision": 0.81, "recall": 0.42, "density": 0.9, "coverage": 0.55},
@@ -96,13 +100,16 @@ ASSESSMENT = {
         "share": estimate(0.01, 0.008),
         "share_real": estimate(0.02, 0.01),
         "pixels": {"authenticity": estimate(0.97), "authenticity_real": estimate(0.96)},
-        "closest": [{"image_id": "a", "distance": 0.1}],
     },
     "control": {
         "judge": {
             kind: {
                 "eye": {"accuracy": estimate(value), "confusion": [[5, 1], [0, 6]]},
-                "dr_grade": {"accuracy": estimate(value - 0.4), "kappa": estimate(value - 0.3)},
+                "dr_grade": {
+                    "accuracy": estimate(value - 0.4),
+                    "kappa": estimate(value - 0.3),
+                    "curve": {f"grade_{grade}": estimate(value * grade, 0.3) for grade in range(5)},
+                },
                 "glaucoma": {"accuracy": estimate(value - 0.1), "auc": estimate(value - 0.05)},
             }
             for kind, value in (("synthetic", 0.97), ("real", 0.99))
@@ -250,26 +257,49 @@ def write_log(folder: Path) -> None:
         Image.fromarray(strip).save(folder / "samples" / f"step-{step:06d}.png")
 
 
+def write_predictions(path: Path) -> None:
+    """Four healthy eyes and four with glaucoma, by two trainings that sway about what both say in the mean."""
+    scores = [0.1, 0.2, 0.3, 0.6, 0.4, 0.7, 0.8, 0.9]
+    rows = [
+        {"image_id": f"eye {at}", "set": "test", "task": "glaucoma", "arm": arm, "seed": seed, "truth": int(at >= 4),
+         "probabilities": [1 - told, told]}
+        for arm in ("real", "real_plus_100", "synthetic")
+        for seed, sway in ((0, 0.05), (1, -0.05))
+        for at, told in enumerate(score + sway for score in (scores if arm == "real" else scores[::-1]))
+    ]  # fmt: skip
+    pq.write_table(pa.Table.from_pylist(rows), path)
+
+
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory) -> dict[str, Path]:
     """The folders of a finished run, small."""
     base = tmp_path_factory.mktemp("run")
     paths = {name: base / name for name in STEP.inputs}
     rows = write_cohort(paths["cohort"], sample_records(48, 1))
-    write_cohort(paths["synthetic"], sample_records(30, 2), generator="minilm-UNet2DConditionModel:0123456789abcdef")
+    made = write_cohort(
+        paths["synthetic"], sample_records(30, 2), generator="minilm-UNet2DConditionModel:0123456789abcdef"
+    )
     write_captions(paths["captions"], rows)
     lost = [
         {"image_id": row["image_id"], "wording": 0, "granularity": "fine", "rule": rule, "detail": f"{rule} detail"}
         for row, rule in zip(rows, ["agreement", "agreement", "laterality"], strict=False)
     ]
     write_captions(paths["curated"], rows[3:], lost)
-    for name, results in (("assessment", ASSESSMENT), ("classification", CLASSIFICATION)):
+    near = {"train_id": rows[0]["image_id"], "relative": 0.4, "rare": False}
+    test = next(row["image_id"] for row in rows if row["split"] == "test")
+    closest = [near | {"image_id": made[0]["image_id"], "space": "aligned", "ratio": 0.8}]
+    closest += [near | {"image_id": made[1]["image_id"], "space": "features", "ratio": 1.3}]
+    unseen = [near | {"image_id": test, "space": "pixels", "ratio": 1.1}]
+    memorisation = ASSESSMENT["memorisation"] | {"closest": closest, "closest_real": unseen}
+    assessment = ASSESSMENT | {"memorisation": memorisation}
+    for name, results in (("assessment", assessment), ("classification", CLASSIFICATION)):
         paths[name].mkdir()
         (paths[name] / "results.json").write_text(json.dumps(results))
         (paths[name] / "manifest.json").write_text(
             json.dumps({"step": name, "version": "0.1.0", "params": {"seed": 0}, "inputs": {}, "metrics": {"fid": 4.2}})
         )
     Image.fromarray(np.full((80, 160, 3), 200, np.uint8)).save(paths["assessment"] / "realism.png")
+    write_predictions(paths["classification"] / "predictions.parquet")
     for name in ("validation", "validation_captions"):
         paths[name].mkdir()
         (paths[name] / "verdict.json").write_text(json.dumps(VERDICT))
@@ -492,7 +522,7 @@ def test_every_figure_is_found_by_the_name_under_which_it_is_listed(values):
     ("value", "percent", "text"),
     [
         (None, False, "–"), (float("nan"), False, "–"), (0.95, True, "95 %"), (0.9567, True, "95.7 %"),
-        (3.0, False, "3"),
+        (3.0, False, "3"), (2.5e-5, False, "< 0.0001"), (-4e-6, False, "> −0.0001"),
         (0.12345, False, "0.123"), (12.345, False, "12.3"), (1234.5, False, "1234"), (0.00012, False, "0.00012"),
         (-0.25, False, "−0.250"),
     ],
@@ -512,6 +542,80 @@ def test_curves_stay_within_their_frame(points):
     drawn = [tuple(map(float, point.split(","))) for point in path.split()]
     assert len(drawn) <= 402
     assert all(-0.1 <= x <= 520.1 and -0.1 <= y <= 220.1 for x, y in drawn)
+
+
+def test_intervals_and_the_diagonal_are_drawn_within_the_frame():
+    svg = str(line_chart({"seen": [(0, 0.5, 0.2, 0.9), (4, 3.0, 2.5, 3.6)]}, "grade", "grade seen", diagonal=True))
+    Page(svg)
+    assert 'data-intervals="0.2,0.9 2.5,3.6"' in svg
+    left, right, bottom, top = (float(part) for part in re.search(r'data-frame="([^"]*)"', svg)[1].split())
+    ends = [tuple(map(float, found)) for found in re.findall(r'x1="(\S+)" x2="\S+" y1="(\S+)" y2="(\S+)"', svg)]
+    assert all(left <= x <= right and top - 0.1 <= min(a, b) and max(a, b) <= bottom + 0.1 for x, a, b in ends[-2:])
+    assert svg.count("<circle") == 2
+    assert 'class="diagonal"' in svg
+
+
+def test_long_names_of_curves_have_lines_of_their_own():
+    names = [
+        "real only",
+        "real + 100 % of the synthetic, without augmentation",
+        "10 % of the real + 100 % of the synthetic",
+    ]
+    svg = str(line_chart({name: [(0, 0), (1, 1)] for name in names}, "x", "y"))
+    places = [tuple(map(float, found)) for found in re.findall(r'<text x="(\d+)" y="(\d+)">', svg)]
+    assert [y for _, y in places] == sorted(y for _, y in places)
+    assert len({y for _, y in places}) == 2
+    assert all(x + 5 * len(name) <= 520 for (x, _), name in zip(places, names, strict=True))
+
+
+def test_roc_and_calibration_are_those_of_the_predictions(inputs):
+    charts = curves.classification(CLASSIFICATION, inputs["classification"] / "predictions.parquet")
+    drawn = {chart["name"]: str(chart["svg"]) for chart in charts}
+    assert list(drawn) == ["Glaucoma (yes or no): ROC curve", "Glaucoma (yes or no): calibration"]
+    found = {}
+    for chart, svg in drawn.items():
+        left, right, bottom, top = (float(part) for part in re.search(r'data-frame="([^"]*)"', svg)[1].split())
+        x0, x1, y0, y1 = (float(part) for part in re.search(r'data-range="([^"]*)"', svg)[1].split())
+        for name, points in re.findall(r'data-name="([^"]*)" points="([^"]*)"', svg):
+            pairs = [tuple(map(float, point.split(","))) for point in points.split()]
+            found[chart[-4:].strip(), name] = [
+                (x0 + (x - left) / (right - left) * (x1 - x0), y0 + (bottom - y) / (bottom - top) * (y1 - y0))
+                for x, y in pairs
+            ]
+    roc = {round(x, 2): y for x, y in found["urve", "real only"]}
+    # One healthy eye of four scores above the least certain one with glaucoma.
+    assert [roc[rate] for rate in (0, 0.24, 0.25, 1)] == pytest.approx([0.75, 0.75, 1, 1], abs=0.01)
+    other = {round(x, 2): y for x, y in found["urve", "synthetic only"]}
+    assert other[0.75] == pytest.approx(0.25, abs=0.01)
+    told = found["tion", "real only"]
+    assert [x for x, _ in told] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8, 0.9], abs=0.01)
+    assert [y for _, y in told] == pytest.approx([0, 0, 0, 1, 0, 1, 1, 1], abs=0.01)
+
+
+def test_without_predictions_there_are_no_curves(tmp_path):
+    assert curves.classification(CLASSIFICATION, tmp_path / "predictions.parquet") == []
+
+
+def test_closest_pairs_stand_beside_those_of_unseen_eyes(report):
+    html = (report / "index.html").read_text(encoding="utf-8")
+    [section] = re.findall(r'<section id="assessment">(.*?)</section>', html, re.DOTALL)
+    captions = re.findall(r"<figcaption>((?:laid|by) .*?)</figcaption>", section)
+    assert [" ".join(re.sub("<[^>]*>", "", caption).split()) for caption in captions] == [
+        "laid over each other: 0.800 × the limit taken for a copy",
+        "by features: 1.300 × the limit",
+        "by pixels: 1.100 × the limit",
+    ]
+    assert section.index("SYNTHETIC, and the nearest") < section.index("REAL TEST, and the nearest")
+
+
+def test_pictures_say_what_they_show():
+    says = {name: layout.picture_words(f"{name}.png") for name in
+            ("judge", "test_figures", "srahim_dr_difference", "test_dr_grade_confusion", "of_old")}  # fmt: skip
+    assert says["judge"].startswith("What the classifier of real images sees")
+    assert says["test_figures"].startswith("Real test eyes. The figure of each task")
+    assert says["srahim_dr_difference"].startswith("Eyes of Srahim dr. Differences")
+    assert says["test_dr_grade_confusion"].startswith("DR grade (five classes). Truth (rows)")
+    assert says["of_old"] == "Of old"
 
 
 def test_classification_has_figures_and_differences_of_every_task():
@@ -641,25 +745,53 @@ def test_figures_are_found_by_a_part_of_their_name(tab):
 
 
 def test_curves_are_read_by_pointer_and_by_key(tab):
-    tab.evaluate("document.querySelector('svg.chart').scrollIntoView({behavior: 'instant', block: 'center'})")
+    tab.evaluate("document.querySelector('#training svg.chart').scrollIntoView({behavior: 'instant', block: 'center'})")
     box = tab.evaluate("(({left, top, width, height}) => ({left, top, width, height}))"
-                       "(document.querySelector('svg.chart').getBoundingClientRect())")  # fmt: skip
+                       "(document.querySelector('#training svg.chart').getBoundingClientRect())")  # fmt: skip
     middle = {"x": box["left"] + box["width"] / 2, "y": box["top"] + box["height"] / 2}
     tab.call("Input.dispatchMouseEvent", type="mouseMoved", **middle)
-    read = "document.querySelector('.reading').value"
+    read = "document.querySelector('#training .reading').value"
     tab.until(f"{read}.startsWith('step 1')")
     step, training, *_ = re.fullmatch(
         r"step (\d+): training (\S+), validation (\S+)( \(at \d+\))?", tab.evaluate(read)
     ).groups()
     assert float(training) == pytest.approx(1 / int(step) + 0.3, abs=0.01)
-    tab.evaluate("document.querySelector('svg.chart').focus()")
+    tab.evaluate("document.querySelector('#training svg.chart').focus()")
     tab.press("ArrowRight")
     assert tab.evaluate(read).startswith(f"step {int(step) + 10}:")
-    tab.evaluate("document.querySelectorAll('.legend')[1].focus()")
+    tab.evaluate("document.querySelectorAll('#training .legend')[1].focus()")
     tab.press("Enter")
     assert "validation" not in tab.evaluate(read)
     tab.press("Enter")
     assert "validation" in tab.evaluate(read)
+
+
+def test_intervals_and_shares_are_read_too(tab):
+    charts = "[...document.querySelectorAll('{} svg.chart')]"
+    grades = charts.format("#assessment") + ".at(-1)"
+    tab.evaluate(f"{grades}.focus()")
+    tab.press("ArrowRight")
+    reading = tab.evaluate(f"{grades}.nextElementSibling.value")
+    told = re.fullmatch(r"grade 1: synthetic (\S+) \(0.67 to 1.27\), real test images (\S+) \(0.69 to 1.29\)", reading)
+    assert told, reading
+    assert [float(value) for value in told.groups()] == pytest.approx([0.97, 0.99], abs=0.01)
+    roc = charts.format("#classification") + "[0]"
+    tab.evaluate(f"{roc}.focus()")
+    tab.press(*["ArrowRight"] * 25)
+    reading = tab.evaluate(f"{roc}.nextElementSibling.value")
+    assert reading.startswith("false alarms (1 − specificity) 0.25: real only 1,"), reading
+
+
+def test_the_nearest_training_image_comes_to_lie_over_the_other(tab):
+    tab.evaluate("document.querySelector('.pair').scrollIntoView({behavior: 'instant', block: 'center'})")
+    apart = ("(([a, b]) => b.getBoundingClientRect().left - a.getBoundingClientRect().left)"
+             "([...document.querySelector('.pair').querySelectorAll('img')])")  # fmt: skip
+    tab.call("Input.dispatchMouseEvent", type="mouseMoved", x=1, y=1)
+    assert tab.until(f"{apart} > 100")
+    tab.evaluate("document.querySelector('.pair').focus()")
+    assert tab.until(f"Math.abs({apart}) < 0.5")
+    tab.evaluate("document.querySelector('.pair').blur()")
+    assert tab.until(f"{apart} > 100")
 
 
 def test_pictures_open_large(tab):

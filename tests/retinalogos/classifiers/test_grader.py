@@ -396,7 +396,7 @@ def test_every_parameter_has_one_depth_and_the_stem_the_greatest(model, depths):
 def test_a_backbone_without_blocks_cannot_have_rates_by_block(eyes, small_config, monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", types.SimpleNamespace(create_model=lambda *_, **__: _Pooled()))
     config = small_config.model_copy(update={"backbone": "timm:pooled", "size": 32, "layer_decay": 0.65})
-    with pytest.raises(UsageError, match="layer_decay 0.65: backbone 'timm:pooled' has no numbered blocks"):
+    with pytest.raises(UsageError, match=r"layer_decay 0\.65: backbone 'timm:pooled' has no numbered blocks"):
         fit_grader(*eyes(20, 0), CLASSES, config, seed=0)
 
 
