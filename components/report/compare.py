@@ -3,13 +3,16 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from components.report import layout
 from components.report.figures import Figure, number
-from components.report.page import SCRIPT, csv_uri
+from components.report.layout import Filled, Line
+from components.report.page import SCRIPT, csv_uri, with_bars
 from retinalogos import lineage
 from retinalogos.errors import DataError, UsageError
 from retinalogos.pages import environment, script
@@ -77,15 +80,45 @@ def render(runs: Sequence[Run]) -> str:
         "notice": NOTICE,
         "software": software(),
         "names": names,
-        "gates": [(name, [run.gates.get(name) for run in runs]) for name in gates],
+        "gates": [(_title(name, runs), [run.gates.get(name) for run in runs]) for name in gates],
+        "tables": [with_bars(table) for table in _first(runs)],
         "parameters": [(key, values) for key, values in told if len(set(values)) > 1],
         "figures": [(name, [run.figures.get(name, Figure()) for run in runs], _apart(name, runs)) for name in figures],
         "csv": csv_uri(_table(figures, runs)),
         "script": script(SCRIPT),
     }
+    page["size"] = 128  # pixels of a picture, of which this page has none
     templates = environment(Path(__file__).parent)
     templates.filters["number"] = number
     return templates.get_template("compare.html.j2").render(page)
+
+
+def _title(gate: str, runs: Sequence[Run]) -> str:
+    return next(run.gates[gate]["title"] for run in runs if gate in run.gates)
+
+
+# A verdict of `classify`, and the difference that it is about.
+_VERDICT = re.compile(r"classification\.(test|external\.\w+)\.verdicts\.(\w+)\.(\w+)\.difference")
+
+
+def _first(runs: Sequence[Run]) -> list[Filled]:
+    """The tables of the report's assessment, and the differences that its verdicts are about, a column for each run."""
+    tables = {
+        table.title: [(line, f"assessment.{line.figures[0]}") for line in table.lines] for table in layout.ASSESSMENT
+    }
+    names = dict.fromkeys(name for run in runs for name in run.figures)
+    verdicts = [(match[0], *match.groups()) for match in map(_VERDICT.fullmatch, names) if match]
+    tables["Do they help a classifier? Differences to what each mix is compared with"] = [
+        (Line(f"{layout.task_words(task)}: {layout.arm_words(arm)}", layout.place_words(of_set), ()), name)
+        for name, of_set, task, arm in verdicts
+    ]
+    filled = []
+    for title, lines in tables.items():
+        rows = [(line, [run.figures.get(name, Figure()) for run in runs]) for line, name in lines]
+        rows = [(line, cells) for line, cells in rows if any(cell.value is not None for cell in cells)]
+        if rows:
+            filled.append(Filled(title, tuple(run.name for run in runs), rows))
+    return filled
 
 
 def _apart(name: str, runs: Sequence[Run]) -> bool:

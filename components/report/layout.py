@@ -550,6 +550,11 @@ def _scale(rows: Iterable[Sequence[Figure]], difference: bool) -> tuple[float, f
     return (-largest, largest) if difference else (min(0.0, *ends, 1.0), 1.0)
 
 
+def place_words(of_set: str) -> str:
+    """On whose eyes classifiers were judged: ``test``, or ``external`` and the name of the set."""
+    return "real test eyes" if of_set == "test" else f"eyes of {words(of_set.removeprefix('external.'))}"
+
+
 def arm_words(arm: str) -> str:
     """What a classifier was trained on, as the first words of a line."""
     return words(mixes.words(arm))

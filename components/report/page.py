@@ -215,7 +215,7 @@ def figures_section(
 ) -> dict[str, Any]:
     """Tables with interval bars, charts, every figure by its name, and the pictures that ``results.json`` names."""
     return {
-        "tables": [_shown(table) for table in tables],
+        "tables": [with_bars(table) for table in tables],
         "charts": curves,
         "names": list(every(results)),
         "csv": csv_uri(as_csv(every(results))),
@@ -223,7 +223,8 @@ def figures_section(
     }
 
 
-def _shown(table: Filled) -> dict[str, Any]:
+def with_bars(table: Filled) -> dict[str, Any]:
+    """A table as the templates show it: each figure with its interval, in words and as a bar."""
     lines = [(line, _with_bars(line, figures)) for line, figures in table.lines]
     return {"title": table.title, "columns": table.columns, "lines": lines}
 
@@ -408,7 +409,7 @@ def ablation(results: Results, assessment: Results) -> list[dict[str, Any]]:
     """
     if not results["enabled"]:
         return []
-    return [_shown(table) for table in layout.ablation(assessment, results["without"])]
+    return [with_bars(table) for table in layout.ablation(assessment, results["without"])]
 
 
 def _dropped(path: Path) -> dict[str, list[dict[str, str]]]:

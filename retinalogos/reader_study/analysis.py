@@ -406,7 +406,7 @@ def _conclusion(found: dict[str, Any]) -> str:
     interval = (
         "no interval, since all was judged the same" if low is None else f"interval {_percent(low)} to {_percent(high)}"
     )
-    said = f"accuracy {_percent(value)}, {interval}, p = {p:.4f}; guessing: 50 %"
+    said = f"accuracy {_percent(value)}, {interval}, p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}; guessing: 50 %"
     if p >= _SIGNIFICANT:
         reach = "" if low is None else f": the interval reaches to {_percent(max(high, 1 - low))}"
         return (

@@ -688,6 +688,12 @@ def test_two_runs_stand_beside_each_other(inputs, params, report, tmp_path, caps
     assert "assessment.realism.test.frechet.synthetic 4.200 3.800 to 4.600 9 8.600 to 9.400 ≠" in text
     assert "assessment.realism.train.frechet.synthetic 4.200 3.800 to 4.600 4.200 3.800 to 4.600 assessment" in text
     assert "✗ failed" in text
+    assert "Eyes that show the side asked for 97 % ✓ passed" in text
+    first, _, every_figure = text.partition("Every figure")
+    assert "the same to images that the generator never saw 4.200 3.800 to 4.600 9 8.600 to 9.400" in first
+    assert "Glaucoma (yes or no): Synthetic only real test eyes −0.150 −0.180 to −0.120 −0.150" in first
+    assert "dr_grade.real_plus_50" not in first
+    assert "classification.test.verdicts.dr_grade.real_plus_50.difference" in every_figure
     assert main(["compare", str(report), "--out", str(page)]) == 2
     assert main(["compare", str(report), str(tmp_path), "--out", str(page)]) == 1
     assert "is not what the step report writes" in capsys.readouterr().err
