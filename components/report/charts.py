@@ -76,9 +76,10 @@ def line_chart(
         parts.append(f'<line class="diagonal" {ends}/>')
     for index, (name, points) in enumerate(curves.items()):
         parts.append('<g class="series">')
-        for x, _, *ends in points:
-            if ends:
-                bar = f'x1="{x_at(x):.1f}" x2="{x_at(x):.1f}" y1="{y_at(ends[0]):.1f}" y2="{y_at(ends[1]):.1f}"'
+        for x, _, *interval in points:
+            if interval:
+                low, high = interval
+                bar = f'x1="{x_at(x):.1f}" x2="{x_at(x):.1f}" y1="{y_at(low):.1f}" y2="{y_at(high):.1f}"'
                 parts.append(f'<line class="curve c{index}" {bar}/>')
         path = " ".join(f"{x_at(x):.1f},{y_at(y):.1f}" for x, y, *_ in points)
         told = " ".join(f"{low:.6g},{high:.6g}" for _, _, low, high in points) if len(points[0]) > 2 else ""

@@ -26,21 +26,24 @@ def assessment(results: Results) -> list[Chart]:
     sides = {"synthetic": "synthetic", "floor": "other real images"}
     for reference, found in results.get("realism", {}).items():
         by_size = found.get("frechet_by_size", {})
-        curves = {says: list(zip(by_size[key]["sizes"], by_size[key]["values"], strict=True))
-                  for key, says in sides.items() if key in by_size}  # fmt: skip
+        by_number: dict[str, list[charts.Point]] = {
+            says: list(zip(by_size[key]["sizes"], by_size[key]["values"], strict=True))
+            for key, says in sides.items()
+            if key in by_size
+        }
         title = f"FID to the {reference}{'ing' if reference == 'train' else ''} images, by size of the sample"
-        drawn.append(_chart(title, charts.line_chart(curves, "images", "FID")))
+        drawn.append(_chart(title, charts.line_chart(by_number, "images", "FID")))
     judged = results.get("control", {}).get("judge", {})
-    curves = {}
+    by_grade: dict[str, list[charts.Point]] = {}
     for kind, says in (("synthetic", "synthetic"), ("real", "real test images")):
         seen = judged.get(kind, {}).get("dr_grade", {}).get("curve", {})
         whole = {grade: figure for grade, figure in seen.items() if figure and None not in figure.values()}
-        curves[says] = [
+        by_grade[says] = [
             (int(grade.removeprefix("grade_")), figure["value"], figure["low"], figure["high"])
             for grade, figure in whole.items()
         ]
     title = "Mean grade that a classifier of real images sees, by grade asked for, or recorded"
-    drawn.append(_chart(title, charts.line_chart(curves, "grade", "mean grade seen", diagonal=True)))
+    drawn.append(_chart(title, charts.line_chart(by_grade, "grade", "mean grade seen", diagonal=True)))
     return [chart for chart in drawn if chart["svg"]]
 
 
@@ -51,7 +54,8 @@ def classification(results: Results, predictions: Path) -> list[Chart]:
     """
     if not predictions.is_file():
         return []
-    arms = [arm for arm in (mixes.REAL, layout.headline(results), mixes.SYNTHETIC) if arm in results.get("arms", {})]
+    wanted = {mixes.REAL, layout.headline(results), mixes.SYNTHETIC}
+    arms = [arm for arm in results.get("arms", {}) if arm in wanted]
     drawn = []
     for task in [task for task, names in results["tasks"].items() if len(names) == 2]:
         found = {mixes.words(arm): read_scores(predictions, "test", arm, task) for arm in arms}
