@@ -79,7 +79,7 @@ def params() -> ClassifyParams:
     values = yaml.safe_load((ROOT / "params.yaml").read_text())["classify"]
     values["grader"] |= {"size": SIZE, "widths": [8, 16], "features": 16, "steps": 4, "validate_every": 2}
     external = [{"reader": "phantom", "name": "elsewhere", "n": 24, "seed": 2}]
-    return ClassifyParams.model_validate(values | {"resamples": 50, "external": external})
+    return ClassifyParams.model_validate(values | {"runs": 2, "resamples": 50, "external": external})
 
 
 @pytest.fixture(scope="module")

@@ -36,7 +36,8 @@ def params() -> ClassifyParams:
     external = [{"reader": "phantom", "name": "elsewhere", "n": 8, "seed": 2}]
     mixes = ["real", "real_plus_100", "real_ratio_2000", "synthetic"]
     return ClassifyParams.model_validate(
-        values | {"resamples": 20, "external": external, "tasks": TASKS, "mixes": mixes, "structure_images": 5}
+        values
+        | {"runs": 2, "resamples": 20, "external": external, "tasks": TASKS, "mixes": mixes, "structure_images": 5}
     )
 
 
