@@ -262,8 +262,8 @@ class ConvolutionalStem(nn.Module):
         super().__init__()
         self.conv_in = nn.Conv2d(channels, width, 3, padding=1)
         self.conv_out = nn.Conv2d(width, channels, 3, padding=1)
-        nn.init.zeros_(self.conv_out.weight)
-        nn.init.zeros_(self.conv_out.bias)
+        for parameter in self.conv_out.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x_bchw: Tensor) -> Tensor:
         """B×C×H×W to B×C×H×W."""
