@@ -1,7 +1,7 @@
 """What the sampler's settings do to the pictures: realism and control against guidance, steps and solver, or generator.
 
     python -m benchmarks.quality --guidance 1 1.5 2 3 5 7
-    python -m benchmarks.quality --steps 2 4 8 12 20 40 --solvers euler midpoint multistep
+    python -m benchmarks.quality --steps 2 4 8 12 20 40 --solvers euler midpoint multistep splitting
     python -m benchmarks.quality --generators models/pretrained models/generator
 
 Of a folder in which `make run` has ended (--run): each way draws the prompts of its synthetic cohort, with their seeds,
@@ -199,7 +199,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--generators", type=Path, nargs="+", help="folders (default: RUN/models/generator)")
     parser.add_argument("--guidance", type=float, nargs="*", default=[], help="scales of guidance")
     parser.add_argument("--steps", type=int, nargs="*", default=[], help="network evaluations")
-    parser.add_argument("--solvers", nargs="*", default=[], help="euler, midpoint, heun, multistep; with --steps")
+    parser.add_argument(
+        "--solvers", nargs="*", default=[], help="euler, midpoint, heun, multistep, splitting; with --steps"
+    )
     parser.add_argument("--images", type=int, default=240, help="pictures of each way at most (default: 240)")
     parser.add_argument("--plot", type=Path, help="the curves of --steps with --solvers, as PNG")
     parser.add_argument("--sheet", type=Path, help="a row of pictures of each way, as PNG")
