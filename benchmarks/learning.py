@@ -46,6 +46,7 @@ ALIGNMENT = "flow.alignment_weight"
 CANDIDATES: dict[str, dict[str, Any]] = {
     "as params.yaml": {},
     "next_dit": {"backbone.name": "next_dit"},
+    "next_dit with a stem": {"backbone.name": "next_dit", "backbone.next_dit.stem_channels": 128},
     "no prior": {"prior_components": 0},
     "uniform times": {"flow.timestep_law": "uniform"},
     "times nearer to noise": {"flow.timestep_shift": 2.0},

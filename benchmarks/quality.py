@@ -1,7 +1,7 @@
 """What the sampler's settings do to the pictures: realism and control against guidance, steps and solver, or generator.
 
     python -m benchmarks.quality --guidance 1 1.5 2 3 5 7
-    python -m benchmarks.quality --steps 2 4 8 12 20 40 --solvers euler midpoint multistep
+    python -m benchmarks.quality --steps 2 4 8 12 20 40 --solvers euler midpoint multistep splitting
     python -m benchmarks.quality --generators models/pretrained models/generator
 
 Of a folder in which `make run` has ended (--run): each way draws the prompts of its synthetic cohort, with their seeds,
@@ -22,11 +22,13 @@ from typing import Any
 
 import numpy as np
 import yaml
+from matplotlib.figure import Figure
 
 from components.assess.run import PHANTOM
 from components.assess.step import AssessParams
 from retinalogos.cohort.shards import Cohort, CohortWriter, encode_png
 from retinalogos.contact_sheet import make_sheet
+from retinalogos.figures import REAL, save
 from retinalogos.generators.text import TextToFundusPipeline
 from retinalogos.metrics import assessment
 from retinalogos.metrics.features import COHORT, feature_space
@@ -35,6 +37,8 @@ from retinalogos.metrics.observation import Observed, fit_judge, measure_phantom
 from retinalogos.progress import track
 
 SHOWN = 8  # pictures of each way on the sheet: as many as a screen is wide
+# What the curve shows of control: eyes seen as of the side asked for, and glaucoma.
+CONTROL = (("eye", "accuracy"), ("glaucoma", "auc"))
 BATCH = 24  # pictures drawn at a time, as augment.batch_size
 
 
@@ -103,6 +107,44 @@ def line(name: str, distance: Estimate, floor: float, seen: dict[str, Any], load
     return "| " + " | ".join(cells) + " |"
 
 
+@dataclass(frozen=True)
+class Point:
+    """What a way of a few-step curve came to."""
+
+    solver: str
+    evaluations: float
+    distance: Estimate
+    side: float
+    glaucoma: float
+
+
+def few_steps(points: list[Point], floor: float, path: Path) -> None:
+    """Draws distance and control against evaluations of the network, a line a solver."""
+    figure = Figure((9, 3.6), layout="constrained")
+    realism, control = figure.subplots(1, 2)
+    for solver in dict.fromkeys(point.solver for point in points):
+        curve = [point for point in points if point.solver == solver]
+        evaluations = [point.evaluations for point in curve]
+        distances = [point.distance for point in curve]
+        low = [each.value - (each.value if each.low is None else each.low) for each in distances]
+        high = [(each.value if each.high is None else each.high) - each.value for each in distances]
+        bars = realism.errorbar(
+            evaluations, [each.value for each in distances], (low, high), marker="o", capsize=2, label=solver
+        )
+        colour = bars.lines[0].get_color()
+        control.plot(evaluations, [point.side for point in curve], "o-", color=colour, label=f"{solver}: side")
+        control.plot(evaluations, [point.glaucoma for point in curve], "s--", color=colour, label="glaucoma, AUC")
+    realism.axhline(floor, color=REAL, label="real test eyes")
+    realism.set_ylabel("FID to test eyes, 95 % intervals")
+    control.set_ylabel("seen as asked for")
+    for axes in (realism, control):
+        axes.set_xscale("log", base=2)
+        axes.set_xlabel("evaluations of the network for a picture")
+        axes.legend(fontsize=7)
+    realism.set_ylim(0)
+    save(figure, path)
+
+
 def compare(options: argparse.Namespace) -> Iterator[str]:
     """Lines of the table, each as soon as it is known."""
     root = options.run
@@ -125,6 +167,7 @@ def compare(options: argparse.Namespace) -> Iterator[str]:
     yield "|---|---|---|---|---|---|---|"
     floor: Estimate | None = None
     images, labels = [], []
+    points = []
     rows = prompts(Cohort(root / "data" / "synthetic"), options.images)
     for way in ways(options):
         with tempfile.TemporaryDirectory() as home:
@@ -137,8 +180,14 @@ def compare(options: argparse.Namespace) -> Iterator[str]:
             yield line("real test eyes", floor, floor.value, eyes, lesions(test), "")
         told = assessment.judged(seen, None, settings)
         yield line(way.name, distances["synthetic"], floor.value, told, lesions(seen), f"{evaluations:g}")
+        if way.solver:
+            side, glaucoma = (told.get(task, {}).get(figure) for task, figure in CONTROL)
+            values = [float("nan") if each is None else each.value for each in (side, glaucoma)]
+            points.append(Point(way.solver, evaluations, distances["synthetic"], *values))
         images += first
         labels += [way.name] * len(first)
+    if options.plot and floor:
+        few_steps(points, floor.value, options.plot)
     if options.sheet:
         options.sheet.write_bytes(encode_png(make_sheet(images, labels, min(SHOWN, len(rows)))))
 
@@ -150,10 +199,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--generators", type=Path, nargs="+", help="folders (default: RUN/models/generator)")
     parser.add_argument("--guidance", type=float, nargs="*", default=[], help="scales of guidance")
     parser.add_argument("--steps", type=int, nargs="*", default=[], help="network evaluations")
-    parser.add_argument("--solvers", nargs="*", default=[], help="euler, midpoint, heun, multistep; with --steps")
+    parser.add_argument(
+        "--solvers", nargs="*", default=[], help="euler, midpoint, …; with --steps"
+    )
     parser.add_argument("--images", type=int, default=240, help="pictures of each way at most (default: 240)")
+    parser.add_argument("--plot", type=Path, help="the curves of --steps with --solvers, as PNG")
     parser.add_argument("--sheet", type=Path, help="a row of pictures of each way, as PNG")
     options = parser.parse_args(arguments)
+    if options.plot and not (options.steps and options.solvers):
+        parser.error("--plot draws the curves of --steps with --solvers: give both")
     options.generators = options.generators or [options.run / "models" / "generator"]
     for text in compare(options):
         print(text, flush=True)

@@ -120,8 +120,9 @@ def test_quality_judges_every_way_beside_the_floor(tmp_path, capsys):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "params.yaml").write_text(yaml.safe_dump({"assess": assess}))
 
-    sheet = tmp_path / "sheet.png"
+    sheet, plot = tmp_path / "sheet.png", tmp_path / "plot.png"
     varied = ["--guidance", "1", "6", "--steps", "2", "3", "--solvers", "euler", "heun", "--sheet", str(sheet)]
+    varied += ["--plot", str(plot)]
     quality.main(["--run", str(tmp_path), "--images", "10", *varied])
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
@@ -135,6 +136,9 @@ def test_quality_judges_every_way_beside_the_floor(tmp_path, capsys):
     assert min(distances[1:]) > distances[0], "noise is farther from eyes than eyes are"
     assert len(set(distances)) > 4, "settings matter"
     assert Image.open(sheet).height > Image.open(sheet).width / 2
+    assert Image.open(plot).width > Image.open(plot).height
+    with pytest.raises(SystemExit):
+        quality.main(["--run", str(tmp_path), "--plot", str(plot)])
 
 
 def test_learning_starts_at_the_priors_own_error_and_compares_every_candidate(tmp_path, capsys):

@@ -95,12 +95,13 @@ def load_backbone(name: str | Path, subfolder: str | None = None) -> ModelMixin:
     """
     try:
         config = UNet2DConditionModel.load_config(str(name), subfolder=subfolder)
-        kinds = (PUBLISHED_CLASS, "UNet2DConditionModel", "Lumina2Transformer2DModel")
+        ours = (PUBLISHED_CLASS, NextDiT.__name__)
+        kinds = (*ours, "UNet2DConditionModel", "Lumina2Transformer2DModel")
         kind = config["_class_name"]
         if kind not in kinds:
             raise UsageError(f"{name} holds a {kind}; a backbone is one of {', '.join(kinds)}")
         # diffusers imports a class when it is first asked for.
-        loaded: Any = NextDiT if kind == PUBLISHED_CLASS else getattr(diffusers, kind)
+        loaded: Any = NextDiT if kind in ours else getattr(diffusers, kind)
         return loaded.from_pretrained(str(name), subfolder=subfolder)
     except OSError as error:
         raise UsageError(f"backbone {name}: no such folder and not to be had from the hub ({error})") from None

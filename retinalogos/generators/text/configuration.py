@@ -8,7 +8,7 @@ from retinalogos.training.configuration import Precision
 
 TimestepLaw = Literal["uniform", "logit_normal"]
 LossWeighting = Literal["uniform", "cosmap", "min_snr"]
-Solver = Literal["euler", "midpoint", "heun", "multistep"]
+Solver = Literal["euler", "midpoint", "heun", "multistep", "splitting"]
 
 
 class FlowConfig(BaseModel):
@@ -51,7 +51,7 @@ class SamplingConfig(BaseModel):
     steps: int = Field(ge=1, description="network evaluations")
     guidance: float = Field(ge=1, description="classifier-free guidance, on all latent channels")
     time_shift: float = Field(gt=0, description="of the grid of times, towards noise")
-    solver: Solver = Field(description="euler, midpoint, heun or multistep")
+    solver: Solver = Field(description="euler, midpoint, heun, multistep or splitting")
     guidance_interval: list[float] = Field(
         min_length=2, max_length=2, description="times between which guidance acts; 0 is noise, 1 data"
     )

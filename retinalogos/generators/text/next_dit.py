@@ -6,6 +6,7 @@ copies of keys and values, no mask where every token is real, norms in one kerne
 the device at hand.
 """
 
+import json
 import math
 from collections import OrderedDict
 from functools import lru_cache
@@ -250,6 +251,26 @@ class OutputNorm(nn.Module):
         return out
 
 
+class ConvolutionalStem(nn.Module):
+    """Two convolutions over the latents, added to them before they are cut into patches; at first it adds nothing.
+
+    After Xiao et al. (Early Convolutions Help Transformers See Better, arXiv 2106.14881), who put them in the place of
+    the projection of patches.
+    """
+
+    def __init__(self, channels: int, width: int):
+        super().__init__()
+        self.conv_in = nn.Conv2d(channels, width, 3, padding=1)
+        self.conv_out = nn.Conv2d(width, channels, 3, padding=1)
+        for parameter in self.conv_out.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, x_bchw: Tensor) -> Tensor:
+        """B×C×H×W to B×C×H×W."""
+        added: Tensor = self.conv_out(F.silu(self.conv_in(x_bchw)))
+        return x_bchw + added
+
+
 class NextDiT(ModelMixin, ConfigMixin):
     """The network. Arguments, defaults, parameter names and results are those of ``LuminaNextDiT2DModel``.
 
@@ -268,6 +289,8 @@ class NextDiT(ModelMixin, ConfigMixin):
         qk_norm: layer norm of queries and keys.
         cross_attention_dim: width of the text tokens.
         scaling_factor: recorded only.
+        stem_channels: width of a :class:`ConvolutionalStem`; 0, as published: none. A network that has one is no
+            LuminaNextDiT2DModel, and its folder does not say so.
 
     Raises:
         UsageError: sizes that do not divide.
@@ -290,6 +313,7 @@ class NextDiT(ModelMixin, ConfigMixin):
         qk_norm: bool = True,
         cross_attention_dim: int = 2048,
         scaling_factor: float = 1.0,
+        stem_channels: int = 0,
     ):
         super().__init__()
         kv_heads = num_kv_heads or num_attention_heads
@@ -309,6 +333,7 @@ class NextDiT(ModelMixin, ConfigMixin):
         inner = multiple_of * math.ceil(inner / multiple_of)
         patch_values = patch_size * patch_size
 
+        self.stem = ConvolutionalStem(in_channels, stem_channels) if stem_channels else nn.Identity()
         self.patch_embedder = nn.Sequential(OrderedDict(proj=nn.Linear(patch_values * in_channels, hidden_size)))
         # Of Lumina's packed batches; unused here, kept so that checkpoints load and save whole.
         self.pad_token = nn.Parameter(torch.zeros(hidden_size))
@@ -350,7 +375,7 @@ class NextDiT(ModelMixin, ConfigMixin):
         if height % p or width % p:
             raise UsageError(f"latents of {height}×{width} do not divide into patches of {p}×{p}")
         rows, columns = height // p, width // p
-        patches = latents_bchw.view(b, c, rows, p, columns, p).permute(0, 2, 4, 1, 3, 5)
+        patches = self.stem(latents_bchw).reshape(b, c, rows, p, columns, p).permute(0, 2, 4, 1, 3, 5)
         x = self.patch_embedder(patches.reshape(b, rows * columns, c * p * p))
         conditioning = F.silu(self.time_caption_embed(t_b, text_bnd, text_mask_bn))
         rotary = rotary_table(rows, columns, self.head_dim, linear_factor, ntk_factor, x.device)
@@ -364,8 +389,11 @@ class NextDiT(ModelMixin, ConfigMixin):
         return x.permute(0, 5, 1, 3, 2, 4).reshape(b, self.out_channels, height, width)
 
     def save_config(self, save_directory: str | Path, push_to_hub: bool = False, **options: Any) -> None:
-        """Writes ``config.json`` under diffusers' class name: the folder is one of LuminaNextDiT2DModel."""
+        """Writes ``config.json``: without a stem that of diffusers' class, whose folder it then is."""
         super().save_config(save_directory, push_to_hub, **options)
+        if self.config.stem_channels:
+            return
         path = Path(save_directory) / self.config_name
-        written = path.read_text(encoding="utf-8")
-        path.write_text(written.replace(f'"{type(self).__name__}"', f'"{PUBLISHED_CLASS}"'), encoding="utf-8")
+        written = json.loads(path.read_text(encoding="utf-8"))
+        del written["stem_channels"]
+        path.write_text(json.dumps(written | {"_class_name": PUBLISHED_CLASS}, indent=2) + "\n", encoding="utf-8")

@@ -16,7 +16,7 @@ from retinalogos.errors import UsageError
 from retinalogos.generators.text.autoencoder import as_autoencoder, to_model_range, to_uint8
 from retinalogos.generators.text.backbones import velocity
 from retinalogos.generators.text.conditioning import TextConditioning, TextEncoder, load_text_encoder
-from retinalogos.generators.text.flow import Velocity, guided, interpolate, solve, target_velocity
+from retinalogos.generators.text.flow import Field, guided, interpolate, solve, straight, target_velocity, unit_gaussian
 from retinalogos.generators.text.prior import LatentPrior
 from retinalogos.progress import track
 from retinalogos.training.configuration import Precision
@@ -61,10 +61,10 @@ class TextToFundusPipeline(DiffusionPipeline):
         text_layer: int = -1,
         token_budget: int = 64,
         size: int = 128,
-        steps: int = 20,
-        guidance: float = 2.5,
+        steps: int = 10,
+        guidance: float = 1.5,
         time_shift: float = 1.0,
-        solver: str = "midpoint",
+        solver: str = "splitting",
         guidance_interval: list[float] | None = None,
         renormalise: bool = False,
         autoguidance: float = 1.0,
@@ -212,9 +212,7 @@ class TextToFundusPipeline(DiffusionPipeline):
         redrawn = torch.from_numpy(masks != 0).to(self.device)
         # A latent is free as soon as one of its pixels is.
         free = max_pool2d(redrawn[:, None].float(), self._downscale)
-        drawn = self._solve(
-            lambda x, t: free * field(x, t) + (1 - free) * target_velocity(data, noise), x, count, begin
-        )
+        drawn = self._solve(straight(target_velocity(data, noise)).mixed(field, free), x, count, begin)
         return np.where(masks[..., None] != 0, drawn, images)
 
     @torch.inference_mode()
@@ -245,12 +243,10 @@ class TextToFundusPipeline(DiffusionPipeline):
         noise = starting_noise([seed] * n, self._latent_channels, width).to(self.device)
         fields = [self._field([prompt] * n, guidance) for prompt in (first, second)]
         share = torch.tensor(list(shares), device=self.device, dtype=noise.dtype).view(-1, 1, 1, 1)
-        return self._solve(
-            lambda x, t: (1 - share) * fields[0](x, t) + share * fields[1](x, t), noise, steps or self.config.steps
-        )
+        return self._solve(fields[0].mixed(fields[1], share), noise, steps or self.config.steps)
 
-    def _field(self, prompts: Sequence[str], guidance: float | None, autoguidance: float | None = None) -> Velocity:
-        """The guided velocity of a batch with these prompts."""
+    def _field(self, prompts: Sequence[str], guidance: float | None, autoguidance: float | None = None) -> Field:
+        """The guided velocity of a batch with these prompts; known of it is what the prior says of the prompt."""
         scale = self.config.guidance if guidance is None else guidance
         text, mask = self.text_encoder.encode([*prompts, ""])
         text, mask = text.to(self.device), mask.to(self.device)
@@ -273,9 +269,16 @@ class TextToFundusPipeline(DiffusionPipeline):
             conditional, unconditional = predicted(torch.cat([x, x]), torch.cat([t, t]), *both).chunk(2)
             return guided(conditional, unconditional, scale, self.config.renormalise)
 
-        return field
+        prior, own = self.prior, pooled[:n].float()
+        if prior is None:
+            return unit_gaussian(field)
+        return Field(
+            field,
+            lambda x, t: prior(x, t, own).known_bchw,
+            lambda x, now, then: prior.carry(x, now, then, own),
+        )
 
-    def _solve(self, field: Velocity, start_bchw: Tensor, steps: int, start_time: float = 0.0) -> np.ndarray:
+    def _solve(self, field: Field, start_bchw: Tensor, steps: int, start_time: float = 0.0) -> np.ndarray:
         latents = solve(field, start_bchw, steps, self.config.time_shift, self.config.solver, start_time)
         return to_uint8(as_autoencoder(self.autoencoder).decode(latents))
 

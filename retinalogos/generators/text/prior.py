@@ -96,6 +96,16 @@ class Split(NamedTuple):
         return self.known_bchw + autoguidance * self.spread_bc11 * (offset + gain * self.rest_bchw)
 
 
+class _Coordinates(NamedTuple):
+    """A point of the path as each side sees it, S first: less the mean it would have, in the basis of that side."""
+
+    moved_sbk: Tensor  # by the caption, of the mean at t = 1
+    along_sbk: Tensor
+    rest_sbchw: Tensor  # frequencies
+    left_sbchw: Tensor  # the same, places
+    share_sb111: Tensor  # how likely each side is
+
+
 class LatentPrior(ModelMixin, ConfigMixin):
     """Mean and covariance of latents of one size, on each side.
 
@@ -207,32 +217,15 @@ class LatentPrior(ModelMixin, ConfigMixin):
         Raises:
             UsageError: latents of another size.
         """
-        if x_bchw.shape[1:] != self.mean.shape[1:]:
-            raise UsageError(
-                f"this generator's prior is for latents of {'×'.join(map(str, self.mean.shape[1:]))}, not of "
-                f"{'×'.join(map(str, x_bchw.shape[1:]))}: draw at the size it was trained for"
-            )
-        # All that follows has the sides first: S×B×K along the components, S×B×C×h×w in pixels and in frequencies.
         t, t_b1 = t_b.view(-1, 1, 1, 1), t_b.view(-1, 1)
         variances, spectrum, mean = self.variances[:, None], self.spectrum[:, None], self.mean[:, None]
-        nearness = self.near[:, None] / _leverage(pooled_bd, self.text_precision).clamp(min=_SMALLEST_VARIANCE)
-        moved = (pooled_bd @ self.text_effect.mT) * nearness.clamp(max=1)[:, :, None]
-        y = x_bchw - t * mean
-        along = y.flatten(2) @ self.directions.mT
-        left = y - (along @ self.directions).view_as(y)
-        rest = self._cosine(left)
-        along = along - t_b1 * moved
+        moved, along, rest, left, share = self._coordinates(x_bchw, t_b, pooled_bd)
         d2_along, d2_rest = _spread2(t_b1, variances), _spread2(t, spectrum)
-        fit = (along.square() / d2_along + d2_along.log()).sum(2) + (rest.square() / d2_rest + d2_rest.log()).sum(
-            (2, 3, 4)
-        )
-        said = self.side_weights @ pooled_bd.T + self.side_bias[:, None]
-        share = (said.log_softmax(0) - fit / 2).softmax(0)[:, :, None, None, None]
-        # y less the caption's effect, divided by d², in each of the two bases.
+        # Divided by d², in each of the two bases.
         along, rest = along / d2_along, rest / d2_rest
-        data = ((moved + t_b1 * along * variances) @ self.directions).view_as(y)
+        data = ((moved + t_b1 * along * variances) @ self.directions).view_as(left)
         data = mean + data + t * self._cosine(rest * spectrum, back=True)
-        noise = (1 - t) * ((along @ self.directions).view_as(y) + self._cosine(rest, back=True))
+        noise = (1 - t) * ((along @ self.directions).view_as(left) + self._cosine(rest, back=True))
         velocity = data - noise
         known = (share * velocity).sum(0)
 
@@ -249,6 +242,57 @@ class LatentPrior(ModelMixin, ConfigMixin):
         spread = (share[..., 0, 0] * (within + between)).sum(0).sqrt()
         left = (share * left / d2_rest.mean((3, 4), keepdim=True).sqrt()).sum(0)
         return Split(torch.cat([*seen, left], 1), known, spread[:, :, None, None], left)
+
+    def _coordinates(self, x_bchw: Tensor, t_b: Tensor, pooled_bd: Tensor) -> _Coordinates:
+        """Raises UsageError for latents of another size."""
+        if x_bchw.shape[1:] != self.mean.shape[1:]:
+            raise UsageError(
+                f"this generator's prior is for latents of {'×'.join(map(str, self.mean.shape[1:]))}, not of "
+                f"{'×'.join(map(str, x_bchw.shape[1:]))}: draw at the size it was trained for"
+            )
+        # All that follows has the sides first: S×B×K along the components, S×B×C×h×w in pixels and in frequencies.
+        t, t_b1 = t_b.view(-1, 1, 1, 1), t_b.view(-1, 1)
+        nearness = self.near[:, None] / _leverage(pooled_bd, self.text_precision).clamp(min=_SMALLEST_VARIANCE)
+        moved = (pooled_bd @ self.text_effect.mT) * nearness.clamp(max=1)[:, :, None]
+        y = x_bchw - t * self.mean[:, None]
+        along = y.flatten(2) @ self.directions.mT
+        left = y - (along @ self.directions).view_as(y)
+        rest = self._cosine(left)
+        along = along - t_b1 * moved
+        d2_along, d2_rest = _spread2(t_b1, self.variances[:, None]), _spread2(t, self.spectrum[:, None])
+        fit = (along.square() / d2_along + d2_along.log()).sum(2) + (rest.square() / d2_rest + d2_rest.log()).sum(
+            (2, 3, 4)
+        )
+        said = self.side_weights @ pooled_bd.T + self.side_bias[:, None]
+        share = (said.log_softmax(0) - fit / 2).softmax(0)[:, :, None, None, None]
+        return _Coordinates(moved, along, rest, left, share)
+
+    @torch.no_grad()
+    def carry(self, x_bchw: Tensor, now: float, then: float, pooled_bd: Tensor) -> Tensor:
+        """Where a point of the path at time ``now`` is at time ``then`` if nothing but this prior moves it.
+
+        Along each of its directions x_t − t·m grows as its deviation d does, and this is no approximation, however far
+        apart the times; between two sides the answer is the mean of theirs, with their shares at ``now``.
+
+        Args:
+            x_bchw: float32, of the size fitted to.
+            now: time in [0, 1], 1 is data.
+            then: time in [0, 1], before or after.
+            pooled_bd: pooled features of the captions.
+
+        Raises:
+            UsageError: latents of another size.
+        """
+        moved, along, rest, _, share = self._coordinates(x_bchw, x_bchw.new_full((len(x_bchw),), now), pooled_bd)
+
+        def growth(variance: Tensor) -> Tensor:
+            before, after = (_spread2(variance.new_tensor(t), variance) for t in (now, then))
+            return (after / before).sqrt()
+
+        along = then * moved + along * growth(self.variances[:, None])
+        rest = self._cosine(rest * growth(self.spectrum[:, None]), back=True)
+        carried = then * self.mean[:, None] + (along @ self.directions).view_as(rest) + rest
+        return (share * carried).sum(0)
 
     def _cosine(self, x: Tensor, back: bool = False) -> Tensor:
         matrix = self.cosines.T if back else self.cosines

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retinalogos.generators.text.flow import (
+    Field,
     guided,
     interpolate,
     logit_normal_density,
@@ -14,7 +15,9 @@ from retinalogos.generators.text.flow import (
     sample_timesteps,
     shift_time,
     solve,
+    straight,
     target_velocity,
+    unit_gaussian,
 )
 
 
@@ -27,13 +30,14 @@ def test_time_one_is_data_and_the_velocity_leads_there():
     torch.testing.assert_close(arrived, data)
 
 
-SOLVERS = ["euler", "midpoint", "heun", "multistep"]
+SOLVERS = ["euler", "midpoint", "heun", "multistep", "splitting"]
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_the_true_velocity_carries_noise_to_data(solver):
     data, noise = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
-    torch.testing.assert_close(solve(lambda x, t: data - noise, noise, 10, 3.0, solver), data, atol=1e-5, rtol=1e-5)
+    field = straight(data - noise)
+    torch.testing.assert_close(solve(field, noise, 10, 3.0, solver), data, atol=1e-5, rtol=1e-5)
 
 
 def gaussian_field(x, t):
@@ -43,10 +47,13 @@ def gaussian_field(x, t):
     return 2 + gain * (x - 2 * t)
 
 
-@pytest.mark.parametrize(("solver", "order"), [("euler", 1), ("midpoint", 2), ("heun", 2), ("multistep", 2)])
+ORDERS = [("euler", 1), ("midpoint", 2), ("heun", 2), ("multistep", 2), ("splitting", 2)]
+
+
+@pytest.mark.parametrize(("solver", "order"), ORDERS)
 def test_halving_the_interval_lowers_the_error_by_at_least_the_order(solver, order):
     start = torch.full((1, 1, 1, 1), 1.5, dtype=torch.float64)
-    coarse, fine = (abs(float(solve(gaussian_field, start, n, 1.0, solver)) - 2.45) for n in (160, 320))
+    coarse, fine = (abs(float(solve(unit_gaussian(gaussian_field), start, n, 1.0, solver)) - 2.45) for n in (160, 320))
     assert np.log2(coarse / fine) > order - 0.35  # the first and the last step of `multistep` are of first order
 
 
@@ -62,9 +69,42 @@ def test_from_a_point_on_the_way_it_arrives_where_the_whole_way_does(solver, shi
         return gaussian_field(x, t)
 
     start = torch.full((1, 1, 1, 1), on_the_way, dtype=torch.float64)
-    arrived = float(solve(watched, start, 200, shift, solver, begin))
+    arrived = float(solve(unit_gaussian(watched), start, 200, shift, solver, begin))
     assert arrived == pytest.approx(2 + 0.3 * z, abs=0.01)
-    assert min(times) == pytest.approx(begin)
+    # `splitting` looks at the middle of an interval first.
+    assert begin - 1e-6 <= min(times) < begin + 0.02
+
+
+def test_what_is_known_is_drawn_exactly_in_a_single_step_and_the_rest_is_added():
+    """Data of deviation 30, as one direction of whole latents has: others do not spread that far in so few steps."""
+    deviation = 30.0
+
+    def spread(t):
+        return (t**2 * deviation**2 + (1 - t) ** 2) ** 0.5
+
+    def known(x, t):
+        t = t.view(-1, 1, 1, 1)
+        return (t * deviation**2 - (1 - t)) / spread(t) ** 2 * x
+
+    start = torch.tensor([-1.5, 0.5], dtype=torch.float64).view(2, 1, 1, 1)
+    field = Field(known, known, lambda x, now, then: x * spread(then) / spread(now))
+    torch.testing.assert_close(solve(field, start, 1, 1.0, "splitting"), deviation * start)
+    for solver in ("euler", "midpoint", "multistep"):
+        assert float(solve(field, start, 8, 1.0, solver).abs().max()) < 0.8 * 1.5 * deviation
+
+    moved = Field(lambda x, t: known(x, t) + 2, known, field.carry)
+    few, many = (solve(moved, start, steps, 1.0, "splitting") for steps in (200, 2000))
+    assert float((many - deviation * start).min()) > 2, "a push on the way spreads with the rest"
+    torch.testing.assert_close(few, many, rtol=0.02, atol=0)
+
+
+def test_fields_mix_place_by_place():
+    first, second = straight(torch.ones(1, 1, 1, 2)), unit_gaussian(lambda x, t: 3 * x)
+    mixed = first.mixed(second, torch.tensor([0.0, 1.0]))
+    x, t = torch.full((1, 1, 1, 2), 2.0), torch.zeros(1)
+    assert mixed.velocity(x, t).flatten().tolist() == [1, 6]
+    assert mixed.known(x, t).flatten().tolist() == [1, -2]
+    torch.testing.assert_close(mixed.carry(x, 0.0, 0.5).flatten(), torch.tensor([2.5, 2 * 0.5**0.5]))
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -75,7 +115,7 @@ def test_a_solver_spends_the_evaluations_it_was_given(solver):
         calls.append(t)
         return gaussian_field(x, t)
 
-    solve(counting, torch.zeros(1, 1, 1, 1), 20, 2.0, solver)
+    solve(unit_gaussian(counting), torch.zeros(1, 1, 1, 1), 20, 2.0, solver)
     assert len(calls) == 20
 
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retinalogos.errors import UsageError
+from retinalogos.generators.text.backbones import load_backbone
 from retinalogos.generators.text.next_dit import NextDiT, attention, rotary_table
 
 TEXT = 12
@@ -126,8 +127,28 @@ def test_folders_are_interchangeable_with_diffusers(tmp_path):
     torch.testing.assert_close(own(*given_), theirs(model, *given_), atol=2e-4, rtol=2e-4)
     own.save_pretrained(tmp_path / "ours")
     assert json.loads((tmp_path / "ours" / "config.json").read_text())["_class_name"] == "LuminaNextDiT2DModel"
+    assert "stem_channels" not in json.loads((tmp_path / "ours" / "config.json").read_text())
     back = LuminaNextDiT2DModel.from_pretrained(tmp_path / "ours").eval()
     torch.testing.assert_close(theirs(back, *given_), theirs(model, *given_))
+
+
+@torch.no_grad()
+def test_a_stem_starts_as_nothing_then_lets_a_token_see_beyond_its_patch_and_is_kept(tmp_path):
+    torch.manual_seed(0)
+    model = NextDiT(**SMALL, stem_channels=6).eval()
+    bare = NextDiT(**SMALL).eval()
+    bare.load_state_dict(model.state_dict(), strict=False)
+    given_ = inputs(4, 5, 3)
+    torch.testing.assert_close(model(*given_), bare(*given_), atol=0, rtol=0)
+    model.stem.conv_out.weight.normal_()
+    middle = torch.zeros(1, 4, 5, 3)
+    middle[0, :, 2, 1] = 1
+    seen = (model.stem(middle) - model.stem(middle * 0)).abs().amax(1)[0]
+    assert (seen > 0).all()  # two convolutions of 3 reach two places up and down
+    model.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["_class_name"] == "NextDiT"
+    back = load_backbone(tmp_path).eval()
+    torch.testing.assert_close(back(*given_), model(*given_), atol=0, rtol=0)
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scipy.fft import dctn, idctn
 
 from retinalogos.errors import UsageError
-from retinalogos.generators.text.flow import interpolate, solve, target_velocity
+from retinalogos.generators.text.flow import Field, interpolate, solve, target_velocity
 from retinalogos.generators.text.prior import LatentPrior
 
 CHANNELS, SIZE, TEXT = 3, 4, 5
@@ -80,10 +80,29 @@ def test_at_the_ends_it_knows_the_mean_and_the_image(prior):
     torch.testing.assert_close(at_noise, prior.mean[0].expand_as(x), atol=0.6, rtol=0.01)
 
 
-def test_alone_it_draws_the_gaussian_it_was_fitted_to(prior):
+def alone(prior: LatentPrior, captions: torch.Tensor) -> Field:
+    """The field of a generator whose network adds nothing."""
+
+    def known(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return prior(x, t, captions).known_bchw
+
+    return Field(known, known, lambda x, now, then: prior.carry(x, now, then, captions))
+
+
+@pytest.mark.parametrize("time", [0.05, 0.5, 0.95])
+def test_it_carries_along_its_own_velocity(prior, sided, time):
+    for model in (prior, sided):
+        x, t, captions, _ = on_the_path(time, 20)
+        step = 1e-3
+        moved = (model.carry(x, time, time + step, captions) - model.carry(x, time, time - step, captions)) / (2 * step)
+        torch.testing.assert_close(moved, model(x, t, captions).known_bchw, atol=0.05, rtol=0.01)
+
+
+@pytest.mark.parametrize("steps", [1, 40])
+def test_alone_it_draws_the_gaussian_it_was_fitted_to(prior, steps):
     noise = torch.randn(4000, CHANNELS, SIZE, SIZE, generator=torch.Generator().manual_seed(3))
     real, captions = eyes(4000, seed=4)
-    drawn, real = solve(lambda x, t: prior(x, t, captions).known_bchw, noise, 40).flatten(1), real.flatten(1)
+    drawn, real = solve(alone(prior, captions), noise, steps).flatten(1), real.flatten(1)
     torch.testing.assert_close(drawn.mean(0), real.mean(0), atol=0.3, rtol=0.1)
     for covariance in (drawn.T.cov(), real.T.cov()):
         assert float(torch.linalg.eigvalsh(covariance)[-1]) == pytest.approx(128, rel=0.15)
@@ -95,7 +114,7 @@ def test_a_caption_moves_the_mean_and_strange_words_not_beyond_what_is_seen(prio
 
     def drawn(feature: float) -> torch.Tensor:
         captions = torch.tensor([feature, 0, 0, 0, 0]).expand(500, -1)
-        return solve(lambda x, t: prior(x, t, captions).known_bchw, noise, 20).flatten(1).mean(0)
+        return solve(alone(prior, captions), noise, 20).flatten(1).mean(0)
 
     one, minus_one, far = drawn(1.0), drawn(-1.0), drawn(1000.0)
     assert float((one - minus_one).norm()) == pytest.approx(16, rel=0.12)  # the ridge takes a tenth
@@ -156,7 +175,7 @@ def test_a_caption_that_names_the_side_draws_it_and_none_draws_both(sided):
 
     def left_share(caption: torch.Tensor) -> float:
         captions = caption.expand(400, -1)
-        drawn = solve(lambda x, t: sided(x, t, captions).known_bchw, noise, 40).flatten(1)
+        drawn = solve(alone(sided, captions), noise, 40).flatten(1)
         return float((drawn @ axis > (sided.mean.mean(0).flatten() @ axis)).float().mean())
 
     assert left_share(torch.tensor([0.0, 0, 0, -1, 0])) > 0.95
@@ -220,6 +239,6 @@ def test_a_small_detail_that_captions_tell_follows_them():
 
     def spot(feature: float) -> float:
         said = torch.tensor([0, 0, feature, 0, 0]).expand(500, -1)
-        return float(solve(lambda x, t: prior(x, t, said).known_bchw, noise, 20)[:, 0, 2, 1].mean())
+        return float(solve(alone(prior, said), noise, 20)[:, 0, 2, 1].mean())
 
     assert spot(1.0) - spot(-1.0) == pytest.approx(1.0, rel=0.25)
