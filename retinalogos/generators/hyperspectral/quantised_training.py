@@ -29,7 +29,7 @@ from retinalogos.generators.hyperspectral.configuration import (
 from retinalogos.generators.hyperspectral.cube_files import CubeFile
 from retinalogos.generators.hyperspectral.discriminator import PatchDiscriminator
 from retinalogos.generators.hyperspectral.perceptual import PerceptualDistance
-from retinalogos.metrics.spectral import spectral_angle
+from retinalogos.metrics.spectral import field_angle
 from retinalogos.training import distributed
 from retinalogos.training.configuration import TrainingConfig
 from retinalogos.training.loop import train
@@ -216,7 +216,7 @@ class QuantisedReconstruction:
             # The range from −1 to 1 is 2 wide.
             ratios.append((10 * torch.log10(4 / (y - x).square().mean((1, 2, 3)).clamp(min=1e-12))).mean())
             one, other = (autoencoder.from_model(part) / FULL_SCALE for part in (x, y))
-            angles.append(float(np.nanmean(spectral_angle(np.moveaxis(one, 1, -1), np.moveaxis(other, 1, -1)))))
+            angles.append(field_angle(np.moveaxis(one, 1, -1), np.moveaxis(other, 1, -1)))
         share = counts / counts.sum(1, keepdim=True)
         entropy = -(share * share.clamp(min=1e-12).log()).sum(1)
         return {
