@@ -81,7 +81,8 @@ def _envi(path: Path) -> _Raw:
     candidates = [path.with_suffix(""), *(path.with_suffix(end) for end in (".raw", ".img", ".dat", ".bsq", ".bil"))]
     data = next((file for file in candidates if file.is_file()), None)
     if data is None:
-        raise ValueError(f"{path.name} has no raw file of its name beside it")
+        # Not its name, which may be a patient's.
+        raise ValueError("no raw file of the header's name lies beside it")
     flat = np.fromfile(data, dtype, offset=int(fields.get("header offset", 0)))
     values = flat.reshape([size[axis] for axis in axes]).transpose([axes.index(axis) for axis in "blw"])
     found = fields.get("wavelength")
@@ -106,7 +107,7 @@ def _hdf5(path: Path) -> _Raw:
     try:
         import h5py
     except ImportError:
-        raise UsageError(f"{path}: reading HDF5 needs the package h5py: `pip install h5py`") from None
+        raise UsageError(f"{path.parent}: reading HDF5 needs the package h5py: `pip install h5py`") from None
     with h5py.File(path) as file:
         return file["cube"][()], file["wavelengths"][()] if "wavelengths" in file else None, None
 

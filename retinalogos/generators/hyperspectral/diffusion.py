@@ -61,7 +61,7 @@ def fit_prior(latents_nchw: Tensor, eyes: Sequence[str | None], mirror: bool, co
     """
     other = {"left": "right", "right": "left"}
     sides = [*eyes, *(other.get(eye or "") for eye in eyes)] if mirror else list(eyes)
-    # An odd stride, and with it both of a side and its mirror images.
+    # Odd, so that of eyes which are left and right in turn both are taken.
     stride = latents_nchw.numel() // _MOST_NUMBERS // 2 * 2 + 1
     chosen = latents_nchw[::stride]
     nothing = torch.zeros(1)
