@@ -5,8 +5,9 @@
     python -m benchmarks.cubes --tiles 672 224 --unshuffle 1 --compression 8 --base-channels 32
 
 A step is the loss of a batch of random cubes and its gradients. Ours is the workflow's: pixels made channels first,
-pieces side by side on the cores, the precision that the processor is fast in. The other side has the same compression,
-latent channels, codes and base channels, works on whole pixels and in float32, and leaves threads to PyTorch. With
+pieces side by side on the cores, the precision that the processor is fast in. Against it stand PyTorch's defaults,
+float32 and its own threads: with the same networks, and with networks of the same compression, latent channels, codes
+and base channels that work on whole pixels, as they are published. With
 --memory SIZE FEW MANY no step is timed; the peak memory of reading a cohort of that many cubes is told instead. With
 --tiles SIZE TILE a cube of that size is encoded and decoded whole and by tiles: memory, time, and how well a phantom
 cube is rebuilt either way, which tells something only of a trained autoencoder (--autoencoder FOLDER).
@@ -31,7 +32,7 @@ from retinalogos.training.configuration import TrainingConfig
 from retinalogos.training.device import compute_dtype, device
 from retinalogos.training.loop import Gradients
 
-OURS, DEFAULTS = "ours", "float32 defaults"
+OURS, SAME, DEFAULTS = "ours", "same networks, float32", "whole pixels, float32"
 WHOLE, TILES = "whole", "by tiles"
 
 
@@ -42,7 +43,7 @@ def make(name: str, options: argparse.Namespace) -> Way:
     bands = len(DEFAULT_WAVELENGTHS)
     model = CubeAutoencoder(
         DEFAULT_WAVELENGTHS, [0.5] * bands, compression=options.compression, base_channels=options.base_channels,
-        unshuffle=4 if name == OURS else 1,
+        unshuffle=1 if name == DEFAULTS else 4,
     )  # fmt: skip
     x = torch.rand(options.batch, bands, options.size, options.size) * 2 - 1
 
@@ -149,7 +150,7 @@ def main(arguments: list[str] | None = None) -> None:
         tell_quality(options)
         return
     if options.memory is None:
-        compare(make, [OURS, DEFAULTS], options, options.turns, options.batch, "cubes")
+        compare(make, [OURS, SAME, DEFAULTS], options, options.turns, options.batch, "cubes")
         return
     with tempfile.TemporaryDirectory() as folder:
         options.folder = Path(folder)

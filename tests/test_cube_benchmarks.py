@@ -10,4 +10,16 @@ def test_a_step_tiles_and_the_memory_of_reading_are_told(capsys, monkeypatch) ->
     cubes.main(["--memory", "16", "1", "2"])
     cubes.main(["--tiles", "64", "32", "--base-channels", "8", "--turns", "1", "--threads", "1"])
     told = capsys.readouterr().out
-    assert all(name in told for name in ("ours", "float32 defaults", "1 cubes", "2 cubes", "by tiles", "whole", " dB"))
+    assert all(
+        name in told
+        for name in (
+            "ours",
+            "same networks, float32",
+            "whole pixels, float32",
+            "1 cubes",
+            "2 cubes",
+            "by tiles",
+            "whole",
+            " dB",
+        )
+    )

@@ -22,5 +22,5 @@ def save_tiny_cube_generator(folder: Path) -> Path:
             sample_size=4, in_channels=4, out_channels=4, layers_per_block=1, block_out_channels=(8, 8, 8),
             down_block_types=("DownBlock2D",) * 3, up_block_types=("UpBlock2D",) * 3, norm_num_groups=4,
         )  # fmt: skip
-    CubePipeline(unet, autoencoder, DDIMScheduler(num_train_timesteps=20), 16, 2).save_pretrained(folder)
+    CubePipeline(unet, autoencoder, DDIMScheduler(num_train_timesteps=20), size=16, steps=2).save_pretrained(folder)
     return folder

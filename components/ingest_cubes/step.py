@@ -18,7 +18,7 @@ class IngestCubesParams(Params):
     mapping: Annotated[str | None, Field(exclude=True, description="cubes: CSV with file, patient, eye, age, sex")]
     source_fingerprint: str | None
     wavelengths: Annotated[list[float], Field(min_length=1)] | None = Field(
-        description="nm, ascending: of the bands that every cube must have; null: those of the first cube that is read"
+        description="nm, ascending, of the bands that every cube must have; null: what most of the first cubes name"
     )
     size: int = Field(ge=16, le=4096, description="side of the stored square, pixels")
     n: Annotated[int, Field(ge=1)] | None = Field(description="eyes to draw, or cubes to read at most; null: all")

@@ -25,7 +25,7 @@ from retinalogos.metrics.cubes import Compared, CubeFeatures, CubeSets, RandomCu
 from retinalogos.metrics.overlap import dice
 from retinalogos.metrics.realism import frechet_distance
 from retinalogos.metrics.results import write_results
-from retinalogos.metrics.spectral import spectral_angle
+from retinalogos.metrics.spectral import field_angle
 
 RESULTS = "results.json"
 _ENCODED = 8
@@ -148,6 +148,6 @@ def _rebuilding(
     space = RandomCubeFeatures(reference, params.seed)
     return {
         "psnr": float((-10 * np.log10(np.maximum(error, 1e-12))).mean()),
-        "spectral_angle": float(np.nanmean(spectral_angle(one, other))),
+        "spectral_angle": field_angle(one, other),
         "frechet": frechet_distance(space.features(held), space.features(rebuilt)),
     }

@@ -101,7 +101,7 @@ JUDGEMENT = (
             Line(name, means, (f"autoencoder.{key}", f"baseline.{key}"))
             for name, key, means in (
                 ("Signal-to-noise ratio", "psnr", "dB; higher is closer, and noise cannot be rebuilt"),
-                ("Spectral angle", "spectral_angle", "radians, mean over the pixels"),
+                ("Spectral angle", "spectral_angle", "radians, mean over the pixels of the fundus"),
                 ("Fréchet distance", "frechet", "of rebuilt from real cubes, in random convolutions"),
             )
         ),

@@ -60,8 +60,9 @@ def plot(points: Sequence[Point], measures: Sequence[str], path: Path) -> str:
         if floor is not None:
             axes.axhline(floor, color=REAL, linestyle=":", lw=1)
         axes.set_xscale("log")
+        axes.margins(0.2)  # room for the names
         axes.set_title(MEASURES[measure], fontsize=8)
-        axes.tick_params(labelsize=7)
+        axes.tick_params(which="both", labelsize=7)
     for axes in panels[len(measures) :]:
         axes.set_axis_off()
     figure.supxlabel("cubes drawn in a second", fontsize=8)

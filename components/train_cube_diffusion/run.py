@@ -18,6 +18,7 @@ def run(params: TrainCubeDiffusionParams, inputs: Paths, outputs: Paths) -> Metr
         CubeAutoencoder.from_pretrained(str(inputs["autoencoder"])),
         CubeFile(cohort, "train", work),
         CubeFile(cohort, "validation", work),
+        cohort.table(("eye",), split="train").column("eye").to_pylist(),
         diffusion=params.diffusion,
         sampling=params.sampling,
         training=params,

@@ -8,6 +8,8 @@ from retinalogos.metrics.intervals import Estimate, centred_bootstrap
 
 # Added to every bin, as a share of a count: an empty bin of one set must not make the divergence infinite.
 _PSEUDOCOUNT = 0.5
+# Share of a bright pixel's light below which a pixel shows no fundus, as in the reader of cubes.
+_DARK = 0.05
 
 
 def spectral_angle(one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -16,6 +18,16 @@ def spectral_angle(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     length = np.linalg.norm(one, axis=-1) * np.linalg.norm(other, axis=-1)
     cosine = np.divide((one * other).sum(-1), length, out=np.full(length.shape, np.nan), where=length > 0)
     return np.asarray(np.arccos(np.clip(cosine, -1, 1)))
+
+
+def field_angle(one: np.ndarray, other: np.ndarray) -> float:
+    """Mean :func:`spectral_angle` of cubes n × height × width × bands, where the first show a fundus.
+
+    Outside the field of view a spectrum is noise, and its angle to anything about a right one.
+    """
+    light = np.asarray(one).mean(-1)
+    seen = light > _DARK * np.quantile(light, 0.95, axis=(1, 2), keepdims=True)
+    return float(np.nanmean(spectral_angle(np.asarray(one)[seen], np.asarray(other)[seen])))
 
 
 def band_correlation(spectra: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ or by the ``reflectance scale factor`` of an ENVI header.
 
 import csv
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,8 @@ _COLUMNS = ("file", "patient", "eye", "age", "sex")
 _TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 # Share of a mean spectrum's peak below which a pixel lies outside the field of view.
 _DARK = 0.05
+# Cubes that are asked for their wavelengths: one that went wrong does not decide for all.
+_ASKED = 15
 
 
 def read_cube(path: Path) -> tuple[np.ndarray, tuple[float, ...] | None]:
@@ -78,7 +81,8 @@ def _envi(path: Path) -> _Raw:
     candidates = [path.with_suffix(""), *(path.with_suffix(end) for end in (".raw", ".img", ".dat", ".bsq", ".bil"))]
     data = next((file for file in candidates if file.is_file()), None)
     if data is None:
-        raise ValueError(f"{path.name} has no raw file of its name beside it")
+        # Not its name, which may be a patient's.
+        raise ValueError("no raw file of the header's name lies beside it")
     flat = np.fromfile(data, dtype, offset=int(fields.get("header offset", 0)))
     values = flat.reshape([size[axis] for axis in axes]).transpose([axes.index(axis) for axis in "blw"])
     found = fields.get("wavelength")
@@ -103,7 +107,7 @@ def _hdf5(path: Path) -> _Raw:
     try:
         import h5py
     except ImportError:
-        raise UsageError(f"{path}: reading HDF5 needs the package h5py: `pip install h5py`") from None
+        raise UsageError(f"{path.parent}: reading HDF5 needs the package h5py: `pip install h5py`") from None
     with h5py.File(path) as file:
         return file["cube"][()], file["wavelengths"][()] if "wavelengths" in file else None, None
 
@@ -154,20 +158,25 @@ def _square(band: np.ndarray, size: int) -> np.ndarray:
 
 
 def wavelengths_of(folder: Path) -> tuple[float, ...]:
-    """Wavelengths, nm, of the first cube of a folder that names them.
+    """Wavelengths, nm, that most of the first cubes of a folder name; of two lists as frequent the first.
 
     Raises:
-        UsageError: no folder, or no cube in it names any.
+        UsageError: no folder, or none of these cubes names any.
     """
-    files = _cubes(folder)
-    for path in files.values():
+    named: Counter[tuple[float, ...]] = Counter()
+    files = list(_cubes(folder).values())[:_ASKED]
+    for path in files:
         try:
             wavelengths = read_cube(path)[1]
         except UnusableImage:  # the ingest quarantines it
             continue
         if wavelengths:
-            return wavelengths
-    raise UsageError(f"none of the {len(files)} cubes in {folder} names its wavelengths; they go into the files")
+            named[wavelengths] += 1
+    if not named:
+        raise UsageError(
+            f"none of the {len(files)} cubes looked at in {folder} names wavelengths; they go into the files"
+        )
+    return named.most_common(1)[0][0]
 
 
 def _cubes(folder: Path) -> dict[str, Path]:

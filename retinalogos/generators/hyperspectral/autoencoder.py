@@ -1,7 +1,7 @@
 """Cube ↔ codes: a vector-quantised autoencoder for any number of bands."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 
 import numpy as np
@@ -31,6 +31,9 @@ def _ramp(length: int, side: int, like: Tensor) -> Tensor:
 class CubeAutoencoder(ModelMixin, ConfigMixin):
     """Convolutional encoder, codebook, convolutional decoder (van den Oord et al., arXiv 1711.00937).
 
+    With a ``depth`` above 1 a latent is the sum of as many codes, each the nearest to what those before it leave, and
+    each from a codebook of its own (residual quantisation: Lee et al., arXiv 2203.01941).
+
     Encoder and decoder are those of diffusers' autoencoders. They work on cubes whose pixels were partly made channels,
     since it is resolution, not parameters, that costs.
 
@@ -39,7 +42,8 @@ class CubeAutoencoder(ModelMixin, ConfigMixin):
         scale: reflectance of each band that becomes 1 for the networks.
         compression: pixels of a side that become one latent.
         latent_channels: C.
-        codes: vectors of the codebook.
+        codes: vectors of a codebook.
+        depth: codebooks.
         base_channels: of the finest level; doubled at each, at most fourfold.
         layers: residual blocks of a level.
         unshuffle: pixels of a side that are made channels first.
@@ -54,6 +58,7 @@ class CubeAutoencoder(ModelMixin, ConfigMixin):
         compression: int = 8,
         latent_channels: int = 8,
         codes: int = 1024,
+        depth: int = 1,
         base_channels: int = 64,
         layers: int = 1,
         unshuffle: int = 4,
@@ -73,7 +78,7 @@ class CubeAutoencoder(ModelMixin, ConfigMixin):
         }
         self.encoder = Encoder(channels, latent_channels, ("DownEncoderBlock2D",) * levels, double_z=False, **shared)
         self.decoder = Decoder(latent_channels, channels, ("UpDecoderBlock2D",) * levels, **shared)
-        self.codebook = nn.Parameter(torch.randn(codes, latent_channels))
+        self.codebook = nn.Parameter(torch.randn(depth, codes, latent_channels))
         square = len(wavelengths) * compression**2
         # Frozen: an optimiser whose steps do not shrink with the gradient walks off from where they begin.
         self.inward = nn.Conv2d(square, latent_channels, 1).requires_grad_(False) if shortcut else None
@@ -130,14 +135,22 @@ class CubeAutoencoder(ModelMixin, ConfigMixin):
         return z if self.inward is None else z + self.inward(F.pixel_unshuffle(x_bchw, self.compression))
 
     def quantise(self, z_bchw: Tensor) -> tuple[Tensor, Tensor]:
-        """The nearest code of every latent, B×C×h×w, and its number, B·h·w."""
+        """The sum of the codes of every latent, B×C×h×w, and their numbers, B·h·w × depth."""
         batch, channels, height, width = z_bchw.shape
-        rows = z_bchw.permute(0, 2, 3, 1).reshape(-1, channels)
+        with torch.no_grad():
+            index = torch.stack([chosen for _, chosen in self.nearest(z_bchw)], 1)
+        codes = sum((book[index[:, level]] for level, book in enumerate(self.codebook)), z_bchw.new_zeros(()))
+        return codes.view(batch, height, width, channels).permute(0, 3, 1, 2), index
+
+    def nearest(self, z_bchw: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Level by level: what is left of the latents, B·h·w × C, float32, and the number of the code nearest to it."""
+        left = z_bchw.permute(0, 2, 3, 1).flatten(0, 2).float()
         # Half precision would take one code for another.
-        with torch.no_grad(), torch.autocast(rows.device.type, enabled=False):
-            far = self.codebook.float().square().sum(1) - 2 * rows.float() @ self.codebook.float().T
-            index = far.argmin(1)
-        return self.codebook[index].view(batch, height, width, channels).permute(0, 3, 1, 2), index
+        with torch.autocast(left.device.type, enabled=False):
+            for book in self.codebook.detach().float():
+                index = (book.square().sum(1) - 2 * left @ book.T).argmin(1)
+                yield left, index
+                left = left - book[index]
 
     def decode(self, z_bchw: Tensor, tile: int | None = None) -> Tensor:
         """Quantised latents to cubes for :meth:`from_model`; ``tile`` as in :meth:`encode`."""

@@ -50,7 +50,7 @@ def add_commands(commands: Commands, find: Find, models: str) -> None:
     generate.add_argument("--n", type=at_least(1), default=1, help="cubes (default 1)")
     generate.add_argument("--seed", type=at_least(0), default=0, help="seed of the first cube (default 0)")
     generate.add_argument("--steps", type=at_least(1), help="network evaluations (default: the generator's own)")
-    generate.add_argument("--size", type=at_least(16), help="pixels of the side (default: the generator's own)")
+    generate.add_argument("--size", type=at_least(16), help="pixels (default: its own; with a prior no other)")
     generate.add_argument("--out", type=output_folder, required=True, metavar="DIR", help="folder to write to")
     generate.set_defaults(run=_generate, find=find)
     show = own.add_parser("show", help="pictures and spectra of a cube", description=_SHOW, epilog=NOTICE)

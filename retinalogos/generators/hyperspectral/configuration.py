@@ -12,7 +12,8 @@ class AutoencoderConfig(BaseModel):
 
     compression: Literal[4, 8, 16] = Field(description="pixels of a side that become one latent")
     latent_channels: int = Field(ge=1)
-    codes: int = Field(ge=2, description="vectors of the codebook")
+    codes: int = Field(ge=2, description="vectors of a codebook")
+    depth: int = Field(ge=1, description="codebooks: a latent is the sum of a code of each, coarse to fine")
     base_channels: int = Field(
         ge=8, multiple_of=8, description="of the finest level; doubled at each, at most fourfold"
     )
@@ -80,10 +81,26 @@ class DiffusionConfig(BaseModel):
     layers: int = Field(ge=1, description="residual blocks of a level")
     attention: tuple[bool, bool, bool] = Field(description="by level")
     timesteps: int = Field(ge=2)
-    schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = Field(description="of the noise, in diffusers")
-    prediction: Literal["epsilon", "v_prediction"]
+    schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = Field(
+        description="of the noise, in diffusers; not of flow"
+    )
+    prediction: Literal["epsilon", "v_prediction", "flow"] = Field(
+        description="what the network tells: the noise, v (Salimans and Ho), or the velocity of a straight path"
+    )
+    prior_components: int = Field(
+        ge=0, description="principal components, at most, of the prior that it refines (prediction flow); 0: no prior"
+    )
     loss: Literal["l1", "l2"]
     mirror: bool = Field(description="show mirrored cubes too: left eyes as right ones")
+
+    @model_validator(mode="after")
+    def _one_path(self) -> Self:
+        if self.prior_components and self.prediction != "flow":
+            raise ValueError(
+                f"prior_components {self.prior_components} need the prediction flow, not {self.prediction}: the prior "
+                "is one of straight paths"
+            )
+        return self
 
 
 class CubeSamplingConfig(BaseModel):
@@ -91,7 +108,10 @@ class CubeSamplingConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    steps: int = Field(ge=1, description="network evaluations of DDIM")
+    steps: int = Field(ge=1, description="network evaluations")
+    autoguidance: float = Field(
+        ge=0, description="times what the network adds to its prior is drawn; 1 as learned, 0 the prior alone"
+    )
     tile: int | None = Field(
         ge=16,
         description="pixels of the side of the squares that are encoded and decoded one by one, which bounds memory; "

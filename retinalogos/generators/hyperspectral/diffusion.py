@@ -3,23 +3,23 @@
 import hashlib
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler, UNet2DModel
 from PIL import Image
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from retinalogos.cohort.cubes import FULL_SCALE, render_rgb
-from retinalogos.errors import DataError
 from retinalogos.generators.hyperspectral.autoencoder import CubeAutoencoder
 from retinalogos.generators.hyperspectral.configuration import CubeSamplingConfig, DiffusionConfig
 from retinalogos.generators.hyperspectral.cube_files import CubeFile
+from retinalogos.generators.hyperspectral.denoising import Scheduler, new_scheduler, new_unet, noised, told
 from retinalogos.generators.hyperspectral.pipeline import CubePipeline
+from retinalogos.generators.text.prior import LatentPrior
 from retinalogos.progress import track
 from retinalogos.training import distributed
 from retinalogos.training.configuration import TrainingConfig
@@ -30,42 +30,8 @@ _VALIDATION_CUBES = 64
 _ENCODED = 8
 # Cubes drawn on a sample picture.
 _SHOWN = 8
-
-
-def new_unet(config: DiffusionConfig, channels: int, size: int) -> UNet2DModel:
-    """The three-level U-Net for latents of ``channels`` × ``size`` × ``size``.
-
-    Raises:
-        DataError: the latents are too small to be halved twice.
-    """
-    if size % 4:
-        raise DataError(
-            f"latents of {size} pixels cannot be halved twice: choose a size that is a multiple of 4 latents"
-        )
-    widths = [config.base_channels * multiplier for multiplier in config.multipliers]
-    return UNet2DModel(
-        sample_size=size,
-        in_channels=channels,
-        out_channels=channels,
-        block_out_channels=widths,
-        layers_per_block=config.layers,
-        down_block_types=["AttnDownBlock2D" if attends else "DownBlock2D" for attends in config.attention],
-        up_block_types=["AttnUpBlock2D" if attends else "UpBlock2D" for attends in reversed(config.attention)],
-        norm_num_groups=8,
-        add_attention=config.attention[-1],
-    )
-
-
-def new_scheduler(config: DiffusionConfig) -> DDIMScheduler:
-    """The noise schedule, and the sampler that goes with it."""
-    return DDIMScheduler(
-        num_train_timesteps=config.timesteps,
-        beta_schedule=config.schedule,
-        prediction_type=config.prediction,
-        clip_sample=False,  # latents have no bounds
-        timestep_spacing="trailing",  # the first step is from pure noise: Lin et al., WACV 2024
-        rescale_betas_zero_snr=config.prediction == "v_prediction",
-    )
+# Numbers in the latents that a prior is fitted to, at most: 400 MB, as the text generator's.
+_MOST_NUMBERS = 100_000_000
 
 
 @torch.no_grad()
@@ -84,14 +50,35 @@ def encode_all(
     return torch.cat(found)
 
 
+def fit_prior(latents_nchw: Tensor, eyes: Sequence[str | None], mirror: bool, components: int) -> LatentPrior:
+    """A Gaussian of each side, to which nothing is told.
+
+    Args:
+        latents_nchw: standardised; with ``mirror`` those of the mirrored cubes follow.
+        eyes: side of each cube, ``left``, ``right`` or None; mirrored left eyes are right eyes.
+        mirror: see there.
+        components: at most, see :meth:`LatentPrior.fit`.
+    """
+    other = {"left": "right", "right": "left"}
+    sides = [*eyes, *(other.get(eye or "") for eye in eyes)] if mirror else list(eyes)
+    # Odd, so that of eyes which are left and right in turn both are taken.
+    stride = latents_nchw.numel() // _MOST_NUMBERS // 2 * 2 + 1
+    chosen = latents_nchw[::stride]
+    nothing = torch.zeros(1)
+    return LatentPrior.fit(chosen, nothing.expand(1, len(chosen), 1), nothing, components, sides[::stride])
+
+
 @dataclass
 class LatentDenoising:
-    """Error of the predicted noise (or velocity) at a random time, a function of the step's number alone.
+    """Error of what the network tells of noisy latents, a function of the step's number alone.
+
+    With a prior as a multiple of the prior's own squared error, so that all times weigh the same.
 
     Args:
         latents: of training cubes, standardised, n×C×h×w.
         validation: of cubes that are only measured.
         scheduler: of the noise.
+        prior: of the latents, or None.
         loss: l1 or l2.
         batch_size: latents of a step.
         seed: of order, noise and times.
@@ -99,7 +86,8 @@ class LatentDenoising:
 
     latents: Tensor
     validation: Tensor
-    scheduler: DDIMScheduler
+    scheduler: Scheduler
+    prior: LatentPrior | None
     loss: str
     batch_size: int
     seed: int
@@ -107,18 +95,16 @@ class LatentDenoising:
     def __call__(self, model: nn.Module, step: int | None, rows: slice) -> Tensor:
         """Loss over ``rows`` of a training step's batch, or of the fixed validation latents where ``step`` is None."""
         drawn = self.batch(step)
-        x, noise, times = (drawn[name][rows] for name in ("latents", "noise", "times"))
-        noisy = self.scheduler.add_noise(x, noise, times)
-        wanted = noise
-        if self.scheduler.config.prediction_type == "v_prediction":
-            wanted = self.scheduler.get_velocity(x, noise, times)
+        noisy, times, wanted = noised(self.scheduler, *(drawn[name][rows] for name in ("latents", "noise", "uniform")))
         where = next(model.parameters()).device
-        predicted = model(noisy.to(where), times.to(where)).sample.float()
-        error = F.l1_loss if self.loss == "l1" else F.mse_loss
-        return error(predicted, wanted.to(where))
+        prior = None if self.prior is None else self.prior.to(where)
+        found, expected = told(model, prior, self.scheduler, noisy.to(where), times.to(where))
+        # In units of the deviation that the prior expects: squared, its variance.
+        error = (found - wanted.to(where)) / expected.sqrt().view(-1, 1, 1, 1)
+        return error.abs().mean() if self.loss == "l1" else error.square().mean()
 
     def batch(self, step: int | None) -> dict[str, Any]:
-        """What a step shows: ``latents`` and ``noise`` (B×C×h×w) and ``times`` (B)."""
+        """What a step shows: ``latents`` and ``noise`` (B×C×h×w), and ``uniform`` (B), which tells times."""
         draw = torch.Generator().manual_seed(self.seed * 1_000_003 + (step if step is not None else -1))
         if step is None:
             chosen = self.validation[:_VALIDATION_CUBES]
@@ -131,14 +117,15 @@ class LatentDenoising:
         count = len(chosen)
         # Times evenly spread over a batch: the same law, less noise in the loss (Kingma et al., NeurIPS 2021).
         spread = (torch.rand(1, generator=draw) + torch.arange(count) / count) % 1
-        times = (spread[torch.randperm(count, generator=draw)] * self.scheduler.config.num_train_timesteps).long()
-        return {"latents": chosen, "noise": torch.randn(chosen.shape, generator=draw), "times": times}
+        uniform = spread[torch.randperm(count, generator=draw)]
+        return {"latents": chosen, "noise": torch.randn(chosen.shape, generator=draw), "uniform": uniform}
 
 
 def train_diffusion(
     autoencoder: CubeAutoencoder,
     cubes: CubeFile,
     validation: CubeFile,
+    eyes: Sequence[str | None],
     *,
     diffusion: DiffusionConfig,
     sampling: CubeSamplingConfig,
@@ -149,7 +136,10 @@ def train_diffusion(
     log: Path,
     what: str,
 ) -> dict[str, float]:
-    """Trains the U-Net on the latents of cubes, writes the generator's folder and its log, returns the metrics."""
+    """Trains the U-Net on the latents of cubes, writes the generator's folder and its log, returns the metrics.
+
+    ``eyes`` are the sides of the training cubes: ``left``, ``right`` or None.
+    """
     latents = encode_all(autoencoder, cubes, diffusion.mirror, what, sampling.tile)
     # By channel: what noise is left at the end of sampling is then small in channels that hardly vary.
     mean, std = latents.mean((0, 2, 3)), latents.std((0, 2, 3)).clamp(min=1e-6)
@@ -157,13 +147,18 @@ def train_diffusion(
     def standard(z: Tensor) -> Tensor:
         return (z - mean[:, None, None]) / std[:, None, None]
 
+    latents_standard = standard(latents)
+    prior = None
+    if diffusion.prior_components:
+        prior = fit_prior(latents_standard, eyes, diffusion.mirror, diffusion.prior_components)
     torch.manual_seed(seed)
     unet = new_unet(diffusion, latents.shape[1], latents.shape[-1])
     scheduler = new_scheduler(diffusion)
     objective = LatentDenoising(
-        standard(latents),
+        latents_standard,
         standard(encode_all(autoencoder, validation, False, what, sampling.tile)),
         scheduler,
+        prior,
         diffusion.loss,
         training.batch_size,
         seed,
@@ -172,8 +167,10 @@ def train_diffusion(
         unet,
         autoencoder,
         scheduler,
+        prior,
         size=cubes.values.shape[-1],
         steps=sampling.steps,
+        autoguidance=sampling.autoguidance,
         tile=sampling.tile,
         mean=mean.tolist(),
         std=std.tolist(),
@@ -188,7 +185,7 @@ def train_diffusion(
 
     settings = [part.model_dump(mode="json") for part in (diffusion, sampling, training)]
     weights = hashlib.sha256(latents.numpy().tobytes()).hexdigest()
-    key = hashlib.sha256(json.dumps([settings, seed, weights], sort_keys=True).encode()).hexdigest()[:16]
+    key = hashlib.sha256(json.dumps([settings, seed, list(eyes), weights], sort_keys=True).encode()).hexdigest()[:16]
     trained = train(unet, objective, training, log, checkpoints / key, what, sample, objective.batch)
     if distributed.rank() != distributed.FIRST:
         return {}

@@ -2,49 +2,57 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler, UNet2DModel
+from diffusers import SchedulerMixin, UNet2DModel
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 from retinalogos.errors import UsageError
 from retinalogos.generators.hyperspectral.autoencoder import CubeAutoencoder
+from retinalogos.generators.hyperspectral.denoising import told
+from retinalogos.generators.text.prior import LatentPrior
 from retinalogos.progress import track
 
 
 class CubePipeline(DiffusionPipeline):
-    """Noise to hyperspectral cube: DDIM in the latents, codes, decoder.
+    """Noise to hyperspectral cube: diffusion in the latents, codes, decoder.
 
     Args:
-        unet: predicts noise or velocity in standardised latents.
+        unet: predicts noise or velocity in standardised latents, relative to the prior where there is one.
         autoencoder: its codes are what is decoded.
         scheduler: of the noise that the network was trained with.
+        prior: of standardised latents; None for none.
         size: pixels of the cubes that it was trained on.
         steps: network evaluations that sampling spends.
         mean: of the latents by channel; None for 0.
         std: of the latents by channel; None for 1.
+        autoguidance: times what the network adds to the prior is drawn.
         tile: pixels of the squares that are decoded one by one; None: whole cubes.
 
     Raises:
         UsageError: mean or std has not one value for each latent channel.
     """
 
+    _optional_components: ClassVar[list[str]] = ["prior"]
+
     def __init__(
         self,
         unet: UNet2DModel,
         autoencoder: CubeAutoencoder,
-        scheduler: DDIMScheduler,
+        scheduler: SchedulerMixin,
+        prior: LatentPrior | None = None,
         # diffusers reads from model_index.json only arguments that have a default; saved folders hold them all.
         size: int = 64,
         steps: int = 50,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        autoguidance: float = 1.0,
         tile: int | None = None,
     ):
         super().__init__()
-        self.register_modules(unet=unet, autoencoder=autoencoder, scheduler=scheduler)
+        self.register_modules(unet=unet, autoencoder=autoencoder, scheduler=scheduler, prior=prior)
         channels = autoencoder.latent_channels
         statistics = {
             "mean": [0.0] * channels if mean is None else [float(value) for value in mean],
@@ -53,7 +61,7 @@ class CubePipeline(DiffusionPipeline):
         for name, values in statistics.items():
             if len(values) != channels:
                 raise UsageError(f"{name} has {len(values)} values, the latents have {channels} channels")
-        self.register_to_config(size=size, steps=steps, tile=tile, **statistics)
+        self.register_to_config(size=size, steps=steps, autoguidance=autoguidance, tile=tile, **statistics)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **options: Any) -> "CubePipeline":
@@ -68,15 +76,19 @@ class CubePipeline(DiffusionPipeline):
             pipeline: CubePipeline = super().from_pretrained(str(folder), **options)
         except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise UsageError(f"{folder} is damaged, or no generator of cubes: {str(error).splitlines()[0]}") from None
-        for part in (pipeline.unet, pipeline.autoencoder):
+        for part in pipeline.networks():
             part.eval().requires_grad_(False)
         return pipeline
 
     def save_pretrained(self, save_directory: str | Path, **options: Any) -> None:
         """Writes a diffusers-layout folder, without the places on this machine that its parts were loaded from."""
-        for part in (self, self.unet, self.autoencoder):
+        for part in (self, *self.networks()):
             part.register_to_config(_name_or_path="")
         super().save_pretrained(save_directory, **options)
+
+    def networks(self) -> list[Any]:
+        """U-Net and autoencoder, and the prior where there is one."""
+        return [part for part in (self.unet, self.autoencoder, self.prior) if part is not None]
 
     @property
     def wavelengths(self) -> list[float]:
@@ -98,7 +110,8 @@ class CubePipeline(DiffusionPipeline):
         Args:
             seeds: one for each cube.
             steps: network evaluations; default as trained.
-            size: pixels; a size that it was not trained on is drawn directly, whatever comes of it.
+            size: pixels; a size that it was not trained on is drawn directly, whatever comes of it, and not at all
+                where there is a prior.
             batch_size: cubes drawn at once.
             progress: name of a progress line to show.
 
@@ -131,7 +144,9 @@ class CubePipeline(DiffusionPipeline):
             x = torch.stack(noise).to(self.device)
             self.scheduler.set_timesteps(steps or self.config.steps)
             for time in self.scheduler.timesteps:
-                x = self.scheduler.step(self.unet(x, time).sample, time, x).prev_sample
+                at = time.to(x.device).expand(len(x))
+                found, _ = told(self.unet, self.prior, self.scheduler, x, at, self.config.autoguidance)
+                x = self.scheduler.step(found, time, x).prev_sample
             codes, _ = self.autoencoder.quantise(x * std + mean)
             drawn.append(self.autoencoder.from_model(self.autoencoder.decode(codes, self.config.tile)))
         return np.concatenate(drawn)

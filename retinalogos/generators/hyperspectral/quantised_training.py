@@ -6,7 +6,6 @@ part, so that one backward pass gives both gradients and one optimiser moves bot
 
 import hashlib
 import json
-import math
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +29,7 @@ from retinalogos.generators.hyperspectral.configuration import (
 from retinalogos.generators.hyperspectral.cube_files import CubeFile
 from retinalogos.generators.hyperspectral.discriminator import PatchDiscriminator
 from retinalogos.generators.hyperspectral.perceptual import PerceptualDistance
-from retinalogos.metrics.spectral import spectral_angle
+from retinalogos.metrics.spectral import field_angle
 from retinalogos.training import distributed
 from retinalogos.training.configuration import TrainingConfig
 from retinalogos.training.loop import train
@@ -54,9 +53,9 @@ class Trained(nn.Module):
     def __init__(self, autoencoder: CubeAutoencoder, adversary: PatchDiscriminator | None):
         super().__init__()
         self.autoencoder, self.adversary = autoencoder, adversary
-        codes, channels = autoencoder.codebook.shape
-        self.register_buffer("uses", torch.ones(codes))
-        self.register_buffer("sums", torch.zeros(codes, channels))
+        depth, codes, channels = autoencoder.codebook.shape
+        self.register_buffer("uses", torch.ones(depth, codes))
+        self.register_buffer("sums", torch.zeros(depth, codes, channels))
 
 
 def new_trained(
@@ -121,13 +120,13 @@ class QuantisedReconstruction:
             return torch.cat(errors).mean()
         x = autoencoder.to_model(self.batch(step)["cubes"][rows]).to(where)
         z = autoencoder.encode(x)
-        q, index = autoencoder.quantise(z)
+        q, _ = autoencoder.quantise(z)
         y = autoencoder.decode(z + (q - z).detach()).float()
         total = (y - x).abs().mean() + self.codebook.commitment * F.mse_loss(z.float(), q.detach().float())
         if self.codebook.learning == "kmeans":
             total = total + F.mse_loss(q.float(), z.detach().float())
         else:
-            self._seen[rows.start or 0] = _counted(z.detach().float(), index, len(autoencoder.codebook))
+            self._seen[rows.start or 0] = _counted(autoencoder, z.detach())
         if self._distance is not None:
             total = total + self.perceptual.weight * self._distance(y, x, step)
         if model.adversary is not None and step >= self.adversary.from_step:
@@ -188,38 +187,41 @@ class QuantisedReconstruction:
         model.sums.lerp_(sums * distributed.count(), 1 - self.codebook.decay)
         codebook = model.autoencoder.codebook
         alive = model.uses >= self.codebook.dead_below
-        codebook[alive] = (model.sums / model.uses.clamp(min=1e-8)[:, None])[alive].to(codebook)
-        dead = (~alive).nonzero().flatten()
-        if len(dead):
-            # The same in every process: the batch's first cubes are encoded anew.
-            x = model.autoencoder.to_model(self.batch(step)["cubes"][:_ENCODED]).to(codebook.device)
-            z = model.autoencoder.encode(x).float()
-            outputs = z.permute(0, 2, 3, 1).reshape(-1, z.shape[1])
-            draw = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
+        codebook[alive] = (model.sums / model.uses.clamp(min=1e-8)[..., None])[alive].to(codebook)
+        if alive.all():
+            return
+        # The same in every process: the batch's first cubes are encoded anew.
+        x = model.autoencoder.to_model(self.batch(step)["cubes"][:_ENCODED]).to(codebook.device)
+        draw = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
+        for level, (outputs, _) in enumerate(model.autoencoder.nearest(model.autoencoder.encode(x))):
+            dead = (~alive[level]).nonzero().flatten()
             chosen = outputs[torch.randint(len(outputs), (len(dead),), generator=draw).to(outputs.device)]
-            codebook[dead] = chosen.to(codebook)
-            model.uses[dead] = 1.0
-            model.sums[dead] = chosen
+            codebook[level, dead] = chosen.to(codebook)
+            model.uses[level, dead] = 1.0
+            model.sums[level, dead] = chosen
 
     def measure(self, model: nn.Module) -> dict[str, float]:
-        """On the validation cubes: share of the codes used, perplexity, signal-to-noise ratio, spectral angle."""
+        """On the validation cubes: share of the codes used, perplexity, signal-to-noise ratio, spectral angle.
+
+        Of several codebooks the mean share and the mean perplexity.
+        """
         assert isinstance(model, Trained)
         autoencoder = model.autoencoder
-        counts = torch.zeros(len(autoencoder.codebook))
+        counts = torch.zeros(autoencoder.codebook.shape[:2])
         ratios, angles = [], []
         for x in self._validation_batches(autoencoder):
             q, index = autoencoder.quantise(autoencoder.encode(x))
-            counts += torch.bincount(index.cpu(), minlength=len(counts))
+            counts += torch.stack([torch.bincount(level, minlength=counts.shape[1]) for level in index.cpu().T])
             y = autoencoder.decode(q).float()
             # The range from −1 to 1 is 2 wide.
             ratios.append((10 * torch.log10(4 / (y - x).square().mean((1, 2, 3)).clamp(min=1e-12))).mean())
             one, other = (autoencoder.from_model(part) / FULL_SCALE for part in (x, y))
-            angles.append(float(np.nanmean(spectral_angle(np.moveaxis(one, 1, -1), np.moveaxis(other, 1, -1)))))
-        share = counts / counts.sum()
-        entropy = -(share * share.clamp(min=1e-12).log()).sum()
+            angles.append(field_angle(np.moveaxis(one, 1, -1), np.moveaxis(other, 1, -1)))
+        share = counts / counts.sum(1, keepdim=True)
+        entropy = -(share * share.clamp(min=1e-12).log()).sum(1)
         return {
             "codes_used": float((counts > 0).float().mean()),
-            "perplexity": math.exp(float(entropy)),
+            "perplexity": float(entropy.exp().mean()),
             "psnr": float(torch.stack(ratios).mean()),
             "spectral_angle": float(np.mean(angles)),
         }
@@ -259,32 +261,39 @@ class QuantisedReconstruction:
             found.append(z.permute(0, 2, 3, 1).reshape(-1, z.shape[1]).cpu().numpy())
         return np.concatenate(found)
 
+    @torch.no_grad()
     def _cluster(self, model: Trained, rows: np.ndarray, start: np.ndarray | None) -> None:
-        codebook = model.autoencoder.codebook
-        if len(rows) < len(codebook):
+        """Level by level, each on what those before it leave; ``start`` holds the codes to begin at."""
+        depth, codes, _ = model.autoencoder.codebook.shape
+        if len(rows) < codes:
             raise DataError(
-                f"K-means has {len(rows)} encoder outputs for {len(codebook)} codes: raise codebook.kmeans_cubes, or "
+                f"K-means has {len(rows)} encoder outputs for {codes} codes: raise codebook.kmeans_cubes, or "
                 "lower autoencoder.codes"
             )
-        clustering = KMeans(
-            len(codebook),
-            init="random" if start is None else start,
-            n_init=1,
-            max_iter=self.codebook.kmeans_rounds,
-            random_state=self.seed,
-        ).fit(rows)
-        uses = np.bincount(clustering.labels_, minlength=len(codebook)).astype(np.float32)
-        with torch.no_grad():
-            centres = torch.from_numpy(clustering.cluster_centers_.astype(np.float32)).to(codebook)
-            codebook.copy_(centres)
-            model.uses.copy_(torch.from_numpy(uses / uses.mean()))
-            model.sums.copy_(model.uses[:, None] * centres)
+        for level in range(depth):
+            clustering = KMeans(
+                codes,
+                init="random" if start is None else start[level],
+                n_init=1,
+                max_iter=self.codebook.kmeans_rounds,
+                random_state=self.seed,
+            ).fit(rows)
+            rows = rows - clustering.cluster_centers_[clustering.labels_]
+            uses = np.bincount(clustering.labels_, minlength=codes).astype(np.float32)
+            centres = torch.from_numpy(clustering.cluster_centers_.astype(np.float32)).to(model.sums)
+            model.autoencoder.codebook[level] = centres.to(model.autoencoder.codebook)
+            model.uses[level] = torch.from_numpy(uses / uses.mean()).to(model.uses)
+            model.sums[level] = model.uses[level, :, None] * centres
 
 
-def _counted(z_bchw: Tensor, index: Tensor, codes: int) -> tuple[Tensor, Tensor]:
-    rows = z_bchw.permute(0, 2, 3, 1).reshape(-1, z_bchw.shape[1])
-    uses = torch.bincount(index, minlength=codes).float()
-    return uses, torch.zeros(codes, rows.shape[1], device=rows.device).index_add_(0, index, rows)
+def _counted(autoencoder: CubeAutoencoder, z_bchw: Tensor) -> tuple[Tensor, Tensor]:
+    """Uses, depth × codes, and sums of what used them, depth × codes × channels."""
+    codes = autoencoder.codebook.shape[1]
+    uses, sums = [], []
+    for left, index in autoencoder.nearest(z_bchw):
+        uses.append(torch.bincount(index, minlength=codes).float())
+        sums.append(torch.zeros(codes, left.shape[1], device=left.device).index_add_(0, index, left))
+    return torch.stack(uses), torch.stack(sums)
 
 
 def train_autoencoder(

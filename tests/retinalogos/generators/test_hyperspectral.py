@@ -22,7 +22,8 @@ from retinalogos.generators.hyperspectral.configuration import (
     PerceptualConfig,
 )
 from retinalogos.generators.hyperspectral.cube_files import CubeFile
-from retinalogos.generators.hyperspectral.diffusion import new_scheduler, new_unet, train_diffusion
+from retinalogos.generators.hyperspectral.denoising import new_scheduler, new_unet, told
+from retinalogos.generators.hyperspectral.diffusion import LatentDenoising, fit_prior, train_diffusion
 from retinalogos.generators.hyperspectral.discriminator import PatchDiscriminator
 from retinalogos.generators.hyperspectral.pipeline import CubePipeline
 from retinalogos.generators.hyperspectral.quantised_training import (
@@ -34,7 +35,7 @@ from retinalogos.generators.hyperspectral.quantised_training import (
 
 WAVELENGTHS = (480.0, 560.0, 660.0, 850.0)
 SMALL = AutoencoderConfig(
-    compression=4, latent_channels=4, codes=16, base_channels=8, layers=1, unshuffle=4, shortcut=True
+    compression=4, latent_channels=4, codes=16, depth=2, base_channels=8, layers=1, unshuffle=4, shortcut=True
 )
 CODEBOOK = CodebookConfig(
     learning="kmeans", commitment=0.25, kmeans_cubes=6, kmeans_rounds=3, decay=0.9, dead_below=0.5
@@ -111,14 +112,21 @@ def test_training_begins_at_the_principal_components(files) -> None:
     assert all(torch.equal(weight, before[name]) for name, weight in plain.state_dict().items())
 
 
-def test_a_latent_becomes_its_nearest_code(files) -> None:
+def test_a_latent_becomes_the_sum_of_codes_nearest_to_what_is_left(files) -> None:
     _, model = objective(files)
-    codebook = model.autoencoder.codebook.detach()
+    books = model.autoencoder.codebook.detach()
+    assert books.shape == (2, 16, 4)
     z = torch.randn(2, 4, 3, 3, generator=torch.Generator().manual_seed(0))
     q, index = model.autoencoder.quantise(z)
     rows = z.permute(0, 2, 3, 1).reshape(-1, 4)
-    assert torch.equal(index, torch.cdist(rows, codebook).argmin(1))
-    assert torch.equal(q.permute(0, 2, 3, 1).reshape(-1, 4), codebook[index])
+    first = torch.cdist(rows, books[0]).argmin(1)
+    second = torch.cdist(rows - books[0, first], books[1]).argmin(1)
+    assert torch.equal(index, torch.stack([first, second], 1))
+    assert torch.allclose(q.permute(0, 2, 3, 1).reshape(-1, 4), books[0, first] + books[1, second])
+    q.sum().backward()
+    assert model.autoencoder.codebook.grad is not None
+    moved = model.autoencoder.codebook.grad.abs().sum(2) > 0
+    assert torch.equal(moved, torch.stack([torch.bincount(level, minlength=16) > 0 for level in index.T]))
 
 
 def test_k_means_brings_codes_to_the_outputs_and_keeps_them_there(files) -> None:
@@ -126,7 +134,8 @@ def test_k_means_brings_codes_to_the_outputs_and_keeps_them_there(files) -> None
     outputs = torch.from_numpy(reconstruction._encoded(model.autoencoder, 0))
 
     def error() -> float:
-        return float(torch.cdist(outputs, model.autoencoder.codebook.detach()).min(1).values.mean())
+        quantised, _ = model.autoencoder.quantise(outputs.T[None, :, :, None])
+        return float((quantised[0, :, :, 0].T - outputs).detach().norm(dim=1).mean())
 
     before = error()
     reconstruction.first_codebook(model)
@@ -148,12 +157,12 @@ def test_k_means_brings_codes_to_the_outputs_and_keeps_them_there(files) -> None
 def test_moving_averages_follow_the_outputs_and_dead_codes_are_put_elsewhere(files) -> None:
     reconstruction, model = objective(files, codebook=CODEBOOK.model_copy(update={"learning": "ema"}))
     with torch.no_grad():
-        model.autoencoder.codebook[0] = 100.0  # far from every output
+        model.autoencoder.codebook[:, 0] = 100.0  # far from every output
         reconstruction(model, 0, slice(0, 4))
         assert len(reconstruction._seen) == 1
-        model.uses[0] = 0.0
+        model.uses[:, 0] = 0.0
         reconstruction.after(model, 0)
-    assert float(model.autoencoder.codebook[0].detach().abs().max()) < 50
+    assert float(model.autoencoder.codebook[:, 0].detach().abs().max()) < 50
     assert not reconstruction._seen
     with torch.no_grad():
         used = reconstruction.measure(model)
@@ -226,27 +235,38 @@ def test_a_killed_training_goes_on_to_the_same_weights(files, tmp_path, monkeypa
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_what_is_trained_draws_by_seed_alone(files, tmp_path) -> None:
+DIFFUSION = DiffusionConfig(
+    base_channels=16, multipliers=(1, 1, 2), layers=1, attention=(False, False, True), timesteps=20,
+    schedule="squaredcos_cap_v2", prediction="flow", prior_components=3, loss="l2", mirror=True,
+)  # fmt: skip
+SAMPLING = CubeSamplingConfig(steps=2, autoguidance=1.0, tile=None)
+
+
+def diffused(files, folder: Path, steps: int = 2, **changes) -> CubePipeline:
     train, validation = files
-    torch.manual_seed(0)
-    autoencoder = CubeAutoencoder(train.wavelengths, train.scale(0), **SMALL.model_dump())
+    reconstruction, model = objective(files)
+    model.autoencoder.begin(model.autoencoder.to_model(train[range(len(train))]))
+    reconstruction.first_codebook(model)
     train_diffusion(
-        autoencoder,
+        model.autoencoder,
         train,
         validation,
-        diffusion=DiffusionConfig(
-            base_channels=16, multipliers=(1, 1, 2), layers=1, attention=(False, False, True), timesteps=20,
-            schedule="squaredcos_cap_v2", prediction="v_prediction", loss="l2", mirror=True,
-        ),
-        sampling=CubeSamplingConfig(steps=2, tile=None),
-        training=TRAINING.model_copy(update={"sample_every": 100}),
+        [None] * len(train),
+        diffusion=DIFFUSION.model_copy(update=changes),
+        sampling=SAMPLING,
+        training=TRAINING.model_copy(update={"steps": steps, "sample_every": 100}),
         seed=0,
-        checkpoints=tmp_path / "checkpoints",
-        generator=tmp_path / "generator",
-        log=tmp_path / "log",
+        checkpoints=folder / "checkpoints",
+        generator=folder / "generator",
+        log=folder / "log",
         what="train_cube_diffusion",
-    )  # fmt: skip
-    pipeline = CubePipeline.from_pretrained(tmp_path / "generator")
+    )
+    return CubePipeline.from_pretrained(folder / "generator")
+
+
+@pytest.mark.parametrize(("prediction", "components"), [("v_prediction", 0), ("epsilon", 0), ("flow", 0), ("flow", 3)])
+def test_what_is_trained_draws_by_seed_alone(files, tmp_path, prediction: str, components: int) -> None:
+    pipeline = diffused(files, tmp_path, prediction=prediction, prior_components=components)
     drawn = pipeline(seeds=[3, 4, 5], batch_size=2)
     assert drawn.shape == (3, 4, 16, 16)
     assert drawn.dtype == np.uint16
@@ -254,11 +274,61 @@ def test_what_is_trained_draws_by_seed_alone(files, tmp_path) -> None:
     assert np.abs(alone[0].astype(int) - drawn[2]).max() <= 2
     assert not np.array_equal(drawn[0], drawn[1])
     assert pipeline.wavelengths == list(WAVELENGTHS)
-    assert pipeline(seeds=[1], size=32).shape == (1, 4, 32, 32)
+    if components:
+        with pytest.raises(UsageError, match="draw at the size it was trained for"):
+            pipeline(seeds=[1], size=32)
+    else:
+        assert pipeline(seeds=[1], size=32).shape == (1, 4, 32, 32)
     with pytest.raises(UsageError, match="multiple of 16"):
         pipeline(seeds=[1], size=24)
     with pytest.raises(UsageError, match=r"model_index\.json"):
         CubePipeline.from_pretrained(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def sided() -> tuple[torch.Tensor, list[str]]:
+    """Latents in which something lies at the left of left eyes and at the right of right ones."""
+    latents = torch.randn(32, 2, 4, 4, generator=torch.Generator().manual_seed(0)) * 0.1
+    latents[::2, :, :, 0] += 3
+    latents[1::2, :, :, 3] += 3
+    return latents, ["left", "right"] * 16
+
+
+def test_each_side_has_its_gaussian_and_a_mirrored_left_eye_is_a_right_one(sided) -> None:
+    latents, eyes = sided
+    prior = fit_prior(torch.cat([latents, latents.flip(-1)]), eyes, mirror=True, components=2)
+    assert prior.config.sides == 2
+    left, right = prior.mean
+    assert torch.allclose(left, right.flip(-1), atol=1e-5)
+    assert float(left[:, :, 0].mean()) == pytest.approx(3, abs=0.1)
+    assert float(left[:, :, 3].mean()) == pytest.approx(0, abs=0.1)
+    assert fit_prior(latents, [None] * 32, mirror=False, components=2).config.sides == 1
+
+
+def test_the_prior_alone_draws_left_eyes_and_right_ones_and_nothing_between(sided) -> None:
+    prior = fit_prior(*sided, mirror=False, components=2)
+    unet, scheduler = new_unet(DIFFUSION, 2, 4).eval(), new_scheduler(DIFFUSION)
+    x = torch.randn(40, 2, 4, 4, generator=torch.Generator().manual_seed(1))
+    scheduler.set_timesteps(20)
+    with torch.no_grad():
+        for time in scheduler.timesteps:
+            x = scheduler.step(told(unet, prior, scheduler, x, time.expand(len(x)))[0], time, x).prev_sample
+    left, right = x[..., 0].mean((1, 2)), x[..., 3].mean((1, 2))
+    assert torch.allclose(left + right, torch.tensor(3.0), atol=0.3)
+    assert float(torch.minimum(left, right).abs().max()) < 0.3
+    assert 10 < int((left > right).sum()) < 30
+    assert float(x[..., 1:3].std()) < 0.2
+
+
+def test_the_loss_of_a_network_that_adds_nothing_is_the_prior_s_own_error(files) -> None:
+    """In units of what the prior expects of itself."""
+    rng = torch.Generator().manual_seed(0)
+    latents = torch.randn(400, 2, 4, 4, generator=rng)
+    prior = fit_prior(latents, [None] * 400, mirror=False, components=2)
+    unet, scheduler = new_unet(DIFFUSION, 2, 4), new_scheduler(DIFFUSION)
+    loss = LatentDenoising(latents, latents[:64], scheduler, prior, "l2", 200, 0)
+    with torch.no_grad():
+        assert float(loss(unet, 0, slice(None))) == pytest.approx(1, abs=0.1)
 
 
 @pytest.mark.parametrize(("compression", "tile"), [(4, 32), (8, 64), (16, 64)])
@@ -279,10 +349,7 @@ def test_a_network_that_sees_only_its_place_gives_the_same_by_tiles(monkeypatch,
 
 def test_statistics_of_the_latents_are_kept_channel_by_channel(files, tmp_path) -> None:
     train, _ = files
-    config = DiffusionConfig(
-        base_channels=16, multipliers=(1, 1, 2), layers=1, attention=(False, False, False), timesteps=20,
-        schedule="squaredcos_cap_v2", prediction="epsilon", loss="l1", mirror=False,
-    )  # fmt: skip
+    config = DIFFUSION.model_copy(update={"prediction": "epsilon", "prior_components": 0})
     for channels in (1, 2, 5):
         sizes = SMALL.model_dump() | {"latent_channels": channels}
         parts = new_unet(config, channels, 4), CubeAutoencoder(train.wavelengths, train.scale(0), **sizes)
@@ -300,6 +367,8 @@ def test_statistics_of_the_latents_are_kept_channel_by_channel(files, tmp_path) 
 def test_settings_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValidationError, match="compression"):
         AutoencoderConfig(**SMALL.model_dump() | {"compression": 6})
+    with pytest.raises(ValidationError, match="prior_components 3 need the prediction flow"):
+        DiffusionConfig(**DIFFUSION.model_dump() | {"prediction": "epsilon"})
 
 
 def test_an_empty_split_is_named(cohort, tmp_path) -> None:

@@ -11,6 +11,7 @@ from retinalogos.metrics.spectral import (
     band_edges,
     band_histogram,
     correlation_difference,
+    field_angle,
     spectral_angle,
     spectral_divergence,
     spectral_divergence_with_interval,
@@ -24,6 +25,14 @@ def test_angles_are_those_of_geometry() -> None:
     assert spectral_angle([1, 0], [0, 3]) == pytest.approx(np.pi / 2)
     assert spectral_angle([1, 1], [1, 0]) == pytest.approx(np.pi / 4)
     assert np.isnan(spectral_angle([0, 0], [1, 0]))
+
+
+def test_the_angle_of_cubes_is_that_of_their_fundus() -> None:
+    fundus, noise = np.array([0.2, 0.4]), np.array([1e-4, 0.0])
+    one = np.where(np.arange(64).reshape(1, 8, 8, 1) % 8 < 6, fundus, noise)
+    wanted = float(spectral_angle(fundus, fundus[::-1]))
+    assert field_angle(one, np.where(one > 0.1, fundus[::-1], noise[::-1])) == pytest.approx(wanted)
+    assert field_angle(one, np.where(one > 0.1, one, noise[::-1])) == pytest.approx(0, abs=1e-6)
 
 
 @given(factor=st.floats(0.01, 100), seed=st.integers(0, 1000))
