@@ -22,8 +22,10 @@ from retinalogos.captions.contrastive import deal
 from retinalogos.captions.reading import read_statements
 from retinalogos.progress import track
 
-# Statements of fewer captions are not judged: with four folds, five in each at least are known on average.
+# Values stated of fewer patients are not judged: with four folds fifteen are left to learn from.
 _FEWEST = 20
+# Highest error rate: without a bound the fit takes pictures that tell nothing for statements that are all wrong.
+_MOST_ERROR = 0.2
 _SAID, _UNSAID = "said", ""
 
 
@@ -46,7 +48,9 @@ def probability_right(
     config: StatementsConfig,
     seed: int,
 ) -> np.ndarray:
-    """Probability that everything a caption states was said of its picture, float64 (p,), 0-1.
+    """Probability that a caption's least probable statement was made of its picture, float64 (p,), 0-1.
+
+    The least and not the product: statements hang together (the side of the disc is that of the eye).
 
     Args:
         images_nd: features of pictures.
@@ -62,21 +66,23 @@ def probability_right(
     stated = [statements_of(text) for text in texts]
     fold_p = np.array(deal(groups, config.folds, seed))[pairs_p2[:, 0]]
     features_pd = images_nd[pairs_p2[:, 0]]
-    log_right_p = np.zeros(len(pairs_p2))
+    patient_p = np.unique(groups, return_inverse=True)[1][pairs_p2[:, 0]]
+    right_p = np.ones(len(pairs_p2))
     for kind in track(sorted({kind for one in stated for kind in one}), "purify: statements", unit="statement"):
         said_p = np.array([stated[text].get(kind, _UNSAID) for text in pairs_p2[:, 1]])
         finding = kind.startswith("finding ")
         # Of findings silence is taken for absence, or there would be nothing to tell their presence from.
-        values, counts = np.unique(said_p if finding else said_p[said_p != _UNSAID], return_counts=True)
-        values = values[counts >= _FEWEST]
+        values = np.unique(said_p if finding else said_p[said_p != _UNSAID])
+        values = values[[len(np.unique(patient_p[said_p == value])) >= _FEWEST for value in values]]
         if len(values) < 2 or fold_p.max() == 0:
             continue
         known_p = np.isin(said_p, values)
         said = np.searchsorted(values, said_p[known_p])
         evidence = _evidence(features_pd[known_p], said, fold_p[known_p], len(values), config)
         right = _right(evidence, said, config.least_error, fitted=not finding)
-        log_right_p[known_p] += np.log(np.where(finding & (values[said] == _UNSAID), 1.0, right))
-    return np.exp(log_right_p)
+        right = np.where(finding & (values[said] == _UNSAID), 1.0, right)
+        right_p[known_p] = np.minimum(right_p[known_p], right)
+    return right_p
 
 
 def _evidence(
@@ -92,7 +98,8 @@ def _evidence(
             reader = make_pipeline(StandardScaler(), LogisticRegression(C=config.inverse_penalty, max_iter=1000))
             reader.fit(features_md[fold_m != fold], said_m[fold_m != fold])
             usual = np.log(seen[there] / seen.sum())
-            evidence[np.ix_(held, there)] = reader.predict_log_proba(features_md[held]) - usual
+            sure = np.finfo(np.float64).tiny
+            evidence[np.ix_(held, there)] = np.log(reader.predict_proba(features_md[held]).clip(sure)) - usual
     return evidence
 
 
@@ -113,13 +120,15 @@ def _right(evidence_mv: np.ndarray, said_m: np.ndarray, least_error: float, fitt
     trust, error = 1.0, least_error
     if fitted:
 
-        def misfit(point: np.ndarray) -> float:
-            return -float(np.log(sum(likelihood(np.exp(point[0]), expit(point[1])))).mean())
+        def settings(point: np.ndarray) -> tuple[float, float]:
+            return float(np.exp(point[0])), least_error + max(0.0, _MOST_ERROR - least_error) * float(expit(point[1]))
 
-        # Two parameters, so that no derivatives are needed; from evidence as it is, and a rate of one in twenty.
-        first = [[0.0, -3.0], [1.0, -3.0], [0.0, -1.0]]
-        best = minimize(misfit, first[0], method="Nelder-Mead", options={"initial_simplex": first}).x
-        trust, error = float(np.exp(best[0])), max(float(expit(best[1])), least_error)
+        def misfit(point: np.ndarray) -> float:
+            return -float(np.log(sum(likelihood(*settings(point)))).mean())
+
+        # Two parameters, so that no derivatives are needed; from evidence as it is, and a rate of about one in 40.
+        first = [[0.0, -2.0], [1.0, -2.0], [0.0, 0.0]]
+        trust, error = settings(minimize(misfit, first[0], method="Nelder-Mead", options={"initial_simplex": first}).x)
     by_picture, by_chance = likelihood(trust, error)
     right: np.ndarray = by_picture / (by_picture + by_chance)
     return right
