@@ -17,6 +17,7 @@ from tiny_clip import save_tiny_clip
 from components import ROOT
 from components.purify import agreement
 from components.runner import content_hash, load_step
+from retinalogos.captions import statements
 from retinalogos.captions.table import CaptionWriter
 from retinalogos.cohort.shards import Cohort, CohortWriter, decode_image, encode_png
 from retinalogos.errors import UsageError
@@ -138,7 +139,8 @@ def test_agreement_alone_drops_its_share_of_training_captions(data, tmp_path, ju
     assert content_hash(again / "page") == content_hash(tmp_path / "page")
 
 
-def test_readers_of_statements_drop_by_a_probability_and_not_a_share(data, tmp_path):
+def test_readers_of_statements_drop_by_a_probability_and_not_a_share(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(statements, "_FEWEST", 4)  # these are a few patients
     settings = OFF | {"agreement": "statements", "agreement_quantile": 0.5}
     settings["statements"] = DEFAULTS["purify"]["statements"] | {"min_probability": 0.9}
     metrics = run("purify", data, tmp_path, **settings)
