@@ -15,10 +15,11 @@ set of captions for each kind, drawn by --seed:
 
 A planted caption says something else than the right one; records and pictures stay as they are. Each set goes through
 the step `purify` itself with one filter on. `text` drops what breaks a rule, and knows the record; `image` looks at
-pictures alone and can see none of these errors. The agreement filters judge captions of training images alone; they
-drop a share whatever their scores are, here the share that was planted (precision and recall are then near each other),
-and the area under the ROC curve tells how well they rank. Since each filter looks at all captions for itself, what all
-of them drop together is what any of them drops; the agreement filters then drop the share that params.yaml has.
+pictures alone and can see none of these errors. The agreement filters judge captions of training images alone, and the
+area under the ROC curve tells how well they rank. `statements` has a limit of its own; the others drop a share whatever
+their scores are, here the share that was planted (precision and recall are then near each other). Since each filter
+looks at all captions for itself, what all of them drop together is what any of them drops; the filters that drop a
+share then drop the one that params.yaml has.
 `generator` is trained by the step `pretrain` as params.yaml has it, on the set with its errors, as in the workflow;
 that takes minutes for each kind.
 
@@ -63,9 +64,11 @@ from retinalogos.cohort.shards import Cohort, CohortWriter, decode_image, encode
 from retinalogos.errors import UsageError
 
 KINDS = ("laterality", "grade", "finding", "swap")
-FILTERS = ("text", "image", "contrastive", "generator", "clip")
+FILTERS = ("text", "image", "statements", "contrastive", "generator", "clip")
 # Column of scores.parquet that says whom a filter judged; the agreement filters share one.
 COLUMNS = {"text": "broken_rules", "image": "quality"}
+SHARES = ("contrastive", "generator", "clip")
+ENCODED = {"statements", "contrastive", "generator"}  # look at latents
 OTHER_EYE = {"left": "right", "right": "left"}
 
 Row = dict[str, Any]
@@ -249,7 +252,7 @@ def found(judged: set[int], dropped: Set[int], wrong: set[int], scores: Mapping[
 def judge(name: str, folder: Path, cohort: Path, captions: Path, options: argparse.Namespace) -> Judged:
     """Runs the step with this filter alone on a set of captions."""
     inputs = {"cohort": cohort, "captions": captions, "latents": captions, "generator": captions}
-    if name in ("contrastive", "generator"):
+    if name in ENCODED:
         inputs["latents"] = captions.with_name("latents")
         # Most captions are those of the right set: their features are known.
         known = {"cohort": cohort, "autoencoder": folder / "autoencoder", "known": folder / "latents"}
@@ -286,7 +289,7 @@ def prepare(folder: Path, options: argparse.Namespace) -> None:
     (verdict / "verdict.json").write_text(json.dumps({"passed": True}))
     inputs = {"cohort": folder / "cohort", "validation": verdict}
     run_step("caption", inputs, {"captions": folder / "captions", "page": folder / "captions-page"})
-    if {"contrastive", "generator"} & set(options.filters) and set(KINDS) & set(options.kinds):
+    if ENCODED & set(options.filters) and set(KINDS) & set(options.kinds):
         run_step("autoencode", inputs, {"autoencoder": folder / "autoencoder"}, judged=1)
         encoded = {port: folder / port for port in ("cohort", "captions", "autoencoder")}
         run_step("encode", encoded, {"latents": folder / "latents"})
@@ -309,7 +312,7 @@ def texts_table(folder: Path, options: argparse.Namespace) -> Iterator[str]:
         for name in options.filters:
             one = judge(name, folder, folder / "cohort", captions, options)
             ranks = None if name in COLUMNS else one.scores
-            by_all |= one.dropped if ranks is None else least(ranks, purify["agreement_quantile"])
+            by_all |= least(one.scores, purify["agreement_quantile"]) if name in SHARES else one.dropped
             yield f"| {kind} | {name} | {found(set(one.scores), one.dropped, set(wrong), ranks)} |"
         if len(options.filters) > 1:
             yield f"| {kind} | all of them | {found(set(range(len(rows))), by_all, set(wrong), None)} |"
@@ -373,7 +376,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--share", type=float, default=0.1, help="of captions or eyes that are wrong (default: 0.1)")
     kinds = (*KINDS, *PICTURE_KINDS)
     parser.add_argument("--kinds", nargs="+", choices=kinds, default=kinds, help="of errors (default: all)")
-    usual = ("text", "image", "contrastive")
+    usual = ("text", "image", "statements", "contrastive")
     parser.add_argument("--filters", nargs="+", choices=FILTERS, default=usual, help=f"(default: {' '.join(usual)})")
     parser.add_argument("--min-measure", type=float, help="as purify.min_measure (default: that of params.yaml)")
     parser.add_argument("--clip-model", default="", help="file, folder or hub name, for the filter clip")

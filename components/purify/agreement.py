@@ -13,6 +13,7 @@ from components.purify.step import PurifyParams
 from components.step import Paths
 from retinalogos.captions.clip import load_clip_model
 from retinalogos.captions.contrastive import out_of_fold, specificity
+from retinalogos.captions.statements import probability_right
 from retinalogos.classifiers.network import SmallBackbone, normalise
 from retinalogos.cohort.shards import Cohort
 from retinalogos.generators.text import TextToFundusPipeline
@@ -59,36 +60,66 @@ def by_generator(params: PurifyParams, rows: Rows, inputs: Paths) -> Scores:
 def by_contrastive_model(params: PurifyParams, rows: Rows, inputs: Paths) -> Scores:
     """How specific the pair is to a model trained on the pairs of other patients.
 
-    Features are frozen: of pictures their latents, which know places, and the moments of their fine structure, which
-    know lesions; of captions the mean of the text encoder's tokens. Where mirrored pictures were encoded they train
-    too.
+    Features are frozen: of pictures those of :class:`_Pairs`, of captions the mean of the text encoder's tokens.
     """
-    latents, cohort = Latents(inputs["latents"]), Cohort(inputs["cohort"])
-    table = cohort.table(("image_id", "patient_id"), "train").to_pydict()
-    patients = dict(zip(table["image_id"], table["patient_id"], strict=True))
-    images = [(number, row) for number, row in enumerate(latents.images) if row["split"] == "train"]
-    pictures = _picture_features(latents, [number for number, _ in images], cohort)
-    texts = _caption_features(latents)
-    captions = {row["text"]: number for number, row in enumerate(latents.texts)}
-    place = {row["image_id"]: i for i, (_, row) in enumerate(images)}
-    wanted = [
-        (number, place[row["image_id"]], captions[row["text"]])
-        for number, row in enumerate(rows)
-        if row["image_id"] in place and row["text"] in captions
-    ]
-    if not wanted:
+    pairs = _Pairs(rows, inputs)
+    if not pairs.numbers:
         return {}
-    pairs = [(image, text) for _, image, text in wanted]
-    mirrored = [
-        (i, text)
-        for i, (_, row) in enumerate(images)
-        if row["image_id"].endswith(MIRRORED)
-        for text in (*row["coarse"], *row["fine"])
-    ]
-    groups = [patients[row["image_id"].removesuffix(MIRRORED)] for _, row in images]
-    together = torch.tensor(pairs + mirrored)
-    scores = out_of_fold(pictures, texts, together, groups, params.contrastive, params.seed)
-    return dict(zip((number for number, _, _ in wanted), scores[: len(wanted)].tolist(), strict=True))
+    pictures, texts = pairs.picture_features(), _caption_features(pairs.latents)
+    together = torch.tensor(pairs.together)
+    return pairs.scores(out_of_fold(pictures, texts, together, pairs.groups, params.contrastive, params.seed))
+
+
+def by_statements(params: PurifyParams, rows: Rows, inputs: Paths) -> Scores:
+    """How probable what the caption states is to readers of pictures trained on the pairs of other patients."""
+    pairs = _Pairs(rows, inputs)
+    if not pairs.numbers:
+        return {}
+    pictures, texts = pairs.picture_features().numpy(), [row["text"] for row in pairs.latents.texts]
+    together = np.array(pairs.together)
+    right = probability_right(pictures, together, texts, pairs.groups, params.statements, params.seed)
+    return pairs.scores(torch.from_numpy(right))
+
+
+class _Pairs:
+    """Training pictures with their captions; where mirrored pictures were encoded they train too.
+
+    Attributes:
+        latents: images and captions as encoded.
+        numbers: captions that are judged, as numbers of ``rows``.
+        together: (picture, caption of ``latents``) of each of these, and after them of the mirrored ones.
+        groups: patient of each picture.
+    """
+
+    def __init__(self, rows: Rows, inputs: Paths):
+        self.latents, self._cohort = Latents(inputs["latents"]), Cohort(inputs["cohort"])
+        table = self._cohort.table(("image_id", "patient_id"), "train").to_pydict()
+        patients = dict(zip(table["image_id"], table["patient_id"], strict=True))
+        self._images = [(number, row) for number, row in enumerate(self.latents.images) if row["split"] == "train"]
+        captions = {row["text"]: number for number, row in enumerate(self.latents.texts)}
+        place = {row["image_id"]: i for i, (_, row) in enumerate(self._images)}
+        wanted = [
+            (number, place[row["image_id"]], captions[row["text"]])
+            for number, row in enumerate(rows)
+            if row["image_id"] in place and row["text"] in captions
+        ]
+        mirrored = [
+            (i, text)
+            for i, (_, row) in enumerate(self._images)
+            if row["image_id"].endswith(MIRRORED)
+            for text in (*row["coarse"], *row["fine"])
+        ]
+        self.numbers = [number for number, _, _ in wanted]
+        self.together = [(image, text) for _, image, text in wanted] + mirrored
+        self.groups = [patients[row["image_id"].removesuffix(MIRRORED)] for _, row in self._images]
+
+    def picture_features(self) -> Tensor:
+        """Their latents, which know places, and the moments of their fine structure, which know lesions."""
+        return _picture_features(self.latents, [number for number, _ in self._images], self._cohort)
+
+    def scores(self, values: Tensor) -> Scores:
+        """Values of ``together`` by number of the caption."""
+        return dict(zip(self.numbers, values[: len(self.numbers)].tolist(), strict=True))
 
 
 def _caption_features(latents: Latents) -> Tensor:
@@ -166,6 +197,7 @@ def by_clip_model(params: PurifyParams, rows: Rows, inputs: Paths) -> Scores:
 
 JUDGES: Mapping[str, Callable[[PurifyParams, Rows, Paths], Scores]] = {
     "generator": by_generator,
+    "statements": by_statements,
     "contrastive": by_contrastive_model,
     "clip": by_clip_model,
 }

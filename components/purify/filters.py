@@ -48,8 +48,8 @@ JUDGE = Filter(
 AGREEMENT = Filter(
     "agreement",
     "Picture and text",
-    "A model says how well a caption goes with its picture. Only training images are judged; the share that agrees "
-    "least is dropped, whatever its score.",
+    "A model says how well a caption goes with its picture. Only training images are judged. Readers of statements "
+    "give a probability; of other models the share that agrees least is dropped, whatever its score.",
     "agreement",
 )
 IMAGE = Filter(

@@ -128,18 +128,23 @@ def _judge(params: PurifyParams, rows: Rows, records: dict[str, dict[str, Any]],
 
 
 def _agreement(params: PurifyParams, rows: Rows, inputs: Paths) -> Filter:
-    """How well each caption of a training image agrees with it; the least agreeing share is dropped."""
+    """How well each caption of a training image agrees with it; what is improbable or agrees least is dropped."""
     on = params.agreement != "none"
     scores = JUDGES[params.agreement](params, rows, inputs) if on else {}
-    least = float(np.quantile(list(scores.values()), params.agreement_quantile)) if scores else float("-inf")
+    if params.agreement == "statements":
+        least = params.statements.min_probability
+        limit = f"a probability of at least {least:g}"
+    else:
+        least = float(np.quantile(list(scores.values()), params.agreement_quantile)) if scores else float("-inf")
+        limit = f"at least {least:.4g}, the quantile {params.agreement_quantile:g} of this cohort" if scores else ""
     return dataclasses.replace(
         AGREEMENT,
         on=on,
         judge=params.agreement,
-        limit=f"at least {least:.4f}, the quantile {params.agreement_quantile:g} of this cohort" if scores else "",
+        limit=limit,
         columns={"agreement": scores},
         drops={
-            number: ("agreement", f"{score:.4f} < {least:.4f}") for number, score in scores.items() if score < least
+            number: ("agreement", f"{score:.4g} < {least:.4g}") for number, score in scores.items() if score < least
         },
     )
 

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from components.caption.step import ServerParams, TransformersParams
 from components.step import Params, Port, Step, later
-from retinalogos.captions.configuration import ClipConfig, ContrastiveConfig
+from retinalogos.captions.configuration import ClipConfig, ContrastiveConfig, StatementsConfig
 
 
 class JudgeParams(BaseModel):
@@ -30,13 +30,18 @@ class PurifyParams(Params):
     seed: int
     text: bool = Field(description="drop captions that break a rule")
     judge: JudgeParams
-    agreement: Literal["none", "generator", "contrastive", "clip"] = Field(
-        description="drop the captions that agree least with their picture, and by what: the generator of stage 1, a "
-        "contrastive model trained here on the cohort, or the model of clip"
+    agreement: Literal["none", "generator", "statements", "contrastive", "clip"] = Field(
+        description="drop the captions that agree least with their picture, and by what: the generator of stage 1, "
+        "readers of what captions state or a contrastive model, both trained here on the cohort, or the model of clip"
     )
     image: bool = Field(description="drop the captions of poor pictures and of copies of others")
-    agreement_quantile: float = Field(ge=0, lt=1, description="share of training captions that agree least, dropped")
+    agreement_quantile: float = Field(
+        ge=0,
+        lt=1,
+        description="share of training captions that agree least, dropped; statements has a limit of its own",
+    )
     agreement_draws: int = Field(ge=1, description="times and noises over which the generator's agreement is averaged")
+    statements: StatementsConfig
     contrastive: ContrastiveConfig
     clip: ClipConfig
     min_quality: float = Field(ge=0, le=1, description="pictures of a lower score of quality are poor")

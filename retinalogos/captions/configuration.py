@@ -20,6 +20,17 @@ class ContrastiveConfig(BaseModel):
     weight_decay: float = Field(ge=0)
 
 
+class StatementsConfig(BaseModel):
+    """Settings of :mod:`retinalogos.captions.statements`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    folds: int = Field(ge=2, description="readers of each statement, each without the patients that it judges")
+    inverse_penalty: float = Field(gt=0, description="C of the logistic regressions; less holds weights smaller")
+    least_error: float = Field(gt=0, lt=1, description="share of statements taken to be wrong, at least")
+    min_probability: float = Field(ge=0, le=1, description="captions less probably right are dropped")
+
+
 class ClipConfig(BaseModel):
     """Which model :mod:`retinalogos.captions.clip` loads, and how."""
 

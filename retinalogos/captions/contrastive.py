@@ -147,6 +147,14 @@ def specificity(images_nd: Tensor, texts_md: Tensor, scale: float, pairs_p2: Ten
     return (own - usual).cpu()
 
 
+def deal(groups: Sequence[str], folds: int, seed: int) -> list[int]:
+    """Fold of each, from 0; a group is not torn apart, and there are no more folds than groups."""
+    names = sorted(set(groups))
+    place = np.random.default_rng(seed).permutation(len(names)) % min(folds, len(names))
+    fold_of = dict(zip(names, place.tolist(), strict=True))
+    return [fold_of[group] for group in groups]
+
+
 def out_of_fold(
     images_nd: Tensor,
     texts_md: Tensor,
@@ -168,14 +176,11 @@ def out_of_fold(
     Returns:
         0 for every pair where there are fewer groups than two: there is nothing to learn from.
     """
-    names = sorted(set(groups))
-    folds = min(config.folds, len(names))
     scores = torch.zeros(len(pairs_p2))
+    fold = torch.tensor(deal(groups, config.folds, seed))[pairs_p2[:, 0]]
+    folds = int(fold.max()) + 1
     if folds < 2:
         return scores
-    place = np.random.default_rng(seed).permutation(len(names)) % folds
-    fold_of = dict(zip(names, place.tolist(), strict=True))
-    fold = torch.tensor([fold_of[group] for group in groups])[pairs_p2[:, 0]]
     for number in track(range(folds), "purify: contrastive", unit="fold"):
         held = fold == number
         model = fit(images_nd, texts_md, pairs_p2[~held], config, seed + number)

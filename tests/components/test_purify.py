@@ -17,6 +17,7 @@ from tiny_clip import save_tiny_clip
 from components import ROOT
 from components.purify import agreement
 from components.runner import content_hash, load_step
+from retinalogos.captions import statements
 from retinalogos.captions.table import CaptionWriter
 from retinalogos.cohort.shards import Cohort, CohortWriter, decode_image, encode_png
 from retinalogos.errors import UsageError
@@ -136,6 +137,22 @@ def test_agreement_alone_drops_its_share_of_training_captions(data, tmp_path, ju
     run("purify", data, again, **settings)
     assert content_hash(again / "curated") == content_hash(tmp_path / "curated")
     assert content_hash(again / "page") == content_hash(tmp_path / "page")
+
+
+def test_readers_of_statements_drop_by_a_probability_and_not_a_share(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(statements, "_FEWEST", 4)  # these are a few patients
+    settings = OFF | {"agreement": "statements", "agreement_quantile": 0.5}
+    settings["statements"] = DEFAULTS["purify"]["statements"] | {"min_probability": 0.9}
+    metrics = run("purify", data, tmp_path, **settings)
+    judged = [row for row in scores(tmp_path) if row["agreement"] is not None]
+    table = Cohort(data["cohort"]).table(("split",)).to_pydict()["split"]
+    assert len(judged) == 2 * table.count("train")
+    assert all(0 <= row["agreement"] <= 1 for row in judged)
+    assert [row["agreement"] < 0.9 for row in judged] == [row["dropped_by"] == "agreement" for row in judged]
+    assert 0 < metrics["found_by_agreement"] < len(judged) / 2
+    assert "a probability of at least 0.9" in (tmp_path / "page" / "index.html").read_text()
+    run("purify", data, tmp_path / "again", **settings)
+    assert content_hash(tmp_path / "again" / "page") == content_hash(tmp_path / "page")
 
 
 def judge(home: Path, **server: Any) -> dict[str, Any]:
