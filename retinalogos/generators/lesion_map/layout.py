@@ -245,7 +245,7 @@ class LayoutGenerator(nn.Module):
             shares_gc: share of all pixels that each class has in each grade, 5×7; nan where it is not known.
             seed: of the styles and draws at which both are measured.
         """
-        z, noise = self.noise([torch.Generator().manual_seed(seed + number) for number in range(_MATCHED)])
+        z, noise = self.noise([torch.Generator().manual_seed(seed)] * _MATCHED)
 
         def logits(grades_b: Tensor) -> Tensor:
             styles = self.styles(z, grades_b)[:, None].expand(-1, self.scales, -1)
