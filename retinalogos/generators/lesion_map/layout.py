@@ -34,8 +34,9 @@ _CENTRE_STYLES = 10_000
 # Of the grades' embeddings at the start. They are added after every layer: at the spread of z they would drown it, and
 # the maps of a grade be all alike. RetinaGAN starts within ±0.05.
 _GRADE_SPREAD = 0.2
-# Maps that lesions are measured in: hundreds of regions, whose mean area is known to a few per cent.
-_MATCHED = 128
+# Maps that lesions are measured in: hundreds of regions, whose mean area is known to a few per cent; and maps that are
+# drawn at once, which bounds memory.
+_MATCHED, _AT_ONCE = 128, 16
 # How often their share is set right; and the factor by which it changes at most, where a grade has none of a lesion.
 _ROUNDS, _LEAST_CHANGE = 6, 0.02
 # Probability that a pixel has a class, at least: keeps the odds finite.
@@ -249,7 +250,8 @@ class LayoutGenerator(nn.Module):
 
         def logits(grades_b: Tensor) -> Tensor:
             styles = self.styles(z, grades_b)[:, None].expand(-1, self.scales, -1)
-            return self._logits(styles, noise)
+            parts = [slice(start, start + _AT_ONCE) for start in range(0, _MATCHED, _AT_ONCE)]
+            return torch.cat([self._logits(styles[rows], [each[rows] for each in noise]) for rows in parts])
 
         for grade in range(GRADES):
             wanted = shares_gc[grade, list(LESIONS)].to(self.prior)
