@@ -38,7 +38,8 @@ examples:
 
 _RENDER = """\
 Turns a map, drawn or generated, into a photograph: in a style drawn from --seed, or in that of a photograph. With
---before, the map as it was before it was edited, the picture stays bit for bit what it was but near the edit.
+--before, the map as it was before it was edited, the picture stays bit for bit what it was but near the edit: give the
+--seed or the --style that it was rendered with, of a generated map the seed in its name.
 
 examples:
   retinalogos lesion-map render map.png --style ref.jpg --out out/
