@@ -116,8 +116,10 @@ def recover_grades(
     def accuracy(truth: np.ndarray, predicted: np.ndarray) -> float:
         return float((truth == predicted).mean())
 
-    told = {"resamples": resamples, "seed": seed}
-    return Recovery(*(bootstrap(each, grades, seen, groups=patients, **told) for each in (kappa, accuracy)))
+    found = (
+        bootstrap(each, grades, seen, resamples=resamples, seed=seed, groups=patients) for each in (kappa, accuracy)
+    )
+    return Recovery(*found)
 
 
 @dataclass(frozen=True)
@@ -156,8 +158,8 @@ def judge_style(examples: Examples, pictures: np.ndarray, resamples: int, seed: 
 
     own, made = colours(examples.images), colours(pictures)
     differences = [np.abs(each - np.roll(own, -1, 0)).mean(1) for each in (own, made)]
-    told = {"resamples": resamples, "seed": seed}
-    return StyleReport(*(bootstrap(np.mean, each, groups=examples.patients, **told) for each in differences))
+    found = (bootstrap(np.mean, each, resamples=resamples, seed=seed, groups=examples.patients) for each in differences)
+    return StyleReport(*found)
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ def fit_segmenter(
         network = Segmenter(config.widths)
     share = np.array([((candidates & (1 << c)) > 0).mean() for c in range(len(maps.CLASSES))])
     if start is None:
-        network.start_at(share)
+        network.start_at(share.tolist())
     else:
         network.load_state_dict(start.state_dict())
     network.to(where).train()
