@@ -1,5 +1,6 @@
 """Judges the synthetic cohort of lesion maps against the real one."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import numpy as np
 from components.judge_lesion_maps import pictures
 from components.judge_lesion_maps.step import JudgeLesionMapsParams
 from components.step import Metrics, Paths
-from retinalogos.classifiers.grader import fit_grader
+from retinalogos.classifiers.grader import Grader, fit_grader
 from retinalogos.cohort.shards import Cohort
 from retinalogos.errors import DataError
 from retinalogos.generators.lesion_map import judging, maps
@@ -16,6 +17,7 @@ from retinalogos.generators.lesion_map.examples import Examples, read
 from retinalogos.generators.lesion_map.pipeline import LesionMapPipeline
 from retinalogos.generators.lesion_map.segmentation import dice_of, fit_segmenter
 from retinalogos.metrics.features import feature_space
+from retinalogos.metrics.intervals import Estimate
 from retinalogos.metrics.realism import frechet_with_interval, kernel_with_interval, matched_draw
 from retinalogos.metrics.results import flat, write_results
 from retinalogos.provenance import page_notice
@@ -40,32 +42,34 @@ def run(params: JudgeLesionMapsParams, inputs: Paths, outputs: Paths) -> Metrics
     held = validation.fully_marked()
     map_grader = judging.fit_map_grader(whole["training"], held if len(held) else None, params.grader, seed)
     graded = {"real": whole["test"], "drawn": drawn}
-    grade_from_map = {
-        name: vars(judging.recover_grades(map_grader, maps.to_rgb(each.classes), each.grades, resamples, seed))
-        for name, each in graded.items()
-    }
+
+    def read_back(grader: Grader, pictures: Mapping[str, np.ndarray]) -> dict[str, dict[str, Estimate]]:
+        found = {}
+        for name, each in graded.items():
+            told = judging.recover_grades(grader, pictures[name], each.grades, each.patients, resamples, seed)
+            found[name] = vars(told)
+        return found
+
     photo_grader = fit_grader(
         training.images, {judging.TASK: training.grades}, {judging.TASK: maps.GRADES}, params.grader, seed
     )
     segmenter = fit_segmenter(training.candidates, training.images, params.segmenter, seed)
     in_other_styles = judging.restyled(pipeline, test)
     shown = {
-        "real": (test.images, test.classes),
-        "rerendered": (_rerendered(pipeline, test), test.classes),
-        "restyled": (in_other_styles, test.classes),
-        "drawn": (drawn.images, drawn.classes),
+        "real": (test.images, test),
+        "rerendered": (_rerendered(pipeline, test), test),
+        "restyled": (in_other_styles, test),
+        "drawn": (drawn.images, drawn),
     }
     copied = find_copies(training, test, drawn, params.copies, resamples, seed)
     results = {
         "images": {"training": len(training), "test": len(test), "drawn": len(drawn)},
-        "grade_from_map": grade_from_map,
-        "grade_from_photograph": {
-            name: vars(judging.recover_grades(photo_grader, each.images, each.grades, resamples, seed))
-            for name, each in graded.items()
-        },
+        "grade_from_map": read_back(map_grader, {name: maps.to_rgb(each.classes) for name, each in graded.items()}),
+        "grade_from_photograph": read_back(photo_grader, {name: each.images for name, each in graded.items()}),
         "lesions": judging.compare_lesions(whole["training"], drawn, whole["test"], resamples, seed),
         "found_again": {
-            name: dice_of(segmenter.find(images), classes, resamples, seed) for name, (images, classes) in shown.items()
+            name: dice_of(segmenter.find(images), eyes.classes, eyes.patients, resamples, seed)
+            for name, (images, eyes) in shown.items()
         },
         "realism": _realism(params, photo_grader, training, test, drawn),
         "style": vars(judging.judge_style(test, in_other_styles, resamples, seed)),
@@ -105,11 +109,15 @@ def _realism(
         raise DataError("the distances need two drawn and two training eyes of the same grades; draw more")
     reference = space.features(test.images)
     sides = {"drawn": space.features(drawn.images[mine]), "floor": space.features(training.images[theirs])}
+    people = {"drawn": drawn.patients[mine], "floor": training.patients[theirs]}
     return {
         "feature_space": space.name,
         "eyes": len(mine),
         **{
-            name: {side: distance(reference, found, params.resamples, params.seed) for side, found in sides.items()}
+            name: {
+                side: distance(reference, found, params.resamples, params.seed, patients=(test.patients, people[side]))
+                for side, found in sides.items()
+            }
             for name, distance in (("frechet", frechet_with_interval), ("kernel", kernel_with_interval))
         },
     }

@@ -178,4 +178,16 @@ TRIAL = (
             for code, lesion in _FOUND.items()
         ),
     ),
+    Table(
+        "Segmentation: difference to real eyes alone",
+        tuple(_SEGMENTED.values())[1:],
+        tuple(
+            Line(
+                lesion,
+                "Dice, paired by test eye and run; above zero it helps",
+                tuple(f"segmentation_against_real.{arm}.{code}" for arm in tuple(_SEGMENTED)[1:]),
+            )
+            for code, lesion in _FOUND.items()
+        ),
+    ),
 )

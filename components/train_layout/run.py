@@ -23,7 +23,7 @@ def run(params: TrainLayoutParams, inputs: Paths, outputs: Paths) -> Metrics:
     train(objective, params.training, outputs["training"], checkpoints, "train_layout")
     if distributed.rank() != distributed.FIRST:
         return {}
-    objective.generator.find_centres(params.seed)
+    objective.finish()
     save_network(objective.generator, params.network, outputs["layout"])
     shutil.rmtree(checkpoints, ignore_errors=True)
     last = json.loads((outputs["training"] / "log.jsonl").read_text().splitlines()[-1])

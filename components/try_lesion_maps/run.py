@@ -24,7 +24,12 @@ def run(params: TryLesionMapsParams, inputs: Paths, outputs: Paths) -> Metrics:
         "grading_against_real": {
             arm: each.minus(graded[REAL]).estimates() for arm, each in graded.items() if arm != REAL
         },
-        "segmentation": found,
+        "segmentation": {arm: each.estimates() for arm, each in found.items()},
+        "segmentation_against_real": {
+            arm: each.minus(found[REAL]).estimates() for arm, each in found.items() if arm != REAL
+        },
     }
     write_results(outputs["trial"] / "results.json", results)
-    return flat({"segmentation": found, "qwk": {arm: each["qwk"] for arm, each in results["grading"].items()}})
+    return flat(
+        {"segmentation": results["segmentation"], "qwk": {arm: each["qwk"] for arm, each in results["grading"].items()}}
+    )

@@ -117,6 +117,8 @@ def test_the_trial_is_whole(line) -> None:
     assert set(results["grading"]) == {"real", "undersampled", "oversampled", "padded"}
     assert set(results["grading_against_real"]) == {"undersampled", "oversampled", "padded"}
     assert set(results["segmentation"]) == {"real", "synthetic", "synthetic_then_real"}
+    assert set(results["segmentation_against_real"]) == {"synthetic", "synthetic_then_real"}
+    assert {"EX", "HE", "SE", "MA", "OD"} == set(results["segmentation_against_real"]["synthetic"])
 
 
 def test_the_page_shows_what_was_judged_and_asks_for_nothing_from_elsewhere(line) -> None:

@@ -38,7 +38,8 @@ examples:
 
 _RENDER = """\
 Turns a map, drawn or generated, into a photograph: in a style drawn from --seed, or in that of a photograph. With
---before, the map as it was before it was edited, the picture stays bit for bit what it was but near the edit.
+--before, the map as it was before it was edited, the picture stays bit for bit what it was but near the edit: give the
+--seed or the --style that it was rendered with, of a generated map the seed in its name.
 
 examples:
   retinalogos lesion-map render map.png --style ref.jpg --out out/
@@ -217,11 +218,18 @@ def _template(arguments: argparse.Namespace) -> None:
         from retinalogos.generators.lesion_map.pipeline import RENDER, load_render
 
         size = load_render(arguments.find(arguments.model) / RENDER).config.size
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(maps.to_rgb(maps.template(size))).save(arguments.out, "PNG")
+    _write_map(arguments.out, maps.to_rgb(maps.template(size)))
     for short, name, colour in zip(maps.CLASSES, maps.NAMES, maps.COLOURS, strict=True):
         print(f"{short}  #{bytes(colour.tolist()).hex()}  {name}")
     print(f"{arguments.out}: {size} × {size} pixels")
+
+
+def _write_map(path: Path, colours: np.ndarray) -> None:
+    """Never over another file: somebody may have drawn on it."""
+    if path.exists():
+        raise UsageError(f"--out {path} is there already, and may be drawn on: give another name, or remove it")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(colours).save(path, "PNG")
 
 
 def _join(arguments: argparse.Namespace) -> None:
@@ -236,8 +244,7 @@ def _join(arguments: argparse.Namespace) -> None:
             raise UsageError(f"{name} is given twice: {paths[name]} and {file}; join the two pictures first")
         paths[name] = Path(file)
     classes = maps.read_masks(paths, arguments.size)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(maps.to_rgb(classes)).save(arguments.out, "PNG")
+    _write_map(arguments.out, maps.to_rgb(classes))
     print(f"{arguments.out}: {classes.shape[1]} × {classes.shape[0]} pixels; share of the field: {_shares(classes)}")
 
 

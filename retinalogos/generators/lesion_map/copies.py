@@ -1,6 +1,6 @@
 """Whether drawn maps and photographs are copies of training ones."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -89,13 +89,18 @@ def find_copies(
     layouts = [lesion_descriptor(each.classes[rows], config.side) for each, rows in zip(sets, marked, strict=True)]
     pictures = [memorisation.pixel_descriptor(each.images, config.side) for each in sets]
     return {
-        "maps": _report(layouts, marked, config, resamples, seed),
-        "photographs": _report(pictures, everyone, config, resamples, seed),
+        "maps": _report(sets, layouts, marked, config, resamples, seed),
+        "photographs": _report(sets, pictures, everyone, config, resamples, seed),
     }
 
 
 def _report(
-    described: list[np.ndarray], rows: list[np.ndarray], config: CopyConfig, resamples: int, seed: int
+    sets: Sequence[Examples],
+    described: Sequence[np.ndarray],
+    rows: Sequence[np.ndarray],
+    config: CopyConfig,
+    resamples: int,
+    seed: int,
 ) -> CopyReport:
     of_train, of_test, made = described
     if min(len(each) for each in described) < _LEAST:
@@ -108,11 +113,12 @@ def _report(
         Closest(int(rows[2][i]), int(rows[0][near.index[i]]), float(near.relative[i] / limit))
         for i in np.argsort(near.relative, kind="stable")
     ]
+    people = [each.patients[of] for each, of in zip(sets, rows, strict=True)]
     members, others = (memorisation.nearest(each, made, config.neighbours).relative for each in (of_train, of_test))
     return CopyReport(
         len(made),
-        bootstrap(np.mean, flags, resamples=resamples, seed=seed),
-        bootstrap(np.mean, flags_real, resamples=resamples, seed=seed),
-        memorisation.membership_auc(members, others, resamples, seed),
+        bootstrap(np.mean, flags, resamples=resamples, seed=seed, groups=people[2]),
+        bootstrap(np.mean, flags_real, resamples=resamples, seed=seed, groups=people[1]),
+        memorisation.membership_auc(members, others, resamples, seed, np.concatenate(people[:2])),
         pairs,
     )

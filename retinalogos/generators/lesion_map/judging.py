@@ -61,6 +61,7 @@ def compare_lesions(
         members = {name: examples.grades == grade for name, examples in sets.items()}
         if min(member.sum() for member in members.values()) < 2:
             continue
+        people = {name: sets[name].patients[member] for name, member in members.items()}
         result[str(grade)] = {}
         for measure, unit in (("counts", 1.0), ("areas", 100.0)):
             found = result[str(grade)][measure] = {}
@@ -69,12 +70,19 @@ def compare_lesions(
                 found[maps.CLASSES[lesion]] = {
                     **{
                         name: centred_bootstrap(
-                            wasserstein_distance, values["reference"], values[name], resamples=resamples, seed=seed
+                            wasserstein_distance,
+                            values["reference"],
+                            values[name],
+                            resamples=resamples,
+                            seed=seed,
+                            groups=(people["reference"], people[name]),
                         )
                         for name in ("drawn", "floor")
                     },
                     **{
-                        f"mean_{name}": bootstrap(np.mean, values[name], resamples=resamples, seed=seed)
+                        f"mean_{name}": bootstrap(
+                            np.mean, values[name], resamples=resamples, seed=seed, groups=people[name]
+                        )
                         for name in ("reference", "drawn")
                     },
                 }
@@ -96,8 +104,10 @@ class Recovery:
     accuracy: Estimate
 
 
-def recover_grades(grader: Grader, images: np.ndarray, grades: np.ndarray, resamples: int, seed: int) -> Recovery:
-    """Reads grades from images (uint8 n×h×w×3) and holds them against those asked for, n."""
+def recover_grades(
+    grader: Grader, images: np.ndarray, grades: np.ndarray, patients: np.ndarray, resamples: int, seed: int
+) -> Recovery:
+    """Reads grades from images (uint8 n×h×w×3) and holds them against those asked for, n; intervals by patient, n."""
     seen = grader.predict(images)[TASK].argmax(1)
 
     def kappa(truth: np.ndarray, predicted: np.ndarray) -> float:
@@ -106,7 +116,10 @@ def recover_grades(grader: Grader, images: np.ndarray, grades: np.ndarray, resam
     def accuracy(truth: np.ndarray, predicted: np.ndarray) -> float:
         return float((truth == predicted).mean())
 
-    return Recovery(*(bootstrap(each, grades, seen, resamples=resamples, seed=seed) for each in (kappa, accuracy)))
+    found = (
+        bootstrap(each, grades, seen, resamples=resamples, seed=seed, groups=patients) for each in (kappa, accuracy)
+    )
+    return Recovery(*found)
 
 
 @dataclass(frozen=True)
@@ -145,7 +158,8 @@ def judge_style(examples: Examples, pictures: np.ndarray, resamples: int, seed: 
 
     own, made = colours(examples.images), colours(pictures)
     differences = [np.abs(each - np.roll(own, -1, 0)).mean(1) for each in (own, made)]
-    return StyleReport(*(bootstrap(np.mean, each, resamples=resamples, seed=seed) for each in differences))
+    found = (bootstrap(np.mean, each, resamples=resamples, seed=seed, groups=examples.patients) for each in differences)
+    return StyleReport(*found)
 
 
 @dataclass(frozen=True)

@@ -5,19 +5,23 @@ back to unit variance; outputs of all scales are added up), with the grade's emb
 mapping network, as RetinaGAN does. Its output are not probabilities but classes drawn by them, through which gradients
 pass as if they were probabilities (straight-through Gumbel-softmax: Jang et al., ICLR 2017): beside real maps, which
 have one class a pixel, probabilities give themselves away before anything is learnt, and of lesions that cover a
-hundredth of the field none would ever be the likeliest class of a pixel. The discriminator is that of Karras et al.,
-residual with minibatch deviation, and judges the grade by projection (Miyato and Koyama, ICLR 2018).
+hundredth of the field none would ever be the likeliest class of a pixel. Neighbouring pixels are drawn alike, as far as
+training lesions are large (:mod:`grain`). The discriminator is that of Karras et al., residual with minibatch
+deviation, and judges the grade by projection (Miyato and Koyama, ICLR 2018).
 """
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from retinalogos.generators.lesion_map.configuration import LayoutConfig
-from retinalogos.generators.lesion_map.maps import BG, CLASSES, GRADES
+from retinalogos.generators.lesion_map.grain import fit_grain, gumbel_noise, mean_area
+from retinalogos.generators.lesion_map.maps import BG, CLASSES, GRADES, LESIONS
 
 # Maps whose differences the discriminator sees together, as StyleGAN2. In training they are of one grade: among those
 # of several it would not see that a grade's are all alike.
@@ -30,8 +34,13 @@ _CENTRE_STYLES = 10_000
 # Of the grades' embeddings at the start. They are added after every layer: at the spread of z they would drown it, and
 # the maps of a grade be all alike. RetinaGAN starts within ±0.05.
 _GRADE_SPREAD = 0.2
-# Keeps the logarithms of uniform noise finite.
-_LEAST_UNIFORM = 1e-6
+# Maps that lesions are measured in: hundreds of regions, whose mean area is known to a few per cent; and maps that are
+# drawn at once, which bounds memory.
+_MATCHED, _AT_ONCE = 128, 16
+# How often their share is set right; and the factor by which it changes at most, where a grade has none of a lesion.
+_ROUNDS, _LEAST_CHANGE = 6, 0.02
+# Probability that a pixel has a class, at least: keeps the odds finite.
+_LEAST_ODDS = 1e-6
 # Share of the pixels below which a class counts as this frequent in the prior: nothing is ruled out.
 _LEAST_SHARE = 1e-4
 
@@ -128,6 +137,8 @@ class LayoutGenerator(nn.Module):
         self.bias = nn.Parameter(torch.zeros(len(CLASSES), 1, 1))
         # Logarithm of how often each class occurs: see `start_from`.
         self.prior = nn.Buffer(torch.zeros(GRADES, len(CLASSES), config.size, config.size))
+        # Smoothing of the noise by which each class is drawn, pixels: see `start_grain`.
+        self.grain = nn.Buffer(torch.zeros(len(CLASSES)))
         # Mean style of each grade, which truncation goes towards: see `find_centres`.
         self.centres = nn.Buffer(torch.zeros(GRADES, config.latent))
 
@@ -153,12 +164,17 @@ class LayoutGenerator(nn.Module):
         z = torch.stack([torch.randn(self.config.latent, generator=g) for g in generators])
         sides = [4 * 2**i for i in range(self.scales) for _ in range(2)]
         fields = [torch.stack([torch.randn(1, s, s, generator=g) for g in generators]).to(where) for s in sides]
-        uniform = torch.stack([torch.rand(len(CLASSES), side, side, generator=g) for g in generators])
-        uniform = uniform.clamp(_LEAST_UNIFORM, 1 - _LEAST_UNIFORM)
-        return z.to(where), [*fields, -(-uniform.log()).log().to(where)]
+        normal = torch.stack([torch.randn(len(CLASSES), side, side, generator=g) for g in generators])
+        return z.to(where), [*fields, gumbel_noise(normal.to(where), self.grain)]
 
     def forward(self, styles_bsd: Tensor, noise: list[Tensor], grades_b: Tensor) -> Tensor:
         """Styles b×scales×latent, noise (see :meth:`noise`) and grades b to one-hot classes b×7×size×size."""
+        soft = F.softmax(self._logits(styles_bsd, noise) + self.prior[grades_b] + noise[-1], 1)
+        drawn = F.one_hot(soft.argmax(1), len(CLASSES)).permute(0, 3, 1, 2).to(soft)
+        return drawn + soft - soft.detach()
+
+    def _logits(self, styles_bsd: Tensor, noise: list[Tensor]) -> Tensor:
+        """Of the classes, b×7×size×size, before the prior of the grade is added."""
         x = self.constant.expand(len(styles_bsd), -1, -1, -1)
         total: Tensor | None = None
         for scale, (first, second, output) in enumerate(zip(self.first, self.second, self.outputs, strict=True)):
@@ -169,9 +185,7 @@ class LayoutGenerator(nn.Module):
             y = output(x, style)
             total = y if total is None else F.interpolate(total, scale_factor=2, mode="bilinear") + y
         assert total is not None
-        soft = F.softmax(total + self.bias + self.prior[grades_b] + noise[-1], 1)
-        drawn = F.one_hot(soft.argmax(1), len(CLASSES)).permute(0, 3, 1, 2).to(soft)
-        return drawn + soft - soft.detach()
+        return total + self.bias
 
     @torch.no_grad()
     def start_from(self, maps_nchw: Tensor, grades_n: Tensor) -> None:
@@ -191,6 +205,69 @@ class LayoutGenerator(nn.Module):
             members = maps_nchw[grades_n == grade]
             of_grade = members.mean((0, 2, 3)) + _LEAST_SHARE if len(members) else overall
             self.prior[grade] = at_place.log() + (of_grade / overall).log()[:, None, None]
+        # What the network adds to it begins at nothing.
+        for output in self.outputs:
+            output.conv.weight.zero_()  # type: ignore[operator, union-attr]
+
+    @torch.no_grad()
+    def start_grain(self, classes_nhw: np.ndarray, seed: int) -> None:
+        """Sets how far neighbours are drawn alike, before anything is learnt of where lesions lie.
+
+        Args:
+            classes_nhw: training maps, n×size×size.
+            seed: of the draws by which it is found.
+        """
+        rng = np.random.default_rng(seed)
+
+        def anywhere(lesions: tuple[int, ...]) -> Tensor:
+            shares = np.isin(classes_nhw, lesions).mean((1, 2))
+            drawn = rng.choice(shares[shares > 0], _MATCHED) if shares.any() else np.zeros(_MATCHED)
+            odds = torch.from_numpy(drawn).float().clamp(_LEAST_ODDS, 1 - _LEAST_ODDS).logit()
+            return odds[:, None, None].expand(-1, *classes_nhw.shape[1:])
+
+        self._set_grain(classes_nhw, anywhere, seed)
+
+    def _set_grain(self, classes_nhw: np.ndarray, odds_of: Callable[[tuple[int, ...]], Tensor], seed: int) -> None:
+        """By the odds of lesions together, then of each: what is no lesion is smoothed as all lesions together are."""
+        together = fit_grain(mean_area(np.isin(classes_nhw, LESIONS)), odds_of(LESIONS), seed)
+        self.grain.fill_(together)
+        for c in LESIONS:
+            self.grain[c] = fit_grain(mean_area(classes_nhw == c), odds_of((c,)), seed, together)
+
+    @torch.no_grad()
+    def match(self, classes_nhw: np.ndarray, grades_n: Tensor, shares_gc: Tensor, seed: int) -> None:
+        """Sets right how much of each lesion there is in each grade (the prior) and how large they are (the grain).
+
+        An adversarial training of some minutes learns where lesions lie sooner than how many there are.
+
+        Args:
+            classes_nhw: training maps, n×size×size.
+            grades_n: their grades.
+            shares_gc: share of all pixels that each class has in each grade, 5×7; nan where it is not known.
+            seed: of the styles and draws at which both are measured.
+        """
+        z, noise = self.noise([torch.Generator().manual_seed(seed)] * _MATCHED)
+
+        def logits(grades_b: Tensor) -> Tensor:
+            styles = self.styles(z, grades_b)[:, None].expand(-1, self.scales, -1)
+            parts = [slice(start, start + _AT_ONCE) for start in range(0, _MATCHED, _AT_ONCE)]
+            return torch.cat([self._logits(styles[rows], [each[rows] for each in noise]) for rows in parts])
+
+        for grade in range(GRADES):
+            wanted = shares_gc[grade, list(LESIONS)].to(self.prior)
+            of_grade = logits(torch.full((_MATCHED,), grade, device=z.device))
+            for _ in range(_ROUNDS):
+                # How often a pixel has a class is what its probability says, whatever the grain.
+                found = F.softmax(of_grade + self.prior[grade], 1)[:, list(LESIONS)].mean((0, 2, 3))
+                change = (wanted / found).clamp_min(_LEAST_CHANGE).log().nan_to_num(0.0)
+                self.prior[grade, list(LESIONS)] += change[:, None, None]
+        grades_b = grades_n[np.random.default_rng(seed).integers(len(grades_n), size=_MATCHED)].to(z.device)
+        shares = F.softmax(logits(grades_b) + self.prior[grades_b], 1)
+
+        def drawn(lesions: tuple[int, ...]) -> Tensor:
+            return shares[:, list(lesions)].sum(1).clamp(_LEAST_ODDS, 1 - _LEAST_ODDS).logit()
+
+        self._set_grain(classes_nhw, drawn, seed)
 
     @torch.no_grad()
     def find_centres(self, seed: int) -> None:

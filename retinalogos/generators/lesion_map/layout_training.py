@@ -55,9 +55,10 @@ class LayoutObjective:
             torch.manual_seed(seed)
             self.generator = LayoutGenerator(config)
             self.discriminator = LayoutDiscriminator(config)
+        self.generator.start_grain(shown[usable], seed)
         if config.prior:
-            whole = torch.from_numpy(maps.one_hot(shown[usable]))
-            self.generator.start_from(whole, self._grades)
+            self.generator.start_from(torch.from_numpy(maps.one_hot(shown[usable])), self._grades)
+        self._shares = class_shares(self._shown, self._marked, self._grades)
         self._strength = torch.zeros(())
         self._signs: dict[int, Tensor] = {}
 
@@ -132,6 +133,11 @@ class LayoutObjective:
         """Puts it back."""
         self._strength = state["strength"]
 
+    def finish(self) -> None:
+        """After the training: lesions as frequent and as large as in the eyes, and the mean style of each grade."""
+        self.generator.match(self._shown.numpy(), self._grades, self._shares, self._seed)
+        self.generator.find_centres(self._seed)
+
     def sample(self, path: Path) -> None:
         """A row of maps for each grade."""
         self.generator.find_centres(self._seed)
@@ -159,6 +165,19 @@ def as_shown(candidates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     disc = (candidates & maps.bits((maps.OD,)) > 0) & ~retina
     shown = np.where(retina, np.uint8(maps.VB), maps.classes_of(candidates))
     return np.where(disc, np.uint8(maps.OD), shown), marked
+
+
+def class_shares(classes_nhw: Tensor, marked_nc: Tensor, grades_n: Tensor) -> Tensor:
+    """Share of the pixels that each class has in each grade, 5×7, of eyes whose data set marks it; nan where none do.
+
+    Args:
+        classes_nhw: uint8, n×h×w.
+        marked_nc: n×7, 1 where marked.
+        grades_n: n, 0-4.
+    """
+    shares = torch.stack([(classes_nhw == c).float().mean((1, 2)) for c in range(len(maps.CLASSES))], 1)
+    of_grade = F.one_hot(grades_n, maps.GRADES).t().float()
+    return (of_grade @ (shares * marked_nc)) / (of_grade @ marked_nc)
 
 
 def as_marked(drawn_bchw: Tensor, marked_bc: Tensor) -> Tensor:

@@ -43,8 +43,9 @@ _CANDIDATES: dict[str, tuple[int, ...]] = {
 _MARKED: dict[str, tuple[int, ...]] = {"hei_med": (EX, SE)}
 # Lesion class of the cohort for each class here, for the way back.
 _TO_COHORT = {EX: "hard_exudate", HE: "haemorrhage", SE: "soft_exudate", MA: "microaneurysm"}
-# Least share of a pixel that a lesion must cover to be kept when a map is made smaller; the disc and the field: half.
-_LEAST_SHARE = 0.25
+# Least share of a pixel that a class must cover to be kept when a map is made smaller. From a half on, areas stay what
+# they were; of microaneurysms, which are all smaller than a pixel then, none would be left.
+_LEAST_SHARE = {c: 0.25 if c == MA else 0.5 for c in range(len(CLASSES))}
 
 # Candidate bits → class where there is just one.
 _SINGLE = np.full(256, UNKNOWN, np.uint8)
@@ -71,19 +72,19 @@ def from_row(row: Mapping[str, Any], image: np.ndarray, size: int) -> np.ndarray
     lesions, disc, fov = (
         None if row[m] is None else decode_map(row[m]["bytes"]) for m in ("lesions", "disc_cup", "fov")
     )
-    field = _reduced(_found_field(image) if fov is None else fov > 0, size, 0.5)
+    field = _reduced(_found_field(image) if fov is None else fov > 0, size, VB)
     marked = () if lesions is None else _MARKED.get(row["source"], LESIONS)
     unmarked = bits(tuple(c for c in LESIONS if c not in marked))
     retina = bits((VB,)) | unmarked | (bits((OD,)) if disc is None else 0)
     candidates = np.where(field, np.uint8(retina), np.uint8(bits((BG,))))
     if disc is not None:
-        candidates[_reduced(disc > 0, size, 0.5) & field] = bits((OD,)) | unmarked
+        candidates[_reduced(disc > 0, size, OD) & field] = bits((OD,)) | unmarked
     if lesions is not None:
         present = [c for c in np.unique(lesions) if LESION_CLASSES[c] in _CANDIDATES]
         # The rarest class last: where two share a pixel of a smaller map, the smaller lesion would be lost.
         for value in sorted(present, key=lambda c: -int((lesions == c).sum())):
-            mask = _reduced(lesions == value, size, _LEAST_SHARE) & field
-            candidates[mask] = bits(_CANDIDATES[LESION_CLASSES[value]])
+            found = _CANDIDATES[LESION_CLASSES[value]]
+            candidates[_reduced(lesions == value, size, found[0]) & field] = bits(found)
     return candidates
 
 
@@ -96,11 +97,11 @@ def _found_field(image: np.ndarray) -> np.ndarray:
     return cv2.fillConvexPoly(drawn, np.rint(frame.hull * scale).astype(np.int32), 1) > 0
 
 
-def _reduced(mask: np.ndarray, size: int, least: float) -> np.ndarray:
+def _reduced(mask: np.ndarray, size: int, c: int) -> np.ndarray:
     if mask.shape == (size, size):
         return mask
     how = cv2.INTER_AREA if size < mask.shape[0] else cv2.INTER_NEAREST
-    return cv2.resize(mask.astype(np.float32), (size, size), interpolation=how) >= least
+    return cv2.resize(mask.astype(np.float32), (size, size), interpolation=how) >= _LEAST_SHARE[c]
 
 
 def classes_of(candidates: np.ndarray) -> np.ndarray:
@@ -161,8 +162,7 @@ def read_masks(paths: Mapping[str, Path], size: int | None) -> np.ndarray:
         above, left = ((max(mask.shape) - side) // 2 for side in mask.shape)
         square = np.zeros((max(mask.shape),) * 2, bool)
         square[above : above + mask.shape[0], left : left + mask.shape[1]] = mask
-        least = _LEAST_SHARE if name in {CLASSES[c] for c in LESIONS} else 0.5
-        masks[name] = square if size is None else _reduced(square, size, least)
+        masks[name] = square if size is None or name not in CLASSES else _reduced(square, size, CLASSES.index(name))
     return from_masks(masks)
 
 

@@ -54,7 +54,9 @@ def _filled(network: N, weights: dict[str, torch.Tensor], folder: Path) -> N:
     try:
         network.load_state_dict(weights)
     except RuntimeError:
-        raise UsageError(f"{folder} is damaged: its weights are not those of its config.json") from None
+        raise UsageError(
+            f"{folder} is damaged, or of another version: its weights are not those of its config.json; train it again"
+        ) from None
     return network.eval().requires_grad_(False)
 
 

@@ -1,10 +1,10 @@
 """A small network that finds the classes of a lesion map in photographs: the judge of what was drawn."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from retinalogos.generators.lesion_map import maps
 from retinalogos.generators.lesion_map.configuration import SegmenterConfig
@@ -19,6 +19,8 @@ _BATCH = 32
 # Of a class's frequency in its weight: rare lesions count more, without drowning all else (Eigen and Fergus, ICCV 2015,
 # balance fully, which is the power 1).
 _BALANCE = 0.5
+# Share of the pixels that a class has at the start at least: one that is not marked is not ruled out.
+_LEAST_SHARE = 1e-4
 
 
 class Segmenter(UNet):
@@ -30,6 +32,11 @@ class Segmenter(UNet):
 
     def __init__(self, widths: tuple[int, ...]):
         super().__init__(widths, len(maps.CLASSES))
+
+    def start_at(self, shares: Sequence[float]) -> None:
+        """As the U-Net's, of classes of which one is right; else hundreds of steps go into that most is retina."""
+        nn.init.zeros_(self.head.weight)
+        self.head.bias = nn.Parameter(torch.tensor(shares, dtype=torch.float32).clamp_min(_LEAST_SHARE).log())
 
     @torch.inference_mode()
     def find(self, images: np.ndarray) -> np.ndarray:
@@ -86,10 +93,12 @@ def fit_segmenter(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = Segmenter(config.widths)
-    if start is not None:
+    share = np.array([((candidates & (1 << c)) > 0).mean() for c in range(len(maps.CLASSES))])
+    if start is None:
+        network.start_at(share.tolist())
+    else:
         network.load_state_dict(start.state_dict())
     network.to(where).train()
-    share = np.array([((candidates & (1 << c)) > 0).mean() for c in range(len(maps.CLASSES))])
     weights = torch.tensor(np.where(share > 0, np.maximum(share, 1e-6) ** -_BALANCE, 0), dtype=torch.float32).to(where)
     optimizer = torch.optim.AdamW(network.parameters(), config.learning_rate, weight_decay=config.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, total_steps=config.steps + 1)
@@ -126,9 +135,11 @@ def pooled_dice(pixels: np.ndarray) -> float:
     return float(dice_of_counts(both, both + first, both + second))
 
 
-def dice_of(found: np.ndarray, truth: np.ndarray, resamples: int, seed: int) -> Mapping[str, Estimate]:
-    """Dice of each lesion and of the disc, with bootstrap intervals over images; see :func:`overlaps`."""
+def dice_of(
+    found: np.ndarray, truth: np.ndarray, patients: np.ndarray, resamples: int, seed: int
+) -> Mapping[str, Estimate]:
+    """Dice of each lesion and of the disc, with bootstrap intervals over patients; see :func:`overlaps`."""
     return {
-        name: bootstrap(pooled_dice, pixels, resamples=resamples, seed=seed)
+        name: bootstrap(pooled_dice, pixels, resamples=resamples, seed=seed, groups=patients)
         for name, pixels in overlaps(found, truth).items()
     }

@@ -4,21 +4,21 @@ Every training leaves out one fold, by which a grader chooses its best state, an
 which neither they nor the generator have seen.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
 from retinalogos.classifiers.configuration import GraderConfig
 from retinalogos.classifiers.grader import fit_grader
-from retinalogos.classifiers.statistics import Replicates, replicate
+from retinalogos.classifiers.statistics import Figures, Replicates, replicate, resample
 from retinalogos.errors import DataError
 from retinalogos.generators.lesion_map import maps
 from retinalogos.generators.lesion_map.configuration import SegmenterConfig
 from retinalogos.generators.lesion_map.examples import NO_GRADE, Examples
 from retinalogos.generators.lesion_map.judging import TASK
-from retinalogos.generators.lesion_map.segmentation import Segmenter, fit_segmenter, overlaps, pooled_dice
-from retinalogos.metrics.intervals import Estimate, bootstrap
+from retinalogos.generators.lesion_map.segmentation import Segmenter, fit_segmenter, overlaps
+from retinalogos.metrics.overlap import dice_of_counts
 
 REAL = "real"
 # Grading: all real eyes; as many of each grade as of the rarest; each grade repeated, or filled up with synthetic eyes,
@@ -114,8 +114,8 @@ def try_grading(
 
 def try_segmentation(
     real: Examples, synthetic: Examples, test: Examples, config: SegmenterConfig, folds: int, seed: int, resamples: int
-) -> dict[str, dict[str, Estimate]]:
-    """Dice of segmenters on the test eyes, mean over the runs, by arm and class; see :func:`try_grading`."""
+) -> dict[str, Replicates]:
+    """Dice of segmenters on the test eyes by arm; a figure is a class. See :func:`try_grading`."""
     _check_apart(real, test)
     splits = patient_folds(real.patients, real.grades, folds, seed)
     found: dict[str, list[Mapping[str, np.ndarray]]] = {arm: [] for arm in SEGMENTATION_ARMS}
@@ -130,23 +130,23 @@ def try_segmentation(
         networks = {REAL: fit(some), "synthetic": of_synthetic, "synthetic_then_real": fit(some, of_synthetic)}
         for arm, network in networks.items():
             found[arm].append(overlaps(network.find(test.images), truth))
-    names = [maps.CLASSES[c] for c in (*maps.LESIONS, maps.OD)]
-    return {
-        arm: {
-            name: bootstrap(
-                _mean_dice([run[name] for run in runs]), np.arange(len(test)), resamples=resamples, seed=seed
-            )
-            for name in names
-        }
-        for arm, runs in found.items()
-    }
+    questions = {arm: _dice(runs) for arm, runs in found.items()}
+    return resample(questions, folds, test.patients, resamples, seed)
 
 
-def _mean_dice(runs: Sequence[np.ndarray]) -> Callable[[np.ndarray], float]:
-    def statistic(rows: np.ndarray) -> float:
-        return float(np.mean([pooled_dice(pixels[rows]) for pixels in runs]))
+def _dice(runs: Sequence[Mapping[str, np.ndarray]]) -> Figures:
+    """Of each class, over all pixels of a resample together; :func:`pooled_dice` of many resamples at once."""
 
-    return statistic
+    def figures(weights: np.ndarray | None) -> Mapping[str, np.ndarray]:
+        result = {}
+        for name in runs[0]:
+            pixels = np.stack([run[name] for run in runs], 1)  # eyes × runs × (both, found only, there only)
+            ones = np.ones((1, len(pixels)))
+            both, first, second = np.moveaxis(np.tensordot(ones if weights is None else weights, pixels, 1), -1, 0)
+            result[name] = dice_of_counts(both, both + first, both + second)
+        return result
+
+    return figures
 
 
 def _check_apart(real: Examples, test: Examples) -> None:

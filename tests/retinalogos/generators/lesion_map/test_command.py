@@ -81,6 +81,8 @@ def test_template_can_be_read_again(model, tmp_path, capsys) -> None:
     call("template", "--model", model, "--out", str(tmp_path / "map.png"))
     assert (maps.read_drawn(tmp_path / "map.png", 16) == maps.template(16)).all()
     assert "EX  #efa400  hard exudate" in capsys.readouterr().out
+    with pytest.raises(UsageError, match="may be drawn on"):
+        call("template", "--size", "32", "--out", str(tmp_path / "map.png"))
     call("template", "--size", "32", "--out", str(tmp_path / "large.png"))
     assert Image.open(tmp_path / "large.png").size == (32, 32)
 

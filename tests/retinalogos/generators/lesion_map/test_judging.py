@@ -9,6 +9,7 @@ from retinalogos.generators.lesion_map import judging, maps
 from retinalogos.generators.lesion_map.configuration import SegmenterConfig
 from retinalogos.generators.lesion_map.examples import Examples
 from retinalogos.generators.lesion_map.segmentation import (
+    Segmenter,
     dice_of,
     fit_segmenter,
     overlaps,
@@ -58,11 +59,34 @@ def test_a_segmenter_finds_what_stands_out() -> None:
     candidates = (1 << classes).astype(np.uint8)
     config = SegmenterConfig(widths=(8, 8), steps=60, batch_size=4, learning_rate=0.02, weight_decay=0.0)
     network = fit_segmenter(candidates[:8], images[:8], config, 0)
-    found = dice_of(network.find(images[8:]), classes[8:], 20, 0)
+    found = dice_of(network.find(images[8:]), classes[8:], np.arange(4), 20, 0)
     assert found["HE"].value > 0.8
     assert np.isnan(found["MA"].value), "there is none to be found"
     more = fit_segmenter(candidates[:8], images[:8], config.model_copy(update={"steps": 1}), 0, start=network)
-    assert dice_of(more.find(images[8:]), classes[8:], 0, 0)["HE"].value > 0.6, "it goes on from what it was given"
+    assert dice_of(more.find(images[8:]), classes[8:], np.arange(4), 0, 0)["HE"].value > 0.6, (
+        "it goes on from what it was given"
+    )
+
+
+def test_an_untrained_segmenter_sees_classes_as_often_as_they_are() -> None:
+    torch.manual_seed(0)
+    network = Segmenter((8, 8))
+    network.start_at([0.2, 0.001, 0.01, 0.0, 0.0, 0.02, 0.769])
+    with torch.no_grad():
+        told = network(torch.randn(2, 3, 16, 16)).softmax(1)
+    assert torch.allclose(told.mean((0, 2, 3)), torch.tensor([0.2, 0.001, 0.01, 1e-4, 1e-4, 0.02, 0.769]), atol=1e-3)
+
+
+def test_eyes_of_a_patient_are_drawn_together() -> None:
+    """Two eyes that are alike in every patient tell no more than one: the interval is as wide."""
+    rng = np.random.default_rng(0)
+    truth = np.full((30, 4, 4), maps.VB, np.uint8)
+    truth[:, :2, :2] = maps.EX
+    found = np.where(rng.random(truth.shape) < 0.3, np.uint8(maps.EX), truth)
+    one = dice_of(found, truth, np.arange(30), 200, 0)["EX"]
+    both = dice_of(found.repeat(2, 0), truth.repeat(2, 0), np.arange(30).repeat(2), 200, 0)["EX"]
+    assert both.value == pytest.approx(one.value)
+    assert both.high - both.low == pytest.approx(one.high - one.low, rel=0.3)
 
 
 def test_dice_by_hand() -> None:

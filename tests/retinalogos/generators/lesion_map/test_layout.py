@@ -10,8 +10,9 @@ from torch.nn import functional as F
 from retinalogos.errors import DataError
 from retinalogos.generators.lesion_map import adversarial, maps
 from retinalogos.generators.lesion_map.configuration import LayoutConfig
+from retinalogos.generators.lesion_map.grain import mean_area
 from retinalogos.generators.lesion_map.layout import GROUP, LayoutDiscriminator, LayoutGenerator, ModulatedConv, augment
-from retinalogos.generators.lesion_map.layout_training import LayoutObjective, as_marked, as_shown
+from retinalogos.generators.lesion_map.layout_training import LayoutObjective, as_marked, as_shown, class_shares
 from retinalogos.training import checkpoints
 
 WHOLE = slice(None)
@@ -94,14 +95,51 @@ def test_an_untrained_network_with_the_prior_draws_classes_as_often_as_they_occu
     grades = torch.tensor([0] * 20 + [3] * 20)
     generator = LayoutGenerator(layout_config)
     generator.start_from(torch.from_numpy(maps.one_hot(classes)), grades)
-    with torch.no_grad():
-        for output in generator.outputs:
-            output.conv.weight.zero_()
     shares = generator.draw([0, 3], [1, 2], 1.0).mean((2, 3))[:, maps.HE]
     assert shares[0] < 0.02
     assert shares[1] > 0.1
     outside = generator.draw([3], [1], 1.0)[0, maps.BG, 0, 0]
     assert outside > 0.5
+
+
+def test_lesions_are_matched_in_number_and_size(draw_phantom) -> None:
+    """A network of any weights draws as much of each lesion as the eyes of a grade have, in pieces as large."""
+    eyes, widths = draw_phantom(80, 64), (16, 16, 16, 16, 16)
+    deep = LayoutConfig(size=64, latent=16, mapping_layers=2, widths=widths, discriminator_widths=widths, prior=True)
+    torch.manual_seed(0)
+    generator, classes, grades = LayoutGenerator(deep), eyes.classes, torch.from_numpy(eyes.grades)
+    generator.start_from(torch.from_numpy(maps.one_hot(classes)), grades)
+    with torch.no_grad():
+        for output in generator.outputs:
+            output.conv.weight.normal_(std=0.3)
+    shares = class_shares(torch.from_numpy(classes), torch.ones(80, 7), grades)
+    asked = [grade for grade in range(5) for _ in range(40)]
+
+    def blood() -> tuple[np.ndarray, float]:
+        drawn = generator.draw(asked, list(range(200)), 1.0).argmax(1).numpy() == maps.HE
+        return drawn.mean((1, 2)).reshape(5, 40).mean(1), mean_area(drawn)
+
+    wanted, area = shares[:, maps.HE].numpy(), mean_area(classes == maps.HE)
+    _, dust = blood()
+    generator.match(classes, grades, shares, 0)
+    found, matched = blood()
+    assert found[3:] == pytest.approx(wanted[3:], rel=0.3)
+    assert 0.3 * wanted[2] < found[2] < 0.3 * wanted[3], "few, of forty maps of random weights"
+    assert found[0] < 0.0005, "grade 0 has none"
+    assert abs(np.log(matched / area)) < 0.35 < abs(np.log(dust / area))
+
+
+def test_shares_are_of_the_eyes_that_mark_a_class() -> None:
+    classes = torch.full((3, 2, 2), maps.VB, dtype=torch.uint8)
+    classes[0, 0, 0] = maps.HE
+    marked = torch.ones(3, 7)
+    marked[1, maps.HE] = 0
+    marked[2, maps.HE] = 0
+    shares = class_shares(classes, marked, torch.tensor([2, 2, 4]))
+    assert shares[2, maps.HE] == 0.25
+    assert shares[2, maps.VB] == (0.75 + 1) / 2
+    assert torch.isnan(shares[4, maps.HE])
+    assert torch.isnan(shares[0]).all()
 
 
 def test_eyes_without_a_grade_are_left_out(eyes, layout_config, layout_loss) -> None:

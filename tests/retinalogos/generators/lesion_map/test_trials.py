@@ -60,7 +60,9 @@ def test_trials_give_figures_for_every_arm(eyes) -> None:
     assert all(each.values["accuracy"].shape == (3,) for each in graded.values())
     found = trials.try_segmentation(train, test, test, SEGMENTER, 3, 0, 5)
     assert set(found) == set(trials.SEGMENTATION_ARMS)
-    assert all(0 <= each["OD"].value <= 1 for each in found.values())
+    for each in found.values():
+        assert each.values["OD"].shape == (3,)
+        assert 0 <= each.estimates()["OD"].value <= 1
 
 
 def test_eyes_of_one_patient_on_both_sides_are_refused(eyes) -> None:
