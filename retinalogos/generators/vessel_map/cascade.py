@@ -273,4 +273,5 @@ def load_part(folder: Path, part: str) -> Denoiser:
         raise UsageError(f"{folder} holds no model of vessel maps ({str(error).splitlines()[0]})") from None
     if model.config.part != part:
         raise UsageError(f"{folder} holds the model {model.config.part!r}, not {part!r}")
-    return model.eval().requires_grad_(False).to(device())
+    # Channels last: what convolutions of a CPU are fastest in.
+    return model.eval().requires_grad_(False).to(device(), memory_format=torch.channels_last)

@@ -17,8 +17,9 @@ from retinalogos.generators.vessel_map.maps import resize_map, tells_kinds
 
 # Label of an eye: 0 is not known, then the order of EYES.
 SIDES = (None, *EYES)
+NAMES = ("ids", "patients", "sources")
 ARRAYS = ("images", "maps", "fields", "sides", "marks", "diameters", "known")
-_COLUMNS = ("image_id", "eye", "truth", "image", "vessels", "disc_cup", "fov", "source")
+_COLUMNS = ("image_id", "patient_id", "eye", "truth", "image", "vessels", "disc_cup", "fov", "source")
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Examples:
 
     Attributes:
         ids: image_id of each.
+        patients: patient_id of each: the two eyes of one are not independent.
         sources: reader of each.
         images: uint8, n×size×size×3; a file that is mapped into memory.
         maps: classes, uint8 n×size×size, likewise; 0 throughout where the eye has no map.
@@ -38,6 +40,7 @@ class Examples:
     """
 
     ids: list[str]
+    patients: list[str]
     sources: list[str]
     images: np.ndarray
     maps: np.ndarray
@@ -52,9 +55,9 @@ class Examples:
 
     def take(self, chosen: np.ndarray) -> "Examples":
         """Some of the eyes, by index."""
-        arrays = {name: getattr(self, name)[chosen] for name in ARRAYS}
-        ids, sources = ([getattr(self, name)[i] for i in chosen] for name in ("ids", "sources"))
-        return Examples(ids, sources, **arrays)
+        taken: dict[str, Any] = {name: getattr(self, name)[chosen] for name in ARRAYS}
+        taken |= {name: [getattr(self, name)[i] for i in chosen] for name in NAMES}
+        return Examples(**taken)
 
 
 def tells(classes: np.ndarray | None) -> bool:
@@ -93,7 +96,7 @@ def read_examples(
     maps = _on_disk(folder / "maps.npy", (total, size, size), np.uint8)
     fields = _on_disk(folder / "fields.npy", (total, size, size), bool)
     ids: list[str] = []
-    sources, sides, marks, diameters, known = [], [], [], [], []
+    patients, sources, sides, marks, diameters, known = [], [], [], [], [], []
     for row in cohort.rows(_COLUMNS, split):
         try:
             classes = decode_map(row["vessels"]["bytes"]) if row["vessels"] else None
@@ -109,6 +112,7 @@ def read_examples(
         lit = images[n].max(2) > 10 if field is None else cv2.resize(field, (size, size)) > 127
         fields[n] = lit
         ids.append(row["image_id"])
+        patients.append(row["patient_id"])
         sources.append(row["source"])
         sides.append(SIDES.index(row["eye"]))
         where, diameter = landmarks(row)
@@ -117,6 +121,7 @@ def read_examples(
         known.append(tells(classes))
     return Examples(
         ids,
+        patients,
         sources,
         images[: len(ids)],
         maps[: len(ids)],
@@ -154,6 +159,6 @@ def joined(parts: Sequence[Examples]) -> Examples:
     """Several sets of eyes as one."""
     if len(parts) == 1:
         return parts[0]
-    arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in ARRAYS}
-    ids, sources = ([one for part in parts for one in getattr(part, name)] for name in ("ids", "sources"))
-    return Examples(ids, sources, **arrays)
+    whole: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in ARRAYS}
+    whole |= {name: [one for part in parts for one in getattr(part, name)] for name in NAMES}
+    return Examples(**whole)

@@ -12,6 +12,7 @@ from torch.nn.functional import interpolate
 
 from retinalogos.errors import UsageError
 from retinalogos.generators.vessel_map.configuration import DenoiserConfig, Part, TextConfig
+from retinalogos.generators.vessel_map.detail import DetailPrior
 from retinalogos.generators.vessel_map.diffusion import Process
 from retinalogos.generators.vessel_map.examples import SIDES, Examples
 from retinalogos.generators.vessel_map.maps import to_channels
@@ -27,6 +28,8 @@ _SPOT = 0.07
 _REACH = 0.05
 # Examples from which the spread of what is missing in an enlarged picture is taken.
 _SCALE_EYES = 64
+# Pixels of the cuts that the enlarger's prior is fitted to, at most: with that many eyes some 100 MB.
+_DETAIL_CUT = 256
 
 
 def maps_as_signal(classes_nhw: np.ndarray) -> Tensor:
@@ -94,6 +97,7 @@ def new_denoiser(
     seed: int,
     text: TextConfig | None = None,
     captions: Tensor | None = None,
+    most_noise: float = 0.0,
 ) -> Denoiser:
     """A network with seeded random weights for one of the three models; ``size`` is what it is trained on.
 
@@ -108,6 +112,7 @@ def new_denoiser(
         seed: of the weights.
         text: of ``paint``: the captions that it is given.
         captions: their features, n×2×M×D, see :meth:`~.captions.CaptionFeatures.of_eyes`.
+        most_noise: of ``enlarge``, see :class:`Denoising`.
     """
     torch.manual_seed(seed)
     shapes = {
@@ -119,8 +124,11 @@ def new_denoiser(
     if part == "enlarge":
         some = images_as_signal(examples.images[:_SCALE_EYES])
         scale = round(1 / max(float((some - grown(shrunk(some, factor), factor)).std()), 1e-3), 3)
-    prior, shape = None, None
-    if config.prior_components:
+    prior: PixelPrior | DetailPrior | None = None
+    shape = None
+    if config.prior_components and part == "enlarge":
+        prior, shape = _fit_detail(examples, config.prior_components, factor, scale, most_noise, seed)
+    elif config.prior_components:
         prior, shape = _fit_prior(part, examples, config.prior_components, shapes[part]["labels"], captions)
     model = Denoiser(
         part=part,
@@ -144,10 +152,6 @@ def _fit_prior(
     part: Part, examples: Examples, components: int, labels: int, captions: Tensor | None
 ) -> tuple[PixelPrior, dict[str, Any]]:
     """The prior of training eyes and of their mirror images, and its arguments."""
-    if part == "enlarge":
-        raise UsageError(
-            "enlarge.network.prior_components should be 0: it works on cuts, and a cubic enlargement leads it"
-        )
     channels, size = (2 if part == "masks" else 3), examples.images.shape[1]
     eyes = examples.take(np.arange(min(len(examples), MOST_NUMBERS // (2 * channels * size**2))))
     sides, marks = _turned(eyes.sides, eyes.marks, np.ones(len(eyes), bool))
@@ -163,6 +167,28 @@ def _fit_prior(
         images = np.concatenate([eyes.images, np.asarray(eyes.images)[:, :, ::-1]])
         data, condition = images_as_signal(images), maps_as_signal(maps)
     return PixelPrior.fit(data, condition, told, [SIDES[side] for side in sides], components, part == "paint")
+
+
+def _fit_detail(
+    examples: Examples, classes: int, factor: int, scale: float, most_noise: float, seed: int
+) -> tuple[DetailPrior, dict[str, Any]]:
+    """The prior of what enlargements lack, from a cut of each of some eyes, and its arguments."""
+    draw, cuts = np.random.default_rng([seed, 3]), []
+    side = min(_DETAIL_CUT, examples.images.shape[1]) // factor * factor
+    for image in examples.images[:_SCALE_EYES]:
+        y, x = draw.integers(0, image.shape[0] - side + 1, 2)
+        cuts.append(image[y : y + side, x : x + side])
+    whole = images_as_signal(np.stack(cuts))
+    small, generator = shrunk(whole, factor), torch.Generator().manual_seed(seed)
+
+    def given(level: float) -> Tensor:
+        noise = torch.randn(small.shape, generator=generator)
+        return grown(with_noise(small, torch.full((len(small),), level), noise), factor)
+
+    # The filter reaches a pixel of the small picture each way, and one beyond.
+    shape: dict[str, Any] = {"channels": 3, "side": 2 * factor + 3, "most_noise": most_noise, "classes": classes}
+    missing = (whole - grown(small, factor)) * scale
+    return DetailPrior.fit(shape, missing, [given(level) for level in DetailPrior.levels(most_noise)]), shape
 
 
 def _turned(sides: np.ndarray, marks: np.ndarray, mirrored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
