@@ -14,9 +14,10 @@ from retinalogos.errors import UsageError
 from retinalogos.generators.vessel_map.captions import CaptionFeatures
 from retinalogos.generators.vessel_map.configuration import Part, SamplerConfig, TextConfig
 from retinalogos.generators.vessel_map.diffusion import draw, starting_noise
-from retinalogos.generators.vessel_map.maps import resize_map, to_classes
+from retinalogos.generators.vessel_map.maps import resize_map
 from retinalogos.generators.vessel_map.networks import Denoiser
 from retinalogos.generators.vessel_map.objective import (
+    distances_as_maps,
     grown,
     images_as_bytes,
     images_as_signal,
@@ -126,7 +127,7 @@ class VesselMapCascade:
         marks = spots(np.stack([wish.marks for wish in wishes]).astype(np.float32), size)
         sides = torch.tensor([wish.side for wish in wishes])
         signal = draw(model, start, marks, sides, self.sampling.get("masks"))
-        return np.stack([to_classes(one > 0) for one in signal.cpu().numpy()])
+        return distances_as_maps(signal)
 
     def paint(
         self, classes_nhw: np.ndarray, seeds: Sequence[int], captions: Sequence[str | None] | None = None

@@ -15,9 +15,10 @@ from retinalogos.generators.vessel_map.configuration import DenoiserConfig, Part
 from retinalogos.generators.vessel_map.detail import DetailPrior
 from retinalogos.generators.vessel_map.diffusion import Process
 from retinalogos.generators.vessel_map.examples import SIDES, Examples
-from retinalogos.generators.vessel_map.maps import to_channels
+from retinalogos.generators.vessel_map.maps import to_channels, to_classes
 from retinalogos.generators.vessel_map.networks import Denoiser, told_beside
 from retinalogos.generators.vessel_map.prior import MOST_NUMBERS, PixelPrior
+from retinalogos.metrics.vessels.skeleton import thin
 
 # The validation loss is a mean over this many eyes at fixed times and noise, so that curves compare.
 _VALIDATION_EYES = 64
@@ -26,6 +27,8 @@ _SPOT = 0.07
 # Distance from a vessel's border at which the drawn signal ends, in shares of the side: more than half the widest
 # vessel, and less than the space between the arcades' larger branches.
 _REACH = 0.05
+# Share of a centre line's distance at which a pixel beside it is of the middle too: of a true map it has all of it.
+_AS_FAR = 0.9
 # Examples from which the spread of what is missing in an enlarged picture is taken.
 _SCALE_EYES = 64
 # Pixels of the cuts that the enlarger's prior is fitted to, at most: with that many eyes some 100 MB.
@@ -47,6 +50,32 @@ def maps_as_distances(classes_nhw: np.ndarray) -> Tensor:
     return torch.from_numpy(
         np.stack([[_distances(channel, reach) for channel in to_channels(one)] for one in classes_nhw])
     )
+
+
+def distances_as_maps(signal_nchw: Tensor) -> np.ndarray:
+    """Drawn distances, n×2×h×w, to maps of classes: discs about centre lines, as wide as the distance there says.
+
+    Of a true map that is nearly the map again. Where the signal is positive would be it too, but a network draws the
+    walls of a vessel flatter than its middle, so that it would come out too wide: what is measured is in the docs.
+    """
+    reach = _REACH * signal_nchw.shape[-1]
+    return np.stack([to_classes(np.stack([_discs(kind * reach) for kind in one])) for one in signal_nchw.cpu().numpy()])
+
+
+def _discs(distances_hw: np.ndarray) -> np.ndarray:
+    """Pixels within reach of a centre line pixel, and its neighbours that are as far inside as it."""
+    line = thin(distances_hw > 0)
+    radii = np.where(line, distances_hw, 0).astype(np.float32)
+    # The middle of an even width is two pixels wide.
+    beside = cv2.dilate(radii, np.ones((3, 3), np.uint8))
+    most, found = int(radii.max(initial=0)), (beside > 0) & (distances_hw >= _AS_FAR * beside)
+    padded = np.pad(radii, most)
+    height, width = line.shape
+    for y in range(-most, most + 1):
+        for x in range(-most, most + 1):
+            shifted = padded[most + y : most + y + height, most + x : most + x + width]
+            found |= shifted > np.hypot(y, x)
+    return found
 
 
 def _distances(vessels_hw: np.ndarray, reach: float) -> np.ndarray:

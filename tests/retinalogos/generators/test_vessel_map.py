@@ -35,6 +35,7 @@ from retinalogos.generators.vessel_map.judgement import arms
 from retinalogos.generators.vessel_map.networks import Denoiser
 from retinalogos.generators.vessel_map.objective import (
     Denoising,
+    distances_as_maps,
     grown,
     images_as_bytes,
     images_as_signal,
@@ -43,6 +44,7 @@ from retinalogos.generators.vessel_map.objective import (
     shrunk,
     spots,
 )
+from retinalogos.metrics.overlap import dice
 from retinalogos.provenance import read_png
 
 UNET = {
@@ -110,12 +112,26 @@ def test_a_map_is_where_its_distances_are_positive(phantom: np.ndarray) -> None:
     signal = maps_as_distances(np.stack([phantom, empty])).numpy()
     assert (maps.to_classes(signal[0] > 0) == phantom).all()
     assert (signal[1] == -1).all()
+    # So it is about its centre lines, but for corners.
+    drawn, nothing = distances_as_maps(torch.from_numpy(signal))
+    assert dice(drawn > 0, phantom > 0) > 0.93
+    assert not nothing.any()
     far = np.abs(signal) < 1
     assert 0.2 < far[0].mean() < 0.8, "a band about the vessels"
     square = np.zeros((20, 20), np.uint8)
     square[8:12, 8:12] = 1
     # Borders lie between pixels: half a pixel from the last one inside and the first one outside. 0.05 of 20 is one.
     assert maps_as_distances(square[None])[0, 0, 10, 6:10].tolist() == [-1, -0.5, 0.5, 1]
+
+
+def test_a_vessel_with_flat_walls_is_drawn_no_wider_than_its_middle_says() -> None:
+    signal = torch.full((1, 2, 40, 40), -1.0)
+    # 0.05 of 40 is two pixels: a half pixel in the middle, and walls that should be outside.
+    signal[0, 0, 19, 5:35] = 0.25
+    signal[0, 0, 18, 5:35] = signal[0, 0, 20, 5:35] = 0.05
+    drawn = distances_as_maps(signal)[0]
+    assert (drawn[19, 8:32] == 1).all()
+    assert not np.delete(drawn, 19, axis=0).any()
 
 
 def test_kinds_are_told_by_maps_that_hold_both(phantom: np.ndarray) -> None:
