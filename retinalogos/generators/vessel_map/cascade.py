@@ -34,7 +34,7 @@ PARTS: tuple[Part, ...] = get_args(Part)
 # Each part's noise is its own, whatever the seed of a picture.
 _STRIDE = 3
 # Level of noise on what is enlarged, unless said otherwise; as draw_vessels.noise.
-NOISE = 0.1
+NOISE = 0.01
 # Photographs of the prior alone drawn at a time: bounds memory.
 _BATCH = 16
 
