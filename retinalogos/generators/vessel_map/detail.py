@@ -106,7 +106,7 @@ class DetailPrior(nn.Module):
             condition_bchw: the enlargement with noise, as the network sees it.
             level_b: of that noise.
         """
-        mean, variance = self._gaussian(condition_bchw, level_b)
+        mean, variance, of_classes = self._gaussian(condition_bchw, level_b)
         t, x = t_b.view(-1, 1, 1, 1), self._turned(noisy_bchw)
         d2 = t.square() * variance + (1 - t).square()
         y = x - t * mean
@@ -116,11 +116,14 @@ class DetailPrior(nn.Module):
         # What is drawn has about unit variance over all places.
         seen = torch.cat([x / (t.square() + (1 - t).square()).sqrt(), data, rest], 1)
         split = Split(seen, known, (variance / d2).sqrt(), rest)
-        expected = (variance / d2).mean((1, 2, 3))
+        # Over all places, each class having as many: were it over those of this cut, one in which nothing is missing
+        # would weigh as much as one full of vessels.
+        spread2 = t[..., 0] ** 2 * of_classes + (1 - t[..., 0]) ** 2
+        expected = (of_classes / spread2).mean((1, 2))
         return Known(seen, expected, lambda told, guidance: self._turned(split.velocity(told, guidance), back=True))
 
-    def _gaussian(self, condition_bchw: Tensor, level_b: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance, B×C×h×w, along the axes of colour."""
+    def _gaussian(self, condition_bchw: Tensor, level_b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean and variance along the axes of colour, B×C×h×w, and the variances of the classes, B×C×K."""
         levels, channels, _ = self.variances.shape
         means = conv2d(_padded(condition_bchw, self.filter.shape[-1]), self.filter).unflatten(1, (levels, channels))
         energy = _energy(condition_bchw)[:, 0].contiguous()
@@ -134,7 +137,7 @@ class DetailPrior(nn.Module):
         place = (level_b.clamp(0, self.most_noise) / max(self.most_noise, 1e-6)).sqrt() * (levels - 1)
         numbers = torch.arange(levels, device=place.device)
         share = (1 - (place[:, None] - numbers).abs()).clamp(min=0)[:, :, None, None, None]
-        return (share * means).sum(1), (share * variances).sum(1)
+        return (share * means).sum(1), (share * variances).sum(1), (share[..., 0] * self.variances).sum(1)
 
     def _turned(self, x_bchw: Tensor, back: bool = False) -> Tensor:
         axes = self.axes.T if back else self.axes
