@@ -48,12 +48,14 @@ class Wish:
         side: index into SIDES; 0 leaves it open.
         marks: disc and fovea, 2×2: column and row in shares of the side; nan leaves one open.
         caption: what the photograph shows beside its vessels; None leaves it open.
+        diameter: height of the disc in shares of the side, which nothing is asked by: about it arcades are measured.
     """
 
     seed: int
     side: int
     marks: np.ndarray
     caption: str | None = None
+    diameter: float = float("nan")
 
 
 @dataclass(frozen=True)

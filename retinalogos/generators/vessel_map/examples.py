@@ -19,7 +19,9 @@ from retinalogos.generators.vessel_map.maps import resize_map, tells_kinds
 SIDES = (None, *EYES)
 NAMES = ("ids", "patients", "sources")
 ARRAYS = ("images", "maps", "fields", "sides", "marks", "diameters", "known")
-_COLUMNS = ("image_id", "patient_id", "eye", "truth", "image", "vessels", "disc_cup", "fov", "source")
+_COLUMNS = ("image_id", "patient_id", "eye", "truth", "labels", "image", "vessels", "disc_cup", "fov", "source")
+# Where disc and fovea lie, in shares of the side: names in the truth of phantom eyes and in the labels of drawn ones.
+LANDMARKS = ("disc_x", "disc_y", "fovea_x", "fovea_y", "disc_height")
 
 
 @dataclass(frozen=True)
@@ -140,12 +142,15 @@ def _on_disk(file: Path, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
 
 
 def landmarks(row: dict[str, Any]) -> tuple[np.ndarray, float]:
-    """Disc and fovea (2×2, column and row) and the disc's height, in shares of the side: from truth, else the map."""
+    """Disc and fovea (2×2, column and row) and the disc's height, in shares of the side.
+
+    From truth, of drawn eyes what was asked for, else from the map of the disc; nan where not known.
+    """
     marks, diameter = np.full((2, 2), np.nan), float("nan")
-    if row["truth"]:
-        truth = json.loads(row["truth"])
-        marks = np.array([[truth["disc_x"], truth["disc_y"]], [truth["fovea_x"], truth["fovea_y"]]])
-        return marks, float(truth["disc_height"])
+    if told := row["truth"] or (row["labels"] if row["source"] == "synthetic" else None):
+        known = json.loads(told)
+        values = np.array([known.get(name) for name in LANDMARKS], float)
+        return values[:4].reshape(2, 2), float(values[4])
     if row["disc_cup"]:
         disc = decode_map(row["disc_cup"]["bytes"]) > 0
         if disc.any():
