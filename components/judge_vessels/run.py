@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -15,10 +15,12 @@ from retinalogos.cohort.shards import Cohort
 from retinalogos.errors import DataError, UsageError
 from retinalogos.generators.vessel_map.agreement import of_eyes, summary
 from retinalogos.generators.vessel_map.cascade import load_part, painted_by_prior
-from retinalogos.generators.vessel_map.examples import read_examples
+from retinalogos.generators.vessel_map.examples import Examples, read_examples
 from retinalogos.generators.vessel_map.judgement import anatomy, compare
 from retinalogos.generators.vessel_map.loaders import load_segmenter
+from retinalogos.generators.vessel_map.segmenter import Segmenter
 from retinalogos.metrics.features import FeatureSpace, feature_space
+from retinalogos.metrics.intervals import Estimate
 from retinalogos.metrics.realism import frechet_with_interval, kernel_with_interval
 from retinalogos.metrics.results import flat, write_results
 
@@ -54,41 +56,53 @@ def run(params: JudgeVesselsParams, inputs: Paths, outputs: Paths) -> Metrics:
             "masks": compare(anatomy(test), anatomy(drawn), anatomy(further), params.resamples, params.seed),
             "photographs": compare(found["test"], found["drawn"], found["train"], params.resamples, params.seed),
             "consistency": {
-                "real": summary(of_eyes(segmenter, seen["test"]), params.resamples, params.seed),
-                "synthetic": summary(of_eyes(segmenter, seen["drawn"]), params.resamples, params.seed),
+                "real": _agreement(segmenter, seen["test"], params),
+                "synthetic": _agreement(segmenter, seen["drawn"], params),
             },
         }
         n = min(len(test), len(drawn), len(further))
-        others = {"synthetic": drawn.images, "floor": further.images}
+        others = {"synthetic": Sample(drawn.images, drawn.patients), "floor": Sample(further.images, further.patients)}
         if (closed_form := painted_by_prior(load_part(inputs["paint"], "paint"), drawn.maps[:n])) is not None:
             sides = (params.size, params.size)
-            others["closed_form"] = np.stack(
-                [cv2.resize(image, sides, interpolation=cv2.INTER_AREA) for image in closed_form]
-            )
+            small = [cv2.resize(image, sides, interpolation=cv2.INTER_AREA) for image in closed_form]
+            others["closed_form"] = Sample(np.stack(small), drawn.patients)
         for name, folder in params.baselines.items():
             if name in others:
                 raise UsageError(f"judge_vessels.baselines: the name {name} is taken")
-            others[name] = read_examples(
+            eyes = read_examples(
                 Cohort(Path(folder)), None, params.size, Path(scratch) / f"baseline-{name}", lambda _: True
-            ).images
+            )
+            others[name] = Sample(eyes.images, eyes.patients)
         results["realism"] = {
-            space.name: _realism(space, np.asarray(test.images), others, n, params) for space in spaces
+            space.name: _realism(space, Sample(test.images, test.patients), others, n, params) for space in spaces
         }
     write_results(outputs["judgement"] / "results.json", results)
     figures.intervals(outputs["judgement"] / "anatomy.png", results["masks"])
     return flat({name: results[name] for name in ("consistency", "realism")})
 
 
+class Sample(NamedTuple):
+    """Photographs n×h×w×3, and the patient of each."""
+
+    images: np.ndarray
+    patients: list[str]
+
+
+def _agreement(segmenter: Segmenter, eyes: Examples, params: JudgeVesselsParams) -> dict[str, Estimate]:
+    return summary(of_eyes(segmenter, eyes), eyes.patients, params.resamples, params.seed)
+
+
 def _realism(
-    space: FeatureSpace, test: np.ndarray, others: Mapping[str, np.ndarray], n: int, params: JudgeVesselsParams
+    space: FeatureSpace, test: Sample, others: Mapping[str, Sample], n: int, params: JudgeVesselsParams
 ) -> dict[str, Any]:
     """Distances of test eyes to as many (``n``) drawn eyes, further real ones, and eyes of other generators."""
-    real = space.features(test)
+    real = space.features(np.asarray(test.images))
     found = {}
-    for name, images in others.items():
-        other = space.features(np.asarray(images[:n]))
+    for name, sample in others.items():
+        other = space.features(np.asarray(sample.images[:n]))
+        patients = np.array(test.patients), np.array(sample.patients[:n])
         found[name] = {
-            "frechet": frechet_with_interval(real, other, params.distance_resamples, params.seed),
-            "kernel": kernel_with_interval(real, other, params.resamples, params.seed),
+            "frechet": frechet_with_interval(real, other, params.distance_resamples, params.seed, patients=patients),
+            "kernel": kernel_with_interval(real, other, params.resamples, params.seed, patients=patients),
         }
     return found

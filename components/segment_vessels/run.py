@@ -44,7 +44,7 @@ def run(params: SegmentVesselsParams, inputs: Paths, outputs: Paths) -> Metrics:
             judged = read_examples(cohort, "test", segmenter.size, Path(scratch) / f"test-{name}", has_vessels)
             results[name] = {
                 "eyes": len(judged),
-                "figures": summary(of_eyes(segmenter, judged), params.resamples, params.seed),
+                "figures": summary(of_eyes(segmenter, judged), judged.patients, params.resamples, params.seed),
             }
     write_results(outputs["quality"] / "results.json", results)
     return {"train_eyes": eyes, **flat({name: found["figures"] for name, found in results.items()})}

@@ -31,6 +31,6 @@ STEP = Step(
     outputs={
         "segmenter": Port("diffusers-layout folder, averaged weights", "Model"),
         "log": Port("log.jsonl"),
-        "quality": Port("results.json: figures of each set's test split with intervals by eye"),
+        "quality": Port("results.json: figures of each set's test split with intervals by patient"),
     },
 )

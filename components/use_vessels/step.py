@@ -16,7 +16,7 @@ class UseVesselsParams(Params, TrainingConfig):
     ratios: tuple[float, ...] = Field(description="synthetic eyes for each real one, a training set each")
     segmenter: SegmenterConfig
     external: tuple[External, ...] = Field(description="real sets of other places, judged on alone")
-    resamples: int = Field(ge=0, description="bootstrap resamples by eye behind each interval")
+    resamples: int = Field(ge=0, description="bootstrap resamples by patient behind each interval")
     checkpoints: str = Field(exclude=True, description="folder for checkpoints, kept between runs")
 
 
@@ -29,5 +29,5 @@ STEP = Step(
         "cohort": Port("real cohort with vessel maps", "Dataset"),
         "synthetic": Port("synthetic cohort with its vessel maps", "Dataset"),
     },
-    outputs={"use": Port("results.json: figures and paired differences with intervals by eye")},
+    outputs={"use": Port("results.json: figures and paired differences with intervals by patient")},
 )

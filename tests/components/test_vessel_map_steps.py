@@ -21,6 +21,7 @@ from pipelines.params import Choices, compose
 from pipelines.vessel_map import STAGES
 from retinalogos.cohort.shards import Cohort, CohortWriter, decode_map, encode_png
 from retinalogos.errors import UsageError
+from retinalogos.generators.vessel_map.examples import landmarks
 from retinalogos.generators.vessel_map.maps import tells_kinds, to_colour
 from retinalogos.provenance import generator_hash, read_png
 from retinalogos.training.loop import Gradients
@@ -71,7 +72,10 @@ def test_the_synthetic_cohort_says_where_it_comes_from(line: tuple[Path, dict[st
         assert row["source"] == "synthetic"
         assert row["patient_id"].startswith("synthetic-")
         assert decode_map(row["vessels"]["bytes"]).shape == (64, 64)
-        assert {"disc_x", "fovea_y"} <= json.loads(row["labels"]).keys()
+        asked = json.loads(row["labels"])
+        marks, diameter = landmarks(row)
+        assert marks.ravel().tolist() == [asked[name] for name in ("disc_x", "disc_y", "fovea_x", "fovea_y")]
+        assert 0.05 < diameter < 0.4
     with Image.open(folder / "metrics/vessel_map/grid/grid.png") as grid:
         assert grid.info["synthetic"] == "true"
 

@@ -61,10 +61,18 @@ def mean(values: np.ndarray) -> float:
     return float(known.mean()) if known.size else float("nan")
 
 
-def summary(rows: Sequence[Mapping[str, float]], resamples: int, seed: int) -> dict[str, Estimate]:
-    """Mean of each figure over eyes, with its bootstrap interval by eye."""
+def summary(
+    rows: Sequence[Mapping[str, float]], patients: Sequence[str], resamples: int, seed: int
+) -> dict[str, Estimate]:
+    """Mean of each figure over eyes, with its bootstrap interval; ``patients`` of the eyes are drawn, not eyes."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     return {
-        name: bootstrap(mean, np.array([row.get(name, float("nan")) for row in rows]), resamples=resamples, seed=seed)
+        name: bootstrap(
+            mean,
+            np.array([row.get(name, float("nan")) for row in rows]),
+            resamples=resamples,
+            seed=seed,
+            groups=np.array(patients),
+        )
         for name in names
     }

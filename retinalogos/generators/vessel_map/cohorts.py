@@ -14,7 +14,7 @@ from retinalogos.generators.text.latents import mirrored_words
 from retinalogos.generators.vessel_map.captions import write
 from retinalogos.generators.vessel_map.cascade import Drawn, Wish
 from retinalogos.generators.vessel_map.configuration import TextConfig
-from retinalogos.generators.vessel_map.examples import SIDES, landmarks
+from retinalogos.generators.vessel_map.examples import LANDMARKS, SIDES, landmarks
 from retinalogos.generators.vessel_map.maps import resize_map, tells_kinds, to_classes
 from retinalogos.generators.vessel_map.segmenter import Segmenter, found
 
@@ -70,8 +70,11 @@ def write_drawn(
             classes = resize_map(eye.classes, image.shape[0])
             picture = encode_jpeg(image)
             digest = hashlib.sha256(picture).hexdigest()
-            marks = [None if value != value else round(float(value), 4) for value in wish.marks.ravel()]
-            wished = dict(zip(("disc_x", "disc_y", "fovea_x", "fovea_y"), marks, strict=True))
+            values = [*wish.marks.ravel(), wish.diameter]
+            wished = {
+                name: None if value != value else round(float(value), 4)
+                for name, value in zip(LANDMARKS, values, strict=True)
+            }
             writer.add(
                 {
                     "image_id": digest[:16],
@@ -108,17 +111,18 @@ def wishes(cohort: Cohort, n: int, seed: int, text: TextConfig | None) -> list[W
         text: of the painter; None for one without captions.
     """
     rng = np.random.default_rng([seed, 4])
-    known = [(SIDES.index(row["eye"]), landmarks(row)[0]) for row in cohort.rows(("eye", "truth", "disc_cup"), "train")]
+    columns = ("eye", "truth", "disc_cup", "labels", "source")
+    known = [(SIDES.index(row["eye"]), *landmarks(row)) for row in cohort.rows(columns, "train")]
     captions = None if text is None else write(cohort.table(split="train").to_pylist(), text, seed)
     found = []
     for number in range(n):
         chosen = int(rng.integers(len(known)))
-        side, marks = known[chosen]
+        side, marks, diameter = known[chosen]
         marks = marks + rng.normal(0, _MOVED, (2, 2))
         caption = None if captions is None else captions[chosen][-1]
         if rng.random() < 0.5:
             marks[:, 0] = 1 - marks[:, 0]
             side = len(SIDES) - side if side else 0
             caption = caption and mirrored_words(caption)
-        found.append(Wish(seed * 1_000_000 + number, side, marks, caption))
+        found.append(Wish(seed * 1_000_000 + number, side, marks, caption, diameter))
     return found

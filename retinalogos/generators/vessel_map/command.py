@@ -57,7 +57,7 @@ def _action(actions: Commands, name: str, text: str, run: Callable[[argparse.Nam
     )
     action.add_argument("--batch-size", type=at_least(1), default=8, help="eyes drawn at once (default 8)")
     action.add_argument("--prompt", metavar="TEXT", help="caption, for a painter that was trained with captions")
-    action.add_argument("--noise", type=float, default=0.1, help="level of noise on what is enlarged (default 0.1)")
+    action.add_argument("--noise", type=float, default=0.01, help="level of noise on what is enlarged (default 0.01)")
     action.set_defaults(run=run)
     return action
 

@@ -4,6 +4,8 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from retinalogos.training.configuration import Precision
+
 Part = Literal["masks", "paint", "enlarge"]
 Prediction = Literal["epsilon", "v_prediction", "flow"]
 Conditioning = Literal["concatenate", "control"]
@@ -32,6 +34,7 @@ class SamplerConfig(BaseModel):
     autoguidance: float = Field(
         ge=0, description="times what the network adds to its prior is drawn; 1 as learned, 0 the prior alone"
     )
+    precision: Precision = Field(description="of the network; auto: bfloat16 where the device multiplies it natively")
 
 
 class DenoiserConfig(BaseModel):
@@ -47,7 +50,9 @@ class DenoiserConfig(BaseModel):
     sampling: SamplerConfig
     condition_dropout: float = Field(ge=0, lt=1, description="share of examples shown without their condition")
     prior_components: int = Field(
-        ge=0, description="principal components, at most, of the prior that it refines (prediction flow); 0: no prior"
+        ge=0,
+        description="of the prior that it refines (prediction flow): principal components, at most; of enlarge, "
+        "classes of places; 0: no prior",
     )
 
     @model_validator(mode="after")

@@ -1,7 +1,6 @@
 """The noising process, as diffusers' schedulers have it, and drawing with a trained network."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from retinalogos.generators.vessel_map.configuration import DiffusionConfig, SamplerConfig
 from retinalogos.generators.vessel_map.networks import Denoiser
+from retinalogos.training.device import compute_dtype
 
 # predict(noisy B×C×H×W, t B, condition B×K×H×W, label or level B, or caption B×D) → B×C×H×W
 Predict = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
@@ -99,20 +99,24 @@ def draw(
     sampling = sampling or SamplerConfig(**model.config.sampling)
     scheduler = _sampler(DiffusionConfig(**model.config.diffusion), sampling)
     scheduler.set_timesteps(sampling.steps)
-    network: Any = model
-    predict: Predict = partial(network, autoguidance=sampling.autoguidance)
-    if through:
-        predict = through(predict)
     where = next(model.parameters()).device
+    dtype = compute_dtype(sampling.precision, where)
+    network: Any = model
+
+    def predict(x: Tensor, t_b: Tensor, condition: Tensor, joined_b: Tensor | None) -> Tensor:
+        with torch.autocast(where.type, dtype, enabled=dtype != torch.float32):
+            return network(x, t_b, condition, joined_b, autoguidance=sampling.autoguidance).float()
+
+    told: Predict = through(predict) if through else predict
     x, condition = start_bchw.to(where), condition_bkhw.to(where)
     joined = None if joined_b is None else joined_b.to(where)
     for t in scheduler.timesteps:
         t_b = t.to(where).expand(len(x))
-        predicted = predict(x, t_b, condition, joined)
+        predicted = told(x, t_b, condition, joined)
         if sampling.guidance > 1:
             # A level describes the condition, and stays; a label is part of it.
             nothing = joined if joined is None or model.config.levels else torch.zeros_like(joined)
-            without = predict(x, t_b, torch.zeros_like(condition), nothing)
+            without = told(x, t_b, torch.zeros_like(condition), nothing)
             predicted = without + sampling.guidance * (predicted - without)
         x = scheduler.step(predicted, t, x, return_dict=False)[0]
     return x

@@ -17,8 +17,11 @@ from retinalogos.generators.vessel_map.maps import resize_map, tells_kinds
 
 # Label of an eye: 0 is not known, then the order of EYES.
 SIDES = (None, *EYES)
+NAMES = ("ids", "patients", "sources")
 ARRAYS = ("images", "maps", "fields", "sides", "marks", "diameters", "known")
-_COLUMNS = ("image_id", "eye", "truth", "image", "vessels", "disc_cup", "fov", "source")
+_COLUMNS = ("image_id", "patient_id", "eye", "truth", "labels", "image", "vessels", "disc_cup", "fov", "source")
+# Where disc and fovea lie, in shares of the side: names in the truth of phantom eyes and in the labels of drawn ones.
+LANDMARKS = ("disc_x", "disc_y", "fovea_x", "fovea_y", "disc_height")
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ class Examples:
 
     Attributes:
         ids: image_id of each.
+        patients: patient_id of each: the two eyes of one are not independent.
         sources: reader of each.
         images: uint8, n×size×size×3; a file that is mapped into memory.
         maps: classes, uint8 n×size×size, likewise; 0 throughout where the eye has no map.
@@ -38,6 +42,7 @@ class Examples:
     """
 
     ids: list[str]
+    patients: list[str]
     sources: list[str]
     images: np.ndarray
     maps: np.ndarray
@@ -52,9 +57,9 @@ class Examples:
 
     def take(self, chosen: np.ndarray) -> "Examples":
         """Some of the eyes, by index."""
-        arrays = {name: getattr(self, name)[chosen] for name in ARRAYS}
-        ids, sources = ([getattr(self, name)[i] for i in chosen] for name in ("ids", "sources"))
-        return Examples(ids, sources, **arrays)
+        taken: dict[str, Any] = {name: getattr(self, name)[chosen] for name in ARRAYS}
+        taken |= {name: [getattr(self, name)[i] for i in chosen] for name in NAMES}
+        return Examples(**taken)
 
 
 def tells(classes: np.ndarray | None) -> bool:
@@ -93,7 +98,7 @@ def read_examples(
     maps = _on_disk(folder / "maps.npy", (total, size, size), np.uint8)
     fields = _on_disk(folder / "fields.npy", (total, size, size), bool)
     ids: list[str] = []
-    sources, sides, marks, diameters, known = [], [], [], [], []
+    patients, sources, sides, marks, diameters, known = [], [], [], [], [], []
     for row in cohort.rows(_COLUMNS, split):
         try:
             classes = decode_map(row["vessels"]["bytes"]) if row["vessels"] else None
@@ -109,6 +114,7 @@ def read_examples(
         lit = images[n].max(2) > 10 if field is None else cv2.resize(field, (size, size)) > 127
         fields[n] = lit
         ids.append(row["image_id"])
+        patients.append(row["patient_id"])
         sources.append(row["source"])
         sides.append(SIDES.index(row["eye"]))
         where, diameter = landmarks(row)
@@ -117,6 +123,7 @@ def read_examples(
         known.append(tells(classes))
     return Examples(
         ids,
+        patients,
         sources,
         images[: len(ids)],
         maps[: len(ids)],
@@ -135,12 +142,15 @@ def _on_disk(file: Path, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
 
 
 def landmarks(row: dict[str, Any]) -> tuple[np.ndarray, float]:
-    """Disc and fovea (2×2, column and row) and the disc's height, in shares of the side: from truth, else the map."""
+    """Disc and fovea (2×2, column and row) and the disc's height, in shares of the side.
+
+    From truth, of drawn eyes what was asked for, else from the map of the disc; nan where not known.
+    """
     marks, diameter = np.full((2, 2), np.nan), float("nan")
-    if row["truth"]:
-        truth = json.loads(row["truth"])
-        marks = np.array([[truth["disc_x"], truth["disc_y"]], [truth["fovea_x"], truth["fovea_y"]]])
-        return marks, float(truth["disc_height"])
+    if told := row["truth"] or (row["labels"] if row["source"] == "synthetic" else None):
+        known = json.loads(told)
+        values = np.array([known.get(name) for name in LANDMARKS], float)
+        return values[:4].reshape(2, 2), float(values[4])
     if row["disc_cup"]:
         disc = decode_map(row["disc_cup"]["bytes"]) > 0
         if disc.any():
@@ -154,6 +164,6 @@ def joined(parts: Sequence[Examples]) -> Examples:
     """Several sets of eyes as one."""
     if len(parts) == 1:
         return parts[0]
-    arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in ARRAYS}
-    ids, sources = ([one for part in parts for one in getattr(part, name)] for name in ("ids", "sources"))
-    return Examples(ids, sources, **arrays)
+    whole: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in ARRAYS}
+    whole |= {name: [one for part in parts for one in getattr(part, name)] for name in NAMES}
+    return Examples(**whole)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.stats import wasserstein_distance
@@ -12,7 +12,7 @@ from retinalogos.generators.vessel_map.configuration import SegmenterConfig
 from retinalogos.generators.vessel_map.examples import Examples, joined
 from retinalogos.generators.vessel_map.maps import to_channels
 from retinalogos.generators.vessel_map.segmenter import Segmenter, fit, found, predictions
-from retinalogos.metrics.intervals import Estimate, bootstrap
+from retinalogos.metrics.intervals import bootstrap, centred_bootstrap, undefined
 from retinalogos.metrics.vessels.anatomy import measure
 from retinalogos.progress import track
 from retinalogos.training.configuration import TrainingConfig
@@ -20,7 +20,14 @@ from retinalogos.training.configuration import TrainingConfig
 REAL, SYNTHETIC_ONLY = "real", "synthetic"
 
 
-def anatomy(eyes: Examples, segmenter: Segmenter | None = None) -> list[dict[str, float]]:
+class Measured(NamedTuple):
+    """Figures of eyes, and the patient of each."""
+
+    rows: list[dict[str, float]]
+    patients: list[str]
+
+
+def anatomy(eyes: Examples, segmenter: Segmenter | None = None) -> Measured:
     """Figures of :func:`~retinalogos.metrics.vessels.anatomy.measure` of each eye.
 
     Args:
@@ -40,40 +47,40 @@ def anatomy(eyes: Examples, segmenter: Segmenter | None = None) -> list[dict[str
         disc = (disc_y, disc_x, diameter) if disc_x == disc_x and diameter == diameter else None
         fovea = (fovea_y, fovea_x) if fovea_x == fovea_x else None
         rows.append(measure(channels & eyes.fields[i], np.asarray(eyes.fields[i]), disc, fovea))
-    return rows
+    return Measured(rows, eyes.patients)
 
 
 def compare(
-    real: Sequence[Mapping[str, float]],
-    other: Sequence[Mapping[str, float]],
-    further_real: Sequence[Mapping[str, float]],
-    resamples: int,
-    seed: int,
+    real: Measured, other: Measured, further_real: Measured, resamples: int, seed: int
 ) -> dict[str, dict[str, Any]]:
     """Each figure's mean in real and other eyes, their difference, and how far the distributions lie apart.
 
     ``distance`` is the first Wasserstein distance in units of the real eyes' standard deviation, ``floor`` the same
-    from further real eyes: what a sample of this size shows where nothing differs.
+    from further real eyes: what a sample of this size shows where nothing differs. Intervals are by patient.
     """
     compared = {}
-    for name in real[0]:
-        a, b, c = (_defined(rows, name) for rows in (real, other, further_real))
+    for name in real.rows[0]:
+        (a, of_a), (b, of_b), (c, _) = (_defined(sample, name) for sample in (real, other, further_real))
         spread = float(a.std()) if len(a) else 0.0
         compared[name] = {
-            "real": bootstrap(mean, a, resamples=resamples, seed=seed),
-            "synthetic": bootstrap(mean, b, resamples=resamples, seed=seed),
-            "difference": bootstrap(_difference, b, a, resamples=resamples, seed=seed, paired=False)
+            "real": bootstrap(mean, a, resamples=resamples, seed=seed, groups=of_a),
+            "synthetic": bootstrap(mean, b, resamples=resamples, seed=seed, groups=of_b),
+            "difference": centred_bootstrap(
+                _difference, b, a, resamples=resamples, seed=seed, floor=-np.inf, groups=(of_b, of_a)
+            )
             if len(a) and len(b)
-            else Estimate(float("nan"), None, None, 0),
+            else undefined(),
             "distance": wasserstein_distance(a, b) / spread if len(a) and len(b) and spread else float("nan"),
             "floor": wasserstein_distance(a, c) / spread if len(a) and len(c) and spread else float("nan"),
         }
     return compared
 
 
-def _defined(rows: Sequence[Mapping[str, float]], name: str) -> np.ndarray:
-    values = np.array([row[name] for row in rows], float)
-    return values[np.isfinite(values)]
+def _defined(sample: Measured, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """A figure where it is defined, and the patients of those eyes."""
+    values = np.array([row[name] for row in sample.rows], float)
+    known = np.isfinite(values)
+    return values[known], np.array(sample.patients)[known]
 
 
 def _difference(a: np.ndarray, b: np.ndarray) -> float:
@@ -115,13 +122,13 @@ def use(
         ratios: synthetic eyes for each real one.
         config, training: of the segmenter.
         seeds: a training each; the figures of an eye are averaged over them.
-        resamples: of the bootstrap over eyes.
+        resamples: of the bootstrap over patients.
         checkpoints: folder; a run that was killed goes on there with what is trained. The caller removes it.
         log: folder.
 
     Returns:
-        ``eyes`` by arm and, by set, arm and figure: ``figures`` with intervals by eye, and ``difference`` to ``real``,
-        paired by eye.
+        ``eyes`` by arm and, by set, arm and figure: ``figures`` with intervals by patient, and ``difference`` to
+        ``real``, paired by eye.
     """
     plan = arms(ratios, len(synthetic), len(train))
     rows: dict[str, dict[str, list[list[dict[str, float]]]]] = {name: {} for name in judged}
@@ -141,13 +148,16 @@ def use(
     for name, of_arm in rows.items():
         averaged = {arm: _averaged(runs) for arm, runs in of_arm.items()}
         results[name] = {
-            "figures": {arm: summary(eyes, resamples, seeds[0]) for arm, eyes in averaged.items()},
+            "figures": {
+                arm: summary(eyes, judged[name].patients, resamples, seeds[0]) for arm, eyes in averaged.items()
+            },
             "difference": {
                 arm: summary(
                     [
                         {key: row[key] - base[key] for key in row}
                         for row, base in zip(eyes, averaged[REAL], strict=True)
                     ],
+                    judged[name].patients,
                     resamples,
                     seeds[0],
                 )

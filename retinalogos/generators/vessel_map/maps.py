@@ -27,6 +27,8 @@ _TOLERANCE = 8
 # Retinal arteries measure 2/3 to 3/4 of the veins beside them; a map in which they are wider than the veins by this
 # factor is hardly anything but swapped.
 _SWAPPED = 1.1
+# Vessels cover a tenth to a fifth of the field of view; more than this is another picture.
+_MOST_COVERED = 0.5
 
 
 def to_channels(classes_hw: np.ndarray) -> np.ndarray:
@@ -75,10 +77,11 @@ def read_drawn(file: Path, size: int) -> np.ndarray:
         size: pixels to which it is brought.
 
     Raises:
-        UsageError: no picture, other channels, colours between those, not square, or no vessel at all.
+        UsageError: no picture, other channels, colours between those, not square, no vessel at all, or hardly
+            anything else.
 
     Warns:
-        UserWarning: the arteries are wider than the veins: the two were probably swapped.
+        UserWarning: the arteries are wider than the veins, so the two were probably swapped; or one of them is missing.
     """
     try:
         picture = Image.open(io.BytesIO(file.read_bytes()))
@@ -96,7 +99,12 @@ def check_drawn(picture: Image.Image, name: str, size: int) -> np.ndarray:
         raise UsageError(f"{name} is {picture.width}×{picture.height} pixels; a vessel map is square")
     if picture.mode == "P" and np.asarray(picture).max(initial=0) > CROSSING:
         picture = picture.convert("RGB")
-    if picture.mode in ("L", "P", "1"):
+    if picture.mode == "1":
+        raise UsageError(
+            f"{name} is black and white: it does not say what is artery and what is vein; give red arteries and blue "
+            "veins"
+        )
+    if picture.mode in ("L", "P"):
         classes = np.asarray(picture).astype(np.uint8)
         if classes.max(initial=0) > CROSSING:
             at = tuple(int(i) for i in np.argwhere(classes > CROSSING)[0])
@@ -113,6 +121,11 @@ def check_drawn(picture: Image.Image, name: str, size: int) -> np.ndarray:
         )
     if not classes.any():
         raise UsageError(f"{name} is empty: it shows no vessel; draw arteries in red and veins in blue on black")
+    if (share := (classes > 0).mean()) > _MOST_COVERED:
+        raise UsageError(f"{name}: {share:.0%} of it is vessel; a vessel map is mostly black")
+    for kind, number in zip(KINDS, (ARTERY, VEIN), strict=True):
+        if not np.isin(classes, (number, CROSSING)).any():
+            warnings.warn(f"{name} shows no {kind}, which no eye lacks; was it left out?", stacklevel=2)
     artery, vein = (mean_calibre(channel) for channel in to_channels(classes))
     if artery > _SWAPPED * vein:
         warnings.warn(

@@ -9,6 +9,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from retinalogos.errors import UsageError
+from retinalogos.generators.vessel_map.detail import DetailPrior
 from retinalogos.generators.vessel_map.prior import PixelPrior
 
 # Channels of the first convolution over the condition; without further ones it keeps the resolution of the pixels.
@@ -30,8 +31,8 @@ class Denoiser(ModelMixin, ConfigMixin):
         unet: further arguments of UNet2DConditionModel.
         diffusion: of DiffusionConfig, for whoever draws with it.
         sampling: of SamplerConfig, likewise.
-        prior_shape: of PixelPrior, which input and output of the network are then relative to; for the prediction
-            ``flow``.
+        prior_shape: of PixelPrior, of ``enlarge`` of DetailPrior, which input and output of the network are then
+            relative to; for the prediction ``flow``.
         text: of TextConfig; the features of a caption then join the time.
         text_dim: their number.
 
@@ -81,7 +82,8 @@ class Denoiser(ModelMixin, ConfigMixin):
             raise UsageError(f"{part}: the U-Net refuses its arguments {unet}: {error}") from None
         nn.init.zeros_(self.backbone.conv_out.weight)
         nn.init.zeros_(self.backbone.conv_out.bias)
-        self.prior = PixelPrior(**prior_shape) if prior_shape else None
+        kind = DetailPrior if part == "enlarge" else PixelPrior
+        self.prior = kind(**prior_shape) if prior_shape else None
         # Of a caption's features over the training captions.
         self.text_mean = nn.Parameter(torch.zeros(text_dim), requires_grad=False)
         self.text_std = nn.Parameter(torch.ones(text_dim), requires_grad=False)
@@ -112,11 +114,11 @@ class Denoiser(ModelMixin, ConfigMixin):
         time = 1 - t_b.float() / self.config.diffusion["train_timesteps"]
         with torch.autocast(noisy_bchw.device.type, enabled=False):
             said = told_beside(joined, self.config.labels, len(noisy_bchw)).to(noisy_bchw)
-            split, vessels = self.prior(noisy_bchw.float(), time, condition_bkhw.float(), said.float())
-        predicted = self._network(split.seen_bchw, t_b, condition_bkhw, joined)
+            known = self.prior(noisy_bchw.float(), time, condition_bkhw.float(), said.float())
+        predicted = self._network(known.seen_bchw, t_b, condition_bkhw, joined)
         # The prior's velocity leads to the data, that of diffusers' schedulers to the noise.
-        told = -(split.velocity(predicted, autoguidance) + vessels)
-        return (told, split.spread_bc11.square().mean((1, 2, 3))) if relative else told
+        told = -known.velocity(predicted, autoguidance)
+        return (told, known.expected_b) if relative else told
 
     def _network(self, seen_bchw: Tensor, t_b: Tensor, condition_bkhw: Tensor, joined: Tensor | None) -> Tensor:
         # The embedding of times is made for numbers up to about 1,000.

@@ -12,11 +12,13 @@ from torch.nn.functional import interpolate
 
 from retinalogos.errors import UsageError
 from retinalogos.generators.vessel_map.configuration import DenoiserConfig, Part, TextConfig
+from retinalogos.generators.vessel_map.detail import DetailPrior
 from retinalogos.generators.vessel_map.diffusion import Process
 from retinalogos.generators.vessel_map.examples import SIDES, Examples
-from retinalogos.generators.vessel_map.maps import to_channels
+from retinalogos.generators.vessel_map.maps import to_channels, to_classes
 from retinalogos.generators.vessel_map.networks import Denoiser, told_beside
 from retinalogos.generators.vessel_map.prior import MOST_NUMBERS, PixelPrior
+from retinalogos.metrics.vessels.skeleton import thin
 
 # The validation loss is a mean over this many eyes at fixed times and noise, so that curves compare.
 _VALIDATION_EYES = 64
@@ -25,8 +27,12 @@ _SPOT = 0.07
 # Distance from a vessel's border at which the drawn signal ends, in shares of the side: more than half the widest
 # vessel, and less than the space between the arcades' larger branches.
 _REACH = 0.05
+# Share of a centre line's distance at which a pixel beside it is of the middle too: of a true map it has all of it.
+_AS_FAR = 0.9
 # Examples from which the spread of what is missing in an enlarged picture is taken.
 _SCALE_EYES = 64
+# Pixels of the cuts that the enlarger's prior is fitted to, at most: with that many eyes some 100 MB.
+_DETAIL_CUT = 256
 
 
 def maps_as_signal(classes_nhw: np.ndarray) -> Tensor:
@@ -44,6 +50,32 @@ def maps_as_distances(classes_nhw: np.ndarray) -> Tensor:
     return torch.from_numpy(
         np.stack([[_distances(channel, reach) for channel in to_channels(one)] for one in classes_nhw])
     )
+
+
+def distances_as_maps(signal_nchw: Tensor) -> np.ndarray:
+    """Drawn distances, n×2×h×w, to maps of classes: discs about centre lines, as wide as the distance there says.
+
+    Of a true map that is nearly the map again. Where the signal is positive would be it too, but a network draws the
+    walls of a vessel flatter than its middle, so that it would come out too wide: what is measured is in the docs.
+    """
+    reach = _REACH * signal_nchw.shape[-1]
+    return np.stack([to_classes(np.stack([_discs(kind * reach) for kind in one])) for one in signal_nchw.cpu().numpy()])
+
+
+def _discs(distances_hw: np.ndarray) -> np.ndarray:
+    """Pixels within reach of a centre line pixel, and its neighbours that are as far inside as it."""
+    line = thin(distances_hw > 0)
+    radii = np.where(line, distances_hw, 0).astype(np.float32)
+    # The middle of an even width is two pixels wide.
+    beside = cv2.dilate(radii, np.ones((3, 3), np.uint8))
+    most, found = int(radii.max(initial=0)), (beside > 0) & (distances_hw >= _AS_FAR * beside)
+    padded = np.pad(radii, most)
+    height, width = line.shape
+    for y in range(-most, most + 1):
+        for x in range(-most, most + 1):
+            shifted = padded[most + y : most + y + height, most + x : most + x + width]
+            found |= shifted > np.hypot(y, x)
+    return found
 
 
 def _distances(vessels_hw: np.ndarray, reach: float) -> np.ndarray:
@@ -94,6 +126,7 @@ def new_denoiser(
     seed: int,
     text: TextConfig | None = None,
     captions: Tensor | None = None,
+    most_noise: float = 0.0,
 ) -> Denoiser:
     """A network with seeded random weights for one of the three models; ``size`` is what it is trained on.
 
@@ -108,6 +141,7 @@ def new_denoiser(
         seed: of the weights.
         text: of ``paint``: the captions that it is given.
         captions: their features, n×2×M×D, see :meth:`~.captions.CaptionFeatures.of_eyes`.
+        most_noise: of ``enlarge``, see :class:`Denoising`.
     """
     torch.manual_seed(seed)
     shapes = {
@@ -119,8 +153,11 @@ def new_denoiser(
     if part == "enlarge":
         some = images_as_signal(examples.images[:_SCALE_EYES])
         scale = round(1 / max(float((some - grown(shrunk(some, factor), factor)).std()), 1e-3), 3)
-    prior, shape = None, None
-    if config.prior_components:
+    prior: PixelPrior | DetailPrior | None = None
+    shape = None
+    if config.prior_components and part == "enlarge":
+        prior, shape = _fit_detail(examples, config.prior_components, factor, scale, most_noise, seed)
+    elif config.prior_components:
         prior, shape = _fit_prior(part, examples, config.prior_components, shapes[part]["labels"], captions)
     model = Denoiser(
         part=part,
@@ -144,10 +181,6 @@ def _fit_prior(
     part: Part, examples: Examples, components: int, labels: int, captions: Tensor | None
 ) -> tuple[PixelPrior, dict[str, Any]]:
     """The prior of training eyes and of their mirror images, and its arguments."""
-    if part == "enlarge":
-        raise UsageError(
-            "enlarge.network.prior_components should be 0: it works on cuts, and a cubic enlargement leads it"
-        )
     channels, size = (2 if part == "masks" else 3), examples.images.shape[1]
     eyes = examples.take(np.arange(min(len(examples), MOST_NUMBERS // (2 * channels * size**2))))
     sides, marks = _turned(eyes.sides, eyes.marks, np.ones(len(eyes), bool))
@@ -163,6 +196,28 @@ def _fit_prior(
         images = np.concatenate([eyes.images, np.asarray(eyes.images)[:, :, ::-1]])
         data, condition = images_as_signal(images), maps_as_signal(maps)
     return PixelPrior.fit(data, condition, told, [SIDES[side] for side in sides], components, part == "paint")
+
+
+def _fit_detail(
+    examples: Examples, classes: int, factor: int, scale: float, most_noise: float, seed: int
+) -> tuple[DetailPrior, dict[str, Any]]:
+    """The prior of what enlargements lack, from a cut of each of some eyes, and its arguments."""
+    draw, cuts = np.random.default_rng([seed, 3]), []
+    side = min(_DETAIL_CUT, examples.images.shape[1]) // factor * factor
+    for image in examples.images[:_SCALE_EYES]:
+        y, x = draw.integers(0, image.shape[0] - side + 1, 2)
+        cuts.append(image[y : y + side, x : x + side])
+    whole = images_as_signal(np.stack(cuts))
+    small, generator = shrunk(whole, factor), torch.Generator().manual_seed(seed)
+
+    def given(level: float) -> Tensor:
+        noise = torch.randn(small.shape, generator=generator)
+        return grown(with_noise(small, torch.full((len(small),), level), noise), factor)
+
+    # The filter reaches a pixel of the small picture each way, and one beyond.
+    shape: dict[str, Any] = {"channels": 3, "side": 2 * factor + 3, "most_noise": most_noise, "classes": classes}
+    missing = (whole - grown(small, factor)) * scale
+    return DetailPrior.fit(shape, missing, [given(level) for level in DetailPrior.levels(most_noise)]), shape
 
 
 def _turned(sides: np.ndarray, marks: np.ndarray, mirrored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

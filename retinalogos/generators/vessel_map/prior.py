@@ -6,15 +6,15 @@ on a grid, the side and the caption. Before it, a photograph is freed of what it
 which a small linear filter of the map tells: so the closed form alone draws every vessel at its place.
 """
 
-from collections.abc import Sequence
-from typing import Any, Self
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Self
 
 import cv2
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, conv2d, unfold
 
-from retinalogos.generators.text.prior import LatentPrior, Split
+from retinalogos.generators.text.prior import LatentPrior
 
 # Cells of the grid along a side; at 45 degrees of field one is about as large as the disc.
 _GRID = 8
@@ -27,6 +27,20 @@ _SURROUNDINGS = 0.06
 # Numbers in the pictures that it is fitted to, at most: 400 MB, as the text generator's prior.
 MOST_NUMBERS = 100_000_000
 _LEAST_SPREAD = 1e-3
+
+
+class Known(NamedTuple):
+    """What a prior knows at a point of the path.
+
+    Attributes:
+        seen_bchw: what the network sees, B×3C×h×w, see :class:`~retinalogos.generators.text.prior.Split`.
+        expected_b: the mean squared error that the prior expects of its own velocity.
+        velocity: the velocity towards the data, B×C×h×w, from the network's B×2C×h×w and its autoguidance.
+    """
+
+    seen_bchw: Tensor
+    expected_b: Tensor
+    velocity: Callable[[Tensor, float], Tensor]
 
 
 class PixelPrior(nn.Module):
@@ -103,8 +117,8 @@ class PixelPrior(nn.Module):
         return prior, shape
 
     @torch.no_grad()
-    def forward(self, noisy_bchw: Tensor, t_b: Tensor, condition_bkhw: Tensor, told_bd: Tensor) -> tuple[Split, Tensor]:
-        """What is known at a point of the path, and the velocity that the filter of vessels adds to it.
+    def forward(self, noisy_bchw: Tensor, t_b: Tensor, condition_bkhw: Tensor, told_bd: Tensor) -> Known:
+        """What is known at a point of the path; the filter of vessels adds to its velocity.
 
         Args:
             noisy_bchw: float32.
@@ -116,7 +130,9 @@ class PixelPrior(nn.Module):
         features = (_shares(condition_bkhw) - self.features_mean) / self.features_std * given[:, None]
         vessels = torch.zeros_like(noisy_bchw) if self.filter is None else _filtered(condition_bkhw, self.filter)
         moved = noisy_bchw - t_b.view(-1, 1, 1, 1) * vessels
-        return self.gaussian(moved, t_b, torch.cat([features, told_bd], 1)), vessels
+        split = self.gaussian(moved, t_b, torch.cat([features, told_bd], 1))
+        expected = split.spread_bc11.square().mean((1, 2, 3))
+        return Known(split.seen_bchw, expected, lambda told, guidance: split.velocity(told, guidance) + vessels)
 
 
 def _shares(condition_nkhw: Tensor) -> Tensor:

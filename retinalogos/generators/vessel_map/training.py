@@ -77,7 +77,7 @@ def train_part(
         captions = None if text is None else _captions(cohort, (eyes, validation), text, seed)
         objective.captions = None if captions is None else captions.features
         learned = None if captions is None else captions.features[0]
-        network = new_denoiser(part, config, eyes, factor, size, seed, text, learned)
+        network = new_denoiser(part, config, eyes, factor, size, seed, text, learned, most_noise)
         if captions is not None:
             network.text_mean.data.copy_(captions.encoder.mean)
             network.text_std.data.copy_(captions.encoder.std)

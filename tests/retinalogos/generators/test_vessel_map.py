@@ -28,19 +28,23 @@ from retinalogos.generators.vessel_map.cascade import (
     painted_by_prior,
     unbundled,
 )
-from retinalogos.generators.vessel_map.configuration import DenoiserConfig, DiffusionConfig, SamplerConfig, TextConfig
+from retinalogos.generators.vessel_map.configuration import DenoiserConfig, DiffusionConfig, TextConfig
 from retinalogos.generators.vessel_map.diffusion import Process, draw, starting_noise
 from retinalogos.generators.vessel_map.examples import Examples
 from retinalogos.generators.vessel_map.judgement import arms
 from retinalogos.generators.vessel_map.networks import Denoiser
 from retinalogos.generators.vessel_map.objective import (
     Denoising,
+    distances_as_maps,
+    grown,
     images_as_bytes,
     images_as_signal,
     maps_as_distances,
     new_denoiser,
+    shrunk,
     spots,
 )
+from retinalogos.metrics.overlap import dice
 from retinalogos.provenance import read_png
 
 UNET = {
@@ -58,7 +62,7 @@ def config(prediction: str = "v_prediction", scheduler: str = "ddim", **changes:
         "conditioning": "concatenate",
         "unet": UNET,
         "diffusion": {"prediction": prediction, "beta_schedule": "squaredcos_cap_v2", "train_timesteps": 1000},
-        "sampling": {"scheduler": scheduler, "steps": 4, "guidance": 1.0, "autoguidance": 1.0},
+        "sampling": {"scheduler": scheduler, "steps": 4, "guidance": 1.0, "autoguidance": 1.0, "precision": "float32"},
         "condition_dropout": 0.1,
         "prior_components": 0,
     }
@@ -70,6 +74,7 @@ def eyes(n: int = 6, size: int = 16) -> Examples:
     classes = (rng.random((n, size, size)) < 0.1) * rng.integers(1, 4, (n, size, size))
     return Examples(
         [f"eye{i}" for i in range(n)],
+        [f"patient{i // 2}" for i in range(n)],
         ["test"] * n,
         rng.integers(0, 256, (n, size, size, 3), dtype=np.uint8),
         classes.astype(np.uint8),
@@ -107,12 +112,26 @@ def test_a_map_is_where_its_distances_are_positive(phantom: np.ndarray) -> None:
     signal = maps_as_distances(np.stack([phantom, empty])).numpy()
     assert (maps.to_classes(signal[0] > 0) == phantom).all()
     assert (signal[1] == -1).all()
+    # So it is about its centre lines, but for corners.
+    drawn, nothing = distances_as_maps(torch.from_numpy(signal))
+    assert dice(drawn > 0, phantom > 0) > 0.9
+    assert not nothing.any()
     far = np.abs(signal) < 1
     assert 0.2 < far[0].mean() < 0.8, "a band about the vessels"
     square = np.zeros((20, 20), np.uint8)
     square[8:12, 8:12] = 1
     # Borders lie between pixels: half a pixel from the last one inside and the first one outside. 0.05 of 20 is one.
     assert maps_as_distances(square[None])[0, 0, 10, 6:10].tolist() == [-1, -0.5, 0.5, 1]
+
+
+def test_a_vessel_with_flat_walls_is_drawn_no_wider_than_its_middle_says() -> None:
+    signal = torch.full((1, 2, 40, 40), -1.0)
+    # 0.05 of 40 is two pixels: a half pixel in the middle, and walls that should be outside.
+    signal[0, 0, 19, 5:35] = 0.25
+    signal[0, 0, 18, 5:35] = signal[0, 0, 20, 5:35] = 0.05
+    drawn = distances_as_maps(signal)[0]
+    assert (drawn[19, 8:32] == 1).all()
+    assert not np.delete(drawn, 19, axis=0).any()
 
 
 def test_kinds_are_told_by_maps_that_hold_both(phantom: np.ndarray) -> None:
@@ -127,12 +146,21 @@ def test_swapped_kinds_are_warned_of(phantom: np.ndarray, tmp_path: Path) -> Non
         maps.read_drawn(write(tmp_path / "map.png", maps.to_colour(swapped)), 64)
 
 
+@pytest.mark.parametrize(("kind", "missing"), [(1, "vein"), (2, "artery")])
+def test_a_map_of_one_kind_is_warned_of(phantom: np.ndarray, tmp_path: Path, kind: int, missing: str) -> None:
+    alone = np.where(phantom == kind, phantom, 0).astype(np.uint8)
+    with pytest.warns(UserWarning, match=f"shows no {missing}"):
+        maps.read_drawn(write(tmp_path / "map.png", maps.to_colour(alone)), 64)
+
+
 @pytest.mark.parametrize(
     ("array", "complaint"),
     [
         (np.zeros((32, 32, 3), np.uint8), "empty"),
         (np.full((32, 32, 3), (255, 128, 0), np.uint8), "not binary: 1024 pixels"),
         (np.full((32, 32), 255, np.uint8), "one channel and the value 255"),
+        (np.eye(32, dtype=bool), "is black and white"),
+        (np.full((32, 32, 3), (255, 0, 0), np.uint8), "100% of it is vessel"),
         (np.full((32, 32, 4), 255, np.uint8), r"channels R\+G\+B\+A"),
         (np.zeros((32, 16, 3), np.uint8), "16×32"),
     ],
@@ -144,7 +172,7 @@ def test_unfit_maps_are_refused(array: np.ndarray, complaint: str, tmp_path: Pat
 
 def test_a_vessel_that_is_lost_at_the_painters_size_is_refused(tmp_path: Path) -> None:
     dot = np.zeros((400, 400, 3), np.uint8)
-    dot[3, 3] = (255, 0, 0)
+    dot[3, 3], dot[9, 9] = (255, 0, 0), (0, 0, 255)
     with pytest.raises(UsageError, match="none of its vessels is left at 16×16"):
         maps.read_drawn(write(tmp_path / "dot.png", dot), 16)
 
@@ -186,7 +214,7 @@ def test_a_network_that_knows_the_picture_draws_it(prediction: str, scheduler: s
         part="masks", size=8, channels=2, condition_channels=1, conditioning="concatenate", labels=0, levels=False,
         scale=1.0, unet=UNET, diffusion=chosen.diffusion.model_dump(), sampling=chosen.sampling.model_dump(),
     )  # fmt: skip
-    sampling = SamplerConfig(scheduler=chosen.sampling.scheduler, steps=20, guidance=1.0, autoguidance=1.0)
+    sampling = chosen.sampling.model_copy(update={"steps": 20})
     drawn = draw(network, noise, torch.zeros(1, 1, 8, 8), None, sampling, lambda _: knows)
     assert (drawn - data).abs().max() < 0.1
 
@@ -197,7 +225,10 @@ def test_process_and_scheduler_must_fit() -> None:
     with pytest.raises(ValidationError, match="prior_components 5 need the prediction flow"):
         config(prior_components=5)
     with pytest.raises(ValidationError, match="condition_dropout"):
-        config(condition_dropout=0.0, sampling={"scheduler": "ddim", "steps": 2, "guidance": 2.0, "autoguidance": 1.0})
+        config(
+            condition_dropout=0.0,
+            sampling={"scheduler": "ddim", "steps": 2, "guidance": 2.0, "autoguidance": 1.0, "precision": "float32"},
+        )
 
 
 def test_training_targets_are_of_the_named_kind() -> None:
@@ -353,11 +384,12 @@ def test_the_prior_alone_draws_each_vessel_at_its_place() -> None:
     assert painted_by_prior(new_denoiser("paint", config(), sample, 1, 16, seed=0), sample.maps[:2]) is None
 
 
-@pytest.mark.parametrize("part", ["masks", "paint"])
+@pytest.mark.parametrize("part", ["masks", "paint", "enlarge"])
 def test_with_a_prior_the_untrained_loss_is_about_one_and_training_lowers_it(part: str, tmp_path: Path) -> None:
     chosen, sample = config("flow", "flow", prior_components=4), lit_eyes()
-    network = new_denoiser(part, chosen, sample, 1, 16, seed=0)
-    loss = Denoising(part, sample, sample, chosen, 8, 0)
+    factor = 2 if part == "enlarge" else 1
+    network = new_denoiser(part, chosen, sample, factor, 16, seed=0, most_noise=0.1)
+    loss = Denoising(part, sample, sample, chosen, 8, 0, factor, None, 0.1, network.config.scale)
     before = float(loss(network, None).detach())
     assert 0.5 < before < 1.5
     fixed = {name: value.clone() for name, value in network.prior.state_dict().items()}
@@ -374,9 +406,37 @@ def test_with_a_prior_the_untrained_loss_is_about_one_and_training_lowers_it(par
     assert torch.allclose(again(*given), network.eval()(*given), atol=1e-5)
 
 
-def test_an_enlarger_has_no_prior() -> None:
-    with pytest.raises(UsageError, match="prior_components should be 0"):
-        new_denoiser("enlarge", config("flow", "flow", prior_components=4), eyes(), 2, 16, 0)
+def detailed_eyes(n: int = 24, size: int = 32) -> Examples:
+    """Eyes whose upper half is smooth and whose lower half is a fine pattern that an enlargement loses."""
+    sample = eyes(n, size)
+    rng = np.random.default_rng(1)
+    grey = 120 + 20 * rng.standard_normal((n, 1, 1, 1)) + np.zeros((n, size, size, 3))
+    grey[:, size // 2 :] += 30 * np.sign(rng.standard_normal((n, size // 2, size, 1)))
+    sample.images[:] = np.clip(grey, 0, 255).astype(np.uint8)
+    return sample
+
+
+def test_the_prior_of_an_enlarger_adds_grey_detail_where_there_is_some() -> None:
+    sample = detailed_eyes()
+    chosen = config("flow", "flow", prior_components=4)
+    network = new_denoiser("enlarge", chosen, sample, 2, 32, seed=0, most_noise=0.1).eval()
+    small = images_as_bytes(shrunk(images_as_signal(sample.images[:4]), 2))
+    cascade = VesselMapCascade({"enlarge": network}, 2, 0.0, 32, 0, {})
+    enlarged = cascade.enlarge(small, [0, 1, 2, 3])
+    added = enlarged.astype(float) - images_as_bytes(grown(images_as_signal(small), 2))
+    assert added[:, 20:].std() > 10
+    assert added[:, :8].std() < 2
+    assert added[:, 20:].std(3).mean() < 3, "all colours together"
+
+
+def test_the_prior_of_an_enlarger_sharpens_as_far_as_noise_lets_it() -> None:
+    rng = np.random.default_rng(2)
+    edges = np.repeat(rng.integers(60, 200, (24, 1, 16, 1)), 3, 2)[:, :, :32]
+    sample = dataclasses.replace(eyes(24, 32), images=np.broadcast_to(edges, (24, 32, 32, 3)).astype(np.uint8))
+    prior = new_denoiser("enlarge", config("flow", "flow", prior_components=4), sample, 2, 32, 0, most_noise=0.3).prior
+    explained = 1 - prior.variances.mean((1, 2))
+    assert explained[0] > explained[1] > explained[2]
+    assert explained[0] > 0.1
 
 
 # --- captions
