@@ -199,9 +199,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--generators", type=Path, nargs="+", help="folders (default: RUN/models/generator)")
     parser.add_argument("--guidance", type=float, nargs="*", default=[], help="scales of guidance")
     parser.add_argument("--steps", type=int, nargs="*", default=[], help="network evaluations")
-    parser.add_argument(
-        "--solvers", nargs="*", default=[], help="euler, midpoint, …; with --steps"
-    )
+    parser.add_argument("--solvers", nargs="*", default=[], help="euler, midpoint, …; with --steps")
     parser.add_argument("--images", type=int, default=240, help="pictures of each way at most (default: 240)")
     parser.add_argument("--plot", type=Path, help="the curves of --steps with --solvers, as PNG")
     parser.add_argument("--sheet", type=Path, help="a row of pictures of each way, as PNG")
