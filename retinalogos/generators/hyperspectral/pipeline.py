@@ -12,6 +12,7 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from retinalogos.errors import UsageError
 from retinalogos.generators.hyperspectral.autoencoder import CubeAutoencoder
 from retinalogos.generators.hyperspectral.denoising import told
+from retinalogos.generators.text.flow import Field, solve
 from retinalogos.generators.text.prior import LatentPrior
 from retinalogos.progress import track
 
@@ -141,12 +142,29 @@ class CubePipeline(DiffusionPipeline):
                 torch.randn(shape[0], shape[1], shape[1], generator=torch.Generator().manual_seed(seed))
                 for seed in seeds[start : start + batch_size]
             ]
-            x = torch.stack(noise).to(self.device)
-            self.scheduler.set_timesteps(steps or self.config.steps)
-            for time in self.scheduler.timesteps:
-                at = time.to(x.device).expand(len(x))
-                found, _ = told(self.unet, self.prior, self.scheduler, x, at, self.config.autoguidance)
-                x = self.scheduler.step(found, time, x).prev_sample
+            x = self._denoised(torch.stack(noise).to(self.device), steps or self.config.steps)
             codes, _ = self.autoencoder.quantise(x * std + mean)
             drawn.append(self.autoencoder.from_model(self.autoencoder.decode(codes, self.config.tile)))
         return np.concatenate(drawn)
+
+    def _denoised(self, x_bchw: torch.Tensor, steps: int) -> torch.Tensor:
+        """Latents from noise: by the scheduler, or where there is a prior along it, see :func:`solve`."""
+        if self.prior is None:
+            self.scheduler.set_timesteps(steps)
+            for time in self.scheduler.timesteps:
+                found, _ = told(self.unet, None, self.scheduler, x_bchw, time.to(x_bchw.device).expand(len(x_bchw)))
+                x_bchw = self.scheduler.step(found, time, x_bchw).prev_sample
+            return x_bchw
+        prior, of_training = self.prior, self.scheduler.config.num_train_timesteps
+        untold = x_bchw.new_zeros(len(x_bchw), 1)
+
+        def velocity(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+            # Of diffusers' schedulers time and velocity lead to the noise.
+            return -told(self.unet, prior, self.scheduler, x, (1 - t) * of_training, self.config.autoguidance)[0]
+
+        field = Field(
+            velocity,
+            lambda x, t: prior(x, t, untold).known_bchw,
+            lambda x, now, then: prior.carry(x, now, then, untold),
+        )
+        return solve(field, x_bchw, steps)
