@@ -7,7 +7,7 @@ from short_training import FLOW, TRAINING
 
 from retinalogos.errors import UsageError
 from retinalogos.generators.text.backbones import build_backbone, load_backbone, velocity
-from retinalogos.generators.text.flow import solve
+from retinalogos.generators.text.flow import solve, unit_gaussian
 from retinalogos.generators.text.latents import Latents
 from retinalogos.generators.text.objective import FlowMatching
 from retinalogos.generators.text.stages import new_conditioning, new_prior
@@ -76,7 +76,8 @@ def test_lumina2_goes_the_way_of_diffusers_own_pipeline(tmp_path):
         prompt_embeds=text, prompt_attention_mask=mask, latents=x, guidance_scale=1.0, num_inference_steps=4,
         output_type="latent",
     ).images  # fmt: skip
-    mine = solve(lambda x, t: velocity(ours, None, x, t, text, mask, pooled)[0], x, 4, solver="euler")
+    field = unit_gaussian(lambda x, t: velocity(ours, None, x, t, text, mask, pooled)[0])
+    mine = solve(field, x, 4, solver="euler")
     torch.testing.assert_close(mine, drawn, atol=1e-4, rtol=1e-4)
     assert (mine - x).abs().mean() > 1e-2
 
