@@ -12,7 +12,7 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from retinalogos.errors import UsageError
 from retinalogos.generators.hyperspectral.autoencoder import CubeAutoencoder
 from retinalogos.generators.hyperspectral.denoising import told
-from retinalogos.generators.text.flow import Field, solve
+from retinalogos.generators.text.flow import solve
 from retinalogos.generators.text.prior import LatentPrior
 from retinalogos.progress import track
 
@@ -155,16 +155,10 @@ class CubePipeline(DiffusionPipeline):
                 found, _ = told(self.unet, None, self.scheduler, x_bchw, time.to(x_bchw.device).expand(len(x_bchw)))
                 x_bchw = self.scheduler.step(found, time, x_bchw).prev_sample
             return x_bchw
-        prior, of_training = self.prior, self.scheduler.config.num_train_timesteps
-        untold = x_bchw.new_zeros(len(x_bchw), 1)
+        of_training = self.scheduler.config.num_train_timesteps
 
         def velocity(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
             # Of diffusers' schedulers time and velocity lead to the noise.
-            return -told(self.unet, prior, self.scheduler, x, (1 - t) * of_training, self.config.autoguidance)[0]
+            return -told(self.unet, self.prior, self.scheduler, x, (1 - t) * of_training, self.config.autoguidance)[0]
 
-        field = Field(
-            velocity,
-            lambda x, t: prior(x, t, untold).known_bchw,
-            lambda x, now, then: prior.carry(x, now, then, untold),
-        )
-        return solve(field, x_bchw, steps)
+        return solve(self.prior.field(velocity, x_bchw.new_zeros(len(x_bchw), 1)), x_bchw, steps)

@@ -269,14 +269,7 @@ class TextToFundusPipeline(DiffusionPipeline):
             conditional, unconditional = predicted(torch.cat([x, x]), torch.cat([t, t]), *both).chunk(2)
             return guided(conditional, unconditional, scale, self.config.renormalise)
 
-        prior, own = self.prior, pooled[:n].float()
-        if prior is None:
-            return unit_gaussian(field)
-        return Field(
-            field,
-            lambda x, t: prior(x, t, own).known_bchw,
-            lambda x, now, then: prior.carry(x, now, then, own),
-        )
+        return unit_gaussian(field) if self.prior is None else self.prior.field(field, pooled[:n].float())
 
     def _solve(self, field: Field, start_bchw: Tensor, steps: int, start_time: float = 0.0) -> np.ndarray:
         latents = solve(field, start_bchw, steps, self.config.time_shift, self.config.solver, start_time)

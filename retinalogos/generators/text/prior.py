@@ -29,6 +29,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from retinalogos.errors import UsageError
+from retinalogos.generators.text.flow import Field, Velocity
 from retinalogos.training.logistic import logistic_regression
 
 # Images fitted to: 400 MB of 48×16×16 latents.
@@ -242,6 +243,14 @@ class LatentPrior(ModelMixin, ConfigMixin):
         spread = (share[..., 0, 0] * (within + between)).sum(0).sqrt()
         left = (share * left / d2_rest.mean((3, 4), keepdim=True).sqrt()).sum(0)
         return Split(torch.cat([*seen, left], 1), known, spread[:, :, None, None], left)
+
+    def field(self, velocity: Velocity, pooled_bd: Tensor) -> Field:
+        """A field with this velocity, of which the prior is the known part; ``pooled_bd`` as in :meth:`forward`."""
+        return Field(
+            velocity,
+            lambda x, t: self(x, t, pooled_bd).known_bchw,
+            lambda x, now, then: self.carry(x, now, then, pooled_bd),
+        )
 
     def _coordinates(self, x_bchw: Tensor, t_b: Tensor, pooled_bd: Tensor) -> _Coordinates:
         """Raises UsageError for latents of another size."""

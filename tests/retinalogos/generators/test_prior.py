@@ -83,10 +83,7 @@ def test_at_the_ends_it_knows_the_mean_and_the_image(prior):
 def alone(prior: LatentPrior, captions: torch.Tensor) -> Field:
     """The field of a generator whose network adds nothing."""
 
-    def known(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        return prior(x, t, captions).known_bchw
-
-    return Field(known, known, lambda x, now, then: prior.carry(x, now, then, captions))
+    return prior.field(lambda x, t: prior(x, t, captions).known_bchw, captions)
 
 
 @pytest.mark.parametrize("time", [0.05, 0.5, 0.95])
