@@ -25,6 +25,7 @@ from benchmarks.paired import Way, compare, memories
 from retinalogos.cohort.cubes import Cube, encode_cube
 from retinalogos.cohort.shards import Cohort, CohortWriter
 from retinalogos.generators.hyperspectral.autoencoder import CubeAutoencoder
+from retinalogos.memory import keep_freed_memory
 from retinalogos.phantom import sample_records
 from retinalogos.phantom.cubes import Camera, draw_cube
 from retinalogos.phantom.spectra import DEFAULT_WAVELENGTHS
@@ -39,6 +40,8 @@ WHOLE, TILES = "whole", "by tiles"
 def make(name: str, options: argparse.Namespace) -> Way:
     """Loss and gradients of a batch."""
     torch.set_num_threads(options.threads)
+    if name == OURS:
+        keep_freed_memory()
     torch.manual_seed(0)
     bands = len(DEFAULT_WAVELENGTHS)
     model = CubeAutoencoder(
@@ -154,7 +157,7 @@ def main(arguments: list[str] | None = None) -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         options.folder = Path(folder)
-        memories(reading, write_cohorts(options), options, runs=1)
+        memories(reading, write_cohorts(options), options)
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ from retinalogos.generators.lesion_map.examples import Examples
 from retinalogos.generators.lesion_map.layout import ModulatedConv
 from retinalogos.generators.lesion_map.layout_training import LayoutObjective
 from retinalogos.generators.lesion_map.render_training import RenderObjective
+from retinalogos.memory import keep_freed_memory
 from retinalogos.phantom import draw, sample_records
 
 LESIONS = {"HE": "haemorrhage", "EX": "hard_exudate", "SE": "soft_exudate", "MA": "microaneurysm"}
@@ -122,6 +123,8 @@ def grouped(self: ModulatedConv, x_bchw: Tensor, style_bd: Tensor) -> Tensor:
 def make(name: str, options: argparse.Namespace) -> Way:
     """One of the ways."""
     torch.set_num_threads(options.threads)
+    if name == OURS:
+        keep_freed_memory()
     return lambda: ours(options) if name == OURS else plain(options)
 
 

@@ -1,14 +1,15 @@
-"""Ways of doing the same work: timed in turn in one process, their peak memory each in a process of its own.
+"""Ways of doing the same work, each in a process of its own: timed in turn, and their peak memory.
 
 In turn, so that other work on the machine and a changing clock meet all of them alike; ratios are taken within a turn
 and their median is told. Beside the time on the wall stands the processor time of all threads: on a machine with other
-work on it the latter is the steadier one.
+work on it the latter is the steadier one. A process each, since threads, caches and the allocator are a process's.
 """
 
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -45,37 +46,44 @@ def seconds(way: Way) -> Seconds:
     return Seconds(time.perf_counter() - wall, time.process_time() - processor)
 
 
-def in_turn(ways: Mapping[str, Way], turns: int, warm_up: bool = True) -> dict[str, list[Seconds]]:
-    """Times of each way in each turn; every other turn goes through them backwards.
+class Process:
+    """A way in a process of its own.
 
     Args:
-        ways: what is run, by name.
-        turns: timed runs of each.
-        warm_up: begin with a run of each that is not timed.
+        make: of the way.
+        name: of the way.
+        options: to the way.
     """
-    if warm_up:
-        for way in ways.values():
-            way()
-    times: dict[str, list[Seconds]] = {name: [] for name in ways}
-    for turn in range(turns):
-        names = list(ways)[:: -1 if turn % 2 else 1]
-        for name in names:
-            times[name].append(seconds(ways[name]))
-    return times
+
+    def __init__(self, make: Make, name: str, options: Any):
+        self._pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+        self._start = self._pool.submit(_begin, make, name, options).result()
+
+    def seconds(self) -> Seconds:
+        """Time of one run there."""
+        return self._pool.submit(_run).result()
+
+    def memory(self) -> Memory:
+        """What it has taken so far."""
+        return Memory(self._pool.submit(_resident, "VmHWM").result(), self._start)
+
+    def close(self) -> None:
+        """Ends it."""
+        self._pool.shutdown()
 
 
-def memory(make: Make, name: str, options: Any, runs: int = 2) -> Memory:
-    """Memory of a new process that makes this way and runs it; an optimiser has its state from the second run on."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(_measured, make, name, options, runs).result()
+# Of the process that a Process started.
+_own: list[Way] = []
 
 
-def _measured(make: Make, name: str, options: Any, runs: int) -> Memory:
+def _begin(make: Make, name: str, options: Any) -> float:
     start = _resident("VmRSS")
-    way = make(name, options)
-    for _ in range(runs):
-        way()
-    return Memory(_resident("VmHWM"), start)
+    _own.append(make(name, options))
+    return start
+
+
+def _run() -> Seconds:
+    return seconds(_own[0])
 
 
 def _resident(line: str) -> float:
@@ -84,6 +92,25 @@ def _resident(line: str) -> float:
         if text.startswith(line):
             return int(text.split()[1]) / 1024
     raise RuntimeError(f"/proc/self/status has no {line}: memory can be measured on Linux alone")
+
+
+def in_turn(runs: Mapping[str, Callable[[], Seconds]], turns: int, warm_up: bool = True) -> dict[str, list[Seconds]]:
+    """Times of each way in each turn; every other turn goes through them backwards.
+
+    Args:
+        runs: one run of each, by name, which tells its time.
+        turns: runs of each that are told.
+        warm_up: begin with a run of each that is not told.
+    """
+    if warm_up:
+        for run in runs.values():
+            run()
+    times: dict[str, list[Seconds]] = {name: [] for name in runs}
+    for turn in range(turns):
+        names = list(runs)[:: -1 if turn % 2 else 1]
+        for name in names:
+            times[name].append(runs[name]())
+    return times
 
 
 def table(times: Mapping[str, Sequence[Seconds]], items: int, unit: str) -> None:
@@ -107,14 +134,23 @@ def table(times: Mapping[str, Sequence[Seconds]], items: int, unit: str) -> None
         print(f"{line}  {ratios[0]:10.2f}  {ratios[1]:15.2f}", flush=True)
 
 
-def memories(make: Make, names: Sequence[str], options: Any, runs: int = 2) -> None:
-    """Prints a line a way: peak memory of a process that does nothing else."""
+def tell_memory(name: str, taken: Memory) -> None:
+    """Prints the peak memory of a way's process."""
+    print(f"{name}: {taken.peak:.0f} MiB at the peak, {taken.peak - taken.start:.0f} beside the modules", flush=True)
+
+
+def memories(make: Make, names: Sequence[str], options: Any) -> None:
+    """Prints a line a way: peak memory of a process that runs it once and does nothing else."""
     for name in names:
-        told = memory(make, name, options, runs)
-        print(f"{name}: {told.peak:.0f} MiB at the peak, {told.peak - told.start:.0f} beside the modules", flush=True)
+        with closing(Process(make, name, options)) as way:
+            way.seconds()
+            tell_memory(name, way.memory())
 
 
 def compare(make: Make, names: Sequence[str], options: Any, turns: int, items: int, unit: str) -> None:
-    """Times all ways in this process and prints the table, then each one's memory in its own."""
-    table(in_turn({name: make(name, options) for name in names}, turns), items, unit)
-    memories(make, names, options)
+    """Times all ways in turn, prints the table, then each one's memory."""
+    with ExitStack() as ending:
+        ways = {name: ending.enter_context(closing(Process(make, name, options))) for name in names}
+        table(in_turn({name: way.seconds for name, way in ways.items()}, turns), items, unit)
+        for name, way in ways.items():
+            tell_memory(name, way.memory())

@@ -32,13 +32,14 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.paired import Way, in_turn, memories, table
+from benchmarks.paired import Process, Way, in_turn, table, tell_memory
 from components import ROOT
 from components.runner import load_step
 from retinalogos.cohort.shards import Cohort
 from retinalogos.generators.text.autoencoder import as_autoencoder, load_autoencoder_model
 from retinalogos.generators.text.conditioning import load_text_encoder
 from retinalogos.generators.text.flow import interpolate, sample_timesteps, target_velocity
+from retinalogos.memory import keep_freed_memory
 from retinalogos.training.configuration import Precision
 
 OURS, ENCODE, PRETRAIN, THEIRS = "encode and pretrain", "encode", "pretrain", "diffusers' pattern"
@@ -188,6 +189,7 @@ def make(name: str, options: argparse.Namespace) -> Way:
     folder = Path(options.folder)
     if name == THEIRS:
         return lambda: quietly(lambda: on_the_fly(folder, options))
+    keep_freed_memory()
     if name == PRETRAIN:
         stored = Path(tempfile.mkdtemp(dir=folder)) / "latents"
         encode(folder, stored, options)
@@ -196,8 +198,6 @@ def make(name: str, options: argparse.Namespace) -> Way:
     def run() -> None:
         with tempfile.TemporaryDirectory(dir=folder) as home:
             encode(folder, Path(home) / "latents", options)
-            if name == OURS:
-                pretrain(folder, Path(home) / "latents", options)
 
     return run
 
@@ -227,15 +227,19 @@ def main(arguments: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         options.folder = folder
         prepare(Path(folder), options)
-        names = (ENCODE, PRETRAIN, THEIRS)
-        times = in_turn({name: make(name, options) for name in names}, options.turns, warm_up=False)
+        with contextlib.ExitStack() as ending:
+            names = (ENCODE, PRETRAIN, THEIRS)
+            ways = {name: ending.enter_context(contextlib.closing(Process(make, name, options))) for name in names}
+            times = in_turn({name: way.seconds for name, way in ways.items()}, options.turns, warm_up=False)
+            taken = {name: way.memory() for name, way in ways.items()}
         whole = [first + second for first, second in zip(times[ENCODE], times[PRETRAIN], strict=True)]
         images = steps(Path(folder), options) * options.batch
         print("whole:")
         table({OURS: whole, THEIRS: times[THEIRS]}, images, "images")
         print("without encoding, as after many epochs:")
         table({PRETRAIN: times[PRETRAIN], THEIRS: times[THEIRS]}, images, "images")
-        memories(make, (OURS, THEIRS), options, runs=1)
+        for name, memory in taken.items():
+            tell_memory(name, memory)
 
 
 if __name__ == "__main__":

@@ -151,12 +151,13 @@ def compare(options: argparse.Namespace) -> Iterator[str]:
     params = AssessParams.model_validate(yaml.safe_load((root / "run" / "params.yaml").read_text())["assess"])
     real = Cohort(root / "data" / "cohort")
     settings = assessment.Settings(**{name: getattr(params, name) for name in assessment.Settings.__annotations__})
-    judge = fit_judge(real, params.judge, params.size, params.judge_images, params.seed)
+    size = options.size or params.size
+    judge = fit_judge(real, params.judge, size, params.judge_images, params.seed)
     space = feature_space(COHORT, params.seed, judge)
     measure = measure_phantoms if set(real.meta["sources"]) == {PHANTOM} else None
 
     def look(cohort: Cohort, split: str | None) -> Observed:
-        return observe(cohort, split, params.size, [space], params.descriptor_side, judge, measure)
+        return observe(cohort, split, size, [space], params.descriptor_side, judge, measure)
 
     def lesions(observed: Observed) -> Estimate | None:
         return assessment.measured(observed, settings)["lesion_load"] if measure else None
@@ -201,6 +202,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, nargs="*", default=[], help="network evaluations")
     parser.add_argument("--solvers", nargs="*", default=[], help="euler, midpoint, …; with --steps")
     parser.add_argument("--images", type=int, default=240, help="pictures of each way at most (default: 240)")
+    parser.add_argument("--size", type=int, help="pixels at which the judge looks (default: assess.size of the run)")
     parser.add_argument("--plot", type=Path, help="the curves of --steps with --solvers, as PNG")
     parser.add_argument("--sheet", type=Path, help="a row of pictures of each way, as PNG")
     options = parser.parse_args(arguments)

@@ -20,6 +20,7 @@ from benchmarks.paired import Way, compare
 from retinalogos.generators.text.conditioning import TextConditioning, load_text_encoder
 from retinalogos.generators.text.next_dit import NextDiT
 from retinalogos.generators.text.pipeline import TextToFundusPipeline, starting_noise
+from retinalogos.memory import keep_freed_memory
 from retinalogos.training.device import compute_dtype
 
 OURS, THEIRS = "ours", "LuminaPipeline"
@@ -47,6 +48,8 @@ def make(name: str, options: argparse.Namespace) -> Way:
     """Drawing a batch of pictures by ``ours`` or ``LuminaPipeline`` in a precision; returns them as n×size×size×3."""
     who, precision = name.split()
     torch.set_num_threads(options.threads)
+    if who == OURS:
+        keep_freed_memory()
     torch.manual_seed(0)
     heads = options.width // 64
     theirs = LuminaNextDiT2DModel(

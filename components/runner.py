@@ -31,6 +31,7 @@ from components import ROOT, tracking
 from components.step import METRICS, AnyStep, Params
 from retinalogos import __version__, lineage
 from retinalogos.errors import DataError, UsageError
+from retinalogos.memory import keep_freed_memory
 
 NULL = "null"
 
@@ -285,6 +286,7 @@ def run_step(
     wanted = {METRICS: ROOT / "metrics" / f"{stage}.json", **{port: Path(path) for port, path in outputs.items()}}
     checked = check_params(step, params, stage)
     _check_ports(step, given, wanted)
+    keep_freed_memory()
 
     if os.environ.get("RANK", "0") != "0":
         # Beside the first of the processes that `torchrun` started, which writes and tracks for all.

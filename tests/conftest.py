@@ -26,3 +26,25 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real data sets not found at {folder} (set RETINALOGOS_DATA)")
     return folder
+
+
+@pytest.fixture
+def no_processes(monkeypatch):
+    """Benchmarks run their ways in this process: a new one imports torch for seconds each time."""
+    from benchmarks import paired
+
+    class Here:
+        def __init__(self, make, name, options):
+            self.way = make(name, options)
+
+        def seconds(self):
+            return paired.seconds(self.way)
+
+        def memory(self):
+            return paired.Memory(300.0, 100.0)
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(paired, "Process", Here)
+    return Here

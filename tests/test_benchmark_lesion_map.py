@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from benchmarks import lesion_map, paired
-from benchmarks.paired import Memory
+from benchmarks import lesion_map
 from retinalogos.generators.lesion_map.layout import ModulatedConv
 
 
@@ -17,8 +16,7 @@ def test_both_ways_of_modulating_are_the_same() -> None:
 
 
 @pytest.mark.parametrize("network", ["layout", "render"])
-def test_both_loops_run(network, capsys, monkeypatch) -> None:
-    monkeypatch.setattr(paired, "memory", lambda *_: Memory(300.0, 100.0))
+def test_both_loops_run(network, capsys, no_processes) -> None:
     threads = torch.get_num_threads()
     words = ["--network", network, "--eyes", "4", "--batch", "2", "--steps", "1", "--turns", "1", "--threads", "1"]
     lesion_map.main(words)

@@ -1,7 +1,9 @@
 """Benchmarks at toy size: that they run, and that both sides of a comparison do the same work."""
 
 import argparse
+import contextlib
 import re
+from functools import partial
 
 import cv2
 import numpy as np
@@ -24,22 +26,16 @@ from benchmarks import (
     quality,
     sampling,
 )
-from benchmarks.paired import Memory, Seconds
+from benchmarks.paired import Seconds
 from components import ROOT
 from retinalogos.cohort.shards import Cohort, CohortWriter, encode_png
 from retinalogos.errors import UsageError
 from retinalogos.generators.text.latents import LatentWriter
 
 
-@pytest.fixture
-def no_processes(monkeypatch):
-    """A new process imports torch for seconds; that memory is measured has a test of its own."""
-    monkeypatch.setattr(paired, "memory", lambda *_: Memory(300.0, 100.0))
-
-
 def test_ways_take_turns_and_every_other_turn_goes_backwards():
     ran = []
-    times = paired.in_turn({name: lambda name=name: ran.append(name) for name in "ab"}, turns=2)
+    times = paired.in_turn({name: partial(paired.seconds, partial(ran.append, name)) for name in "ab"}, turns=2)
     assert ran == list("ababba")
     assert {name: len(own) for name, own in times.items()} == {"a": 2, "b": 2}
 
@@ -54,11 +50,15 @@ def test_a_ratio_is_the_median_over_turns_and_not_that_of_medians(capsys):
     assert "images/s" in heading
 
 
-def test_memory_is_that_of_its_own_process():
+def test_a_way_has_a_process_of_its_own(capsys):
     here = b"x" * (256 * MEBIBYTE)
-    told = paired.memory(allocate, "", 64, runs=1)
+    with contextlib.closing(paired.Process(allocate, "", 64)) as way:
+        assert 0 < way.seconds().processor < 60
+        told = way.memory()
     assert 60 <= told.peak - told.start < 128
     assert told.peak * MEBIBYTE < len(here)
+    paired.compare(allocate, ["little", "more"], 32, turns=1, items=1, unit="blocks")
+    assert capsys.readouterr().out.count("MiB at the peak") == 2
 
 
 def test_next_dit_shows_every_precision_and_says_where_bfloat16_tells_nothing(capsys, monkeypatch, no_processes):
@@ -97,14 +97,15 @@ def test_loader_reads_folders_of_any_number_of_shards(capsys, no_processes):
     assert "6 shards" in out
 
 
-def test_pretrain_runs_both_ways_from_pictures_to_weights(capsys, no_processes):
+def test_pretrain_runs_both_ways_from_pictures_to_weights(capsys, monkeypatch, no_processes):
+    monkeypatch.setattr(pretrain, "Process", no_processes)
     arguments = "--eyes 20 --size 32 --epochs 1 --batch 8 --width 128 --layers 1 --turns 1 --threads 1"
     pretrain.main(arguments.split())
     out = capsys.readouterr().out
     assert "\nencode and pretrain " in out
     assert "\npretrain " in out
     assert out.count("\ndiffusers' pattern ") == 2
-    assert "\nencode and pretrain: 300 MiB at the peak, 200 beside the modules" in out
+    assert "\npretrain: 300 MiB at the peak, 200 beside the modules" in out
 
 
 def test_quality_judges_every_way_beside_the_floor(tmp_path, capsys):
@@ -115,7 +116,7 @@ def test_quality_judges_every_way_beside_the_floor(tmp_path, capsys):
     settings = {"per_grade": 2, "per_glaucoma": 2, "quality_quantile": 0.0, "duplicate_distance": 0}
     pretrain.run_step("augment", inputs, {"synthetic": data["synthetic"]}, **settings)
     assess = yaml.safe_load((ROOT / "params.yaml").read_text())["assess"]
-    assess |= {"size": 64, "resamples": 10, "distance_resamples": 5, "kernel_subset_size": 5, "neighbours": 2}
+    assess |= {"size": 32, "resamples": 10, "distance_resamples": 5, "kernel_subset_size": 5, "neighbours": 2}
     assess["judge"] |= {"size": 64, "steps": 4, "validate_every": 4, "widths": [8, 8], "features": 16}
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "params.yaml").write_text(yaml.safe_dump({"assess": assess}))
@@ -123,7 +124,7 @@ def test_quality_judges_every_way_beside_the_floor(tmp_path, capsys):
     sheet, plot = tmp_path / "sheet.png", tmp_path / "plot.png"
     varied = ["--guidance", "1", "6", "--steps", "2", "3", "--solvers", "euler", "heun", "--sheet", str(sheet)]
     varied += ["--plot", str(plot)]
-    quality.main(["--run", str(tmp_path), "--images", "10", *varied])
+    quality.main(["--run", str(tmp_path), "--images", "10", "--size", "64", *varied])
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     assert {len(row) for row in cells} == {7}

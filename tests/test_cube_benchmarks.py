@@ -1,11 +1,9 @@
 """The benchmarks of hyperspectral cubes at toy size."""
 
-from benchmarks import cubes, paired
-from benchmarks.paired import Memory
+from benchmarks import cubes
 
 
-def test_a_step_tiles_and_the_memory_of_reading_are_told(capsys, monkeypatch) -> None:
-    monkeypatch.setattr(paired, "memory", lambda *_: Memory(300.0, 100.0))
+def test_a_step_tiles_and_the_memory_of_reading_are_told(capsys, no_processes) -> None:
     cubes.main(["--size", "16", "--base-channels", "8", "--batch", "2", "--turns", "1", "--threads", "1"])
     cubes.main(["--memory", "16", "1", "2"])
     cubes.main(["--tiles", "64", "32", "--base-channels", "8", "--turns", "1", "--threads", "1"])
