@@ -3,10 +3,15 @@
 import ctypes
 
 # Parameters of mallopt(3), from glibc's malloc.h.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-# The largest that glibc's own adjustment goes to (mallopt(3)); larger blocks are still given back one by one.
-_KEPT_BLOCK = 32 * 2**20
-_NEVER = 2**31 - 1
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
+_SETTINGS = {
+    # The largest that glibc's own adjustment goes to (mallopt(3)); larger blocks are still given back one by one.
+    _MMAP_THRESHOLD: 32 * 2**20,
+    # Never: the largest integer it takes.
+    _TRIM_THRESHOLD: 2**31 - 1,
+    # Those of further threads are given back whatever is set.
+    _ARENA_MAX: 1,
+}
 
 
 def keep_freed_memory() -> bool:
@@ -14,12 +19,11 @@ def keep_freed_memory() -> bool:
 
     A network's step on a CPU frees its activations and asks for as much again. glibc gives most of them back to the
     system each time, and every page is then cleared and mapped anew, which takes a seventh of a training step
-    (``benchmarks/next_dit.py``). Kept blocks do not add to the peak, they stay at it until the process ends.
+    (``benchmarks/next_dit.py``). Kept blocks do not add to the peak, they stay at it until the process ends. To be
+    called before threads start.
     """
     try:
-        settings = ctypes.CDLL(None).mallopt
+        mallopt = ctypes.CDLL(None).mallopt
     except AttributeError:
         return False
-    return all(
-        settings(name, value) == 1 for name, value in ((_MMAP_THRESHOLD, _KEPT_BLOCK), (_TRIM_THRESHOLD, _NEVER))
-    )
+    return all(mallopt(name, value) == 1 for name, value in _SETTINGS.items())
