@@ -20,7 +20,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 import httpx2
@@ -39,7 +39,7 @@ _MISCONFIGURED = {401, 403, 404, 405}
 # Pauses between attempts grow from the first to the longest (seconds), each drawn between zero and its bound, so that
 # clients that failed together do not return together ("full jitter", AWS architecture blog, 2015).
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
-# Questions that fail one after another before the server is taken to be gone for good.
+# Questions that fail one after another before the server is taken to be gone for good, or the model to be unfit.
 _GIVE_UP_AFTER = 100
 # Connections of one client: it goes through all of them for each request, so many small ones are faster than one large.
 _CONNECTIONS = 32
@@ -159,11 +159,14 @@ class ServerEngine(ModelEngine):
         for attempt in range(self.attempts):
             said = await self._complete(client, messages, question.seed_of(attempt))
             try:
-                return Reply(self.prompt.read(said))
+                answer = self.prompt.read(said)
             except DataError as error:
                 problem = str(error)
                 messages = self.prompt.ask_again(asked, said[:_REMINDER], problem)
-        return Reply(None, f"no usable answer in {self.attempts} attempts: {problem}")
+            else:
+                self._failed_in_a_row = 0
+                return Reply(answer)
+        self._fail(f"no usable answer in {self.attempts} attempts: {problem}")
 
     def _picture(self, question: Question) -> Message | None:
         if not self.look or question.request.image is None:
@@ -196,7 +199,6 @@ class ServerEngine(ModelEngine):
         while True:
             text, problem, told_to_wait = await self._send(client, content, headers)
             if text is not None:
-                self._failed_in_a_row = 0
                 return text
             if told_to_wait is not None:
                 told_to_wait = max(told_to_wait, _FIRST_PAUSE)
@@ -224,7 +226,7 @@ class ServerEngine(ModelEngine):
                 response = await client.post(self._url, content=content, headers=headers)
         except TimeoutError:
             return None, f"the server took longer than {self.timeout_s:g} s", None
-        except httpx2.TransportError as error:
+        except httpx2.RequestError as error:  # also a body that is not encoded as its header says
             return None, f"the connection failed ({type(error).__name__}: {error})", None
         status = response.status_code
         if status == 200:
@@ -237,15 +239,15 @@ class ServerEngine(ModelEngine):
         if status in _MISCONFIGURED:
             raise UsageError(f"caption.server: {complaint}; check endpoint, model and the key's variable")
         if status not in _MAY_PASS:
-            raise _Failed(complaint)
+            self._fail(complaint)
         return None, complaint, _seconds(response.headers.get("Retry-After"))
 
-    def _fail(self, problem: str) -> None:
+    def _fail(self, problem: str) -> NoReturn:
         self._failed_in_a_row += 1
         if self._failed_in_a_row >= _GIVE_UP_AFTER:
             raise UsageError(
                 f"caption.server: {self._failed_in_a_row} questions in a row failed, the last because {problem}; "
-                "start the server again, then this step"
+                "see to the server or the model, then start this step again: what is finished is kept"
             )
         raise _Failed(problem)
 
