@@ -20,7 +20,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
@@ -166,7 +166,7 @@ class ServerEngine(ModelEngine):
             else:
                 self._failed_in_a_row = 0
                 return Reply(answer)
-        self._fail(f"no usable answer in {self.attempts} attempts: {problem}")
+        raise self._failure(f"no usable answer in {self.attempts} attempts: {problem}")
 
     def _picture(self, question: Question) -> Message | None:
         if not self.look or question.request.image is None:
@@ -204,13 +204,13 @@ class ServerEngine(ModelEngine):
                 told_to_wait = max(told_to_wait, _FIRST_PAUSE)
                 waited += told_to_wait
                 if waited > self.max_wait_s:
-                    self._fail(f"{problem}, and asks to wait longer than {self.max_wait_s:g} s in all")
+                    raise self._failure(f"{problem}, and asks to wait longer than {self.max_wait_s:g} s in all")
                 # The limit is that of all questions, so all wait.
                 self._open_at = max(self._open_at, asyncio.get_running_loop().time() + told_to_wait)
                 continue
             failures += 1
             if failures > self.retries:
-                self._fail(f"{problem} ({failures} attempts)")
+                raise self._failure(f"{problem} ({failures} attempts)")
             await asyncio.sleep(random.uniform(0, min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (failures - 1))))
 
     async def _send(
@@ -239,17 +239,18 @@ class ServerEngine(ModelEngine):
         if status in _MISCONFIGURED:
             raise UsageError(f"caption.server: {complaint}; check endpoint, model and the key's variable")
         if status not in _MAY_PASS:
-            self._fail(complaint)
+            raise self._failure(complaint)
         return None, complaint, _seconds(response.headers.get("Retry-After"))
 
-    def _fail(self, problem: str) -> NoReturn:
+    def _failure(self, problem: str) -> Exception:
+        """Of one question, or of the run where too many fail in a row."""
         self._failed_in_a_row += 1
         if self._failed_in_a_row >= _GIVE_UP_AFTER:
-            raise UsageError(
+            return UsageError(
                 f"caption.server: {self._failed_in_a_row} questions in a row failed, the last because {problem}; "
                 "see to the server or the model, then start this step again: what is finished is kept"
             )
-        raise _Failed(problem)
+        return _Failed(problem)
 
     def _without_key(self, text: str) -> str:
         return text.replace(self._key, "[key]") if self._key else text
