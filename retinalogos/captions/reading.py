@@ -176,8 +176,8 @@ _TURN = re.compile(
     r"|severe|scattered|numerous|several|optic|macula|disc|vessels)\b",
 )
 _VERB = re.compile(
-    r"\b(?:is|are|was|were|appears?|seems?|can be|absent|not seen|unlikely|(?<!not )(?<!not be )(?:excluded|ruled out))\b"
-    r"(?P<rest>\s+\w+(?:\s+\w+)?)?"
+    r"\b(?:is|are|was|were|appears?|seems?|can be|absent|not seen|unlikely|(?<!not )(?<!not be )(?:excluded|ruled out))"
+    r"\b(?P<rest>\s+\w+(?:\s+\w+)?)?"
 )
 _ABSENT = re.compile(r"absent|not(?! (?:excluded|ruled))|unlikely|excluded|ruled out")
 # "Hard exudates: none", as in a list.
