@@ -191,8 +191,69 @@ def _person(rng: random.Random) -> tuple[str, str]:
     return rng.choice(given.split()), rng.choice(parts)
 
 
+# A lone White or May cannot be told from the word without a title or a cue; they are planted as full names.
+_WORDS = frozenset(
+    [
+        "White",
+        "Brown",
+        "Young",
+        "Green",
+        "Long",
+        "Black",
+        "Best",
+        "Hall",
+        "Hill",
+        "Price",
+        "Gray",
+        "Sharp",
+        "Bright",
+        "Day",
+        "Field",
+        "Wood",
+        "Banks",
+        "Stone",
+        "Moore",
+        "Weiss",
+        "Roth",
+        "Vogt",
+        "Fuchs",
+        "Wagner",
+        "Purtscher",
+        "Baker",
+        "Kennedy",
+        "Das",
+        "Mark",
+        "Rose",
+        "Grace",
+        "Will",
+        "May",
+        "Hunter",
+        "Le",
+        "Do",
+        "He",
+        "So",
+        "An",
+        "Ma",
+        "Lee",
+        "Li",
+        "Tan",
+        "Park",
+        "Fox",
+        "Yang",
+        "Na",
+        "Wei",
+        "Van",
+        "Lan",
+        "Hoa",
+        "Ling",
+    ]
+)
+
+
 def _titled(rng: random.Random) -> str:
     given, surname = _person(rng)
+    if surname.isalpha() and surname not in _WORDS and rng.random() < 0.1:
+        return f"{rng.choice(['dr', 'mr', 'mrs', 'prof.'])} {surname.lower()}"
     title = rng.choice(["Dr", "Dr.", "Mr", "Mrs", "Ms", "Miss", "Prof.", "Professor", "Herr", "Frau", "Mme", "Sr."])
     return f"{title} {rng.choice([surname, f'{given} {surname}', f'{given[0]}. {surname}', f'{given[0]} {surname}'])}"
 
@@ -217,65 +278,14 @@ def _plain_name(rng: random.Random) -> str:
 
 def _lone_name(rng: random.Random) -> str:
     given, surname = _person(rng)
-    # A lone White or May cannot be told from the word without a title or a cue; they are planted as full names.
-    words = {
-        *[
-            "White",
-            "Brown",
-            "Young",
-            "Green",
-            "Long",
-            "Black",
-            "Best",
-            "Hall",
-            "Hill",
-            "Price",
-            "Gray",
-            "Sharp",
-            "Bright",
-            "Day",
-            "Field",
-            "Wood",
-            "Banks",
-            "Stone",
-            "Moore",
-            "Weiss",
-            "Roth",
-            "Vogt",
-            "Fuchs",
-            "Wagner",
-            "Purtscher",
-            "Baker",
-            "Kennedy",
-            "Das",
-            "Mark",
-            "Rose",
-            "Grace",
-            "Will",
-            "May",
-            "Hunter",
-            "Le",
-            "Do",
-            "He",
-            "So",
-            "An",
-            "Ma",
-            "Lee",
-            "Li",
-            "Tan",
-            "Park",
-            "Fox",
-            "Yang",
-            "Na",
-            "Wei",
-            "Van",
-            "Lan",
-            "Hoa",
-            "Ling",
-        ]
-    }
-    options = [name for name in (given, surname) if not words & set(name.split())]
+    options = [name for name in (given, surname) if not _WORDS & set(name.split())]
     return rng.choice(options) if options else f"{given} {surname}"
+
+
+_IN_WORDS = (
+    *("twenty-first", "first", "second", "third", "fourth", "fifth"),
+    *("eleventh", "twelfth", "nineteenth", "thirtieth"),
+)
 
 
 def _date(rng: random.Random) -> str:
@@ -314,6 +324,9 @@ def _date(rng: random.Random) -> str:
             f"{day} de {foreign} de {year}",
             f"{day} {long}",
             f"{long} {day}{suffix}",
+            f"the {_IN_WORDS[day % 10]} of {long}",
+            f"{long} the {_IN_WORDS[day % 10]}, two thousand and nineteen",
+            f"{day} {rng.choice(['czerwca', 'října', 'haziran', 'kesäkuuta', 'июня', 'Μαρτίου'])} {year}",
             f"{year}-{month:02}-{day:02}T09:{rng.randint(10, 59)}",
         ]
     )
@@ -491,6 +504,7 @@ def _age(rng: random.Random) -> str:
             f"{age} y/o",
             f"{age} yo",
             f"{age} yrs old",
+            rng.choice(["ninety-two years old", "ninety-six year old", "aged ninety-one"]),
         ]
     )
 
@@ -642,6 +656,9 @@ _MEASURES = (
     "Fuchs spot, Elschnig pigment rings.",
     "Vogt-Koyanagi-Harada disease excluded.",
     "Coats disease and Stargardt disease.",
+    "Bardet-Biedl, Cohen syndrome and Batten disease excluded.",
+    "Morning Glory anomaly, Ota naevus.",
+    "MEWDS, APMPPE or AZOOR.",
     "Humphrey 24-2 field full.",
     "Topcon camera, 45 degrees, field 2.",
     "Left eye: laser scars. Right eye: normal.",

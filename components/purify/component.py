@@ -11,12 +11,12 @@ def purify(
     params: dict,
     cohort: dsl.Input[dsl.Dataset],
     captions: dsl.Input[dsl.Dataset],
-    latents: dsl.Input[dsl.Dataset],
-    generator: dsl.Input[dsl.Model],
     curated: dsl.Output[dsl.Dataset],
     page: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
     shown: dsl.Output[dsl.HTML],
+    latents: dsl.Input[dsl.Dataset] = None,
+    generator: dsl.Input[dsl.Model] = None,
 ) -> None:
     """Stage 2: drop captions that break a rule, do not agree with their image, or are of a poor one."""
     from components.runner import run_component

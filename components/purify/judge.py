@@ -76,7 +76,8 @@ def _open(requests: Iterator[CaptionRequest], journal: Journal) -> Iterator[Ques
 def _key(params: JudgeParams, prompt: JudgePrompt, requests: Iterator[CaptionRequest]) -> str:
     """Name of the work: the same for the same questions to the same model."""
     asked = getattr(params, params.engine)
-    digest = hashlib.sha256(f"{params.engine} {asked.model} {params.max_tokens} {prompt.identity}".encode())
+    model = f"{asked.model}@{getattr(asked, 'revision', None)}"
+    digest = hashlib.sha256(f"{params.engine} {model} {params.max_tokens} {prompt.identity}".encode())
     for request in requests:
         digest.update(json.dumps([*_place(request), request.record], default=str, sort_keys=True).encode())
     return digest.hexdigest()[:16]

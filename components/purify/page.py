@@ -85,7 +85,7 @@ def render(
 
 
 def _examples(one: Filter, captions: int, most: int) -> dict[str, list[int]]:
-    """Numbers of captions dropped and kept, evenly taken in the order of their score; of each rule at least one."""
+    """Numbers of captions dropped and kept, evenly taken by score; of each rule as many, if it has them."""
     if not one.on:
         return {"dropped": [], "kept": []}
     score = one.columns.get(one.score, {})
@@ -96,8 +96,9 @@ def _examples(one: Filter, captions: int, most: int) -> dict[str, list[int]]:
     by_rule: dict[str, list[int]] = {}
     for number in sorted(one.drops, key=order):
         by_rule.setdefault(one.drops[number][0], []).append(number)
-    each = -(-most // max(1, len(by_rule)))
-    dropped = [number for rule in sorted(by_rule) for number in spread(by_rule[rule], each)][:most]
+    turns = sorted((turn, rule) for rule, numbers in by_rule.items() for turn in range(len(numbers)))
+    share = Counter(rule for _, rule in turns[:most])
+    dropped = [number for rule in sorted(share) for number in spread(by_rule[rule], share[rule])]
     kept = sorted((number for number in range(captions) if number in score and number not in one.drops), key=order)
     return {"dropped": dropped, "kept": spread(kept, most)}
 

@@ -19,6 +19,7 @@ from retinalogos.captions.tokens import TokenBudget
 from retinalogos.cohort.quality import assess_quality
 from retinalogos.cohort.schema import TABLE_COLUMNS
 from retinalogos.cohort.shards import Cohort
+from retinalogos.errors import UsageError
 from retinalogos.progress import track
 
 # Captions whose tokens are counted, and which are read back, together.
@@ -41,6 +42,7 @@ SCORES = pa.schema(
 
 def run(params: PurifyParams, inputs: Paths, outputs: Paths) -> Metrics:
     """See the module."""
+    _require(params, inputs)
     rows = read_captions(inputs["captions"]).to_pylist()
     meta = read_captions_meta(inputs["captions"])
     cohort = Cohort(inputs["cohort"])
@@ -89,6 +91,16 @@ def run(params: PurifyParams, inputs: Paths, outputs: Paths) -> Metrics:
         **{f"found_by_{one.name}": len(one.drops) for one in filters},
         **{f"dropped_{rule}": reasons.count(rule) for rule in sorted(set(reasons))},
     }
+
+
+def _require(params: PurifyParams, inputs: Paths) -> None:
+    """Refuses to judge agreement without what its judge looks at, before anything is judged or paid for."""
+    needed = {"generator": ("latents", "generator"), "statements": ("latents",), "contrastive": ("latents",)}
+    for port in needed.get(params.agreement, ()):
+        if port not in inputs:
+            raise UsageError(
+                f"purify.agreement {params.agreement} needs the input {port!r}; or set purify.agreement to none"
+            )
 
 
 def _text(params: PurifyParams, rows: Rows, records: dict[str, dict[str, Any]], budget: TokenBudget) -> Filter:

@@ -58,8 +58,10 @@ STEP = Step(
     inputs={
         "cohort": Port("cohort", "Dataset"),
         "captions": Port("captions", "Dataset"),
-        "latents": Port("latents and text features of stage 1", "Dataset"),
-        "generator": Port("generator of stage 1, a judge of agreement", "Model"),
+        "latents": Port(
+            "latents and text features of stage 1, where agreement is by what is trained here", "Dataset", optional=True
+        ),
+        "generator": Port("generator of stage 1, where it judges agreement", "Model", optional=True),
     },
     outputs={
         "curated": Port(

@@ -175,7 +175,13 @@ _TURN = re.compile(
     r"(?:signs?|features|findings|changes|appearances?|picture|evidence|likely|probable|suspected|there|mild|moderate"
     r"|severe|scattered|numerous|several|optic|macula|disc|vessels)\b",
 )
-_VERB = re.compile(r"\b(?:is|are|was|were|appears?|seems?|can be|absent|not seen)\b(?P<rest>\s+\w+)?")
+_VERB = re.compile(
+    r"\b(?:is|are|was|were|appears?|seems?|can be|absent|not seen|unlikely|(?<!not )(?<!not be )(?:excluded|ruled out))"
+    r"\b(?P<rest>\s+\w+(?:\s+\w+)?)?"
+)
+_ABSENT = re.compile(r"absent|not(?! (?:excluded|ruled))|unlikely|excluded|ruled out")
+# "Hard exudates: none", as in a list.
+_LISTED = re.compile(r":\s*(?:none|nil|absent|not seen)\b")
 
 
 @dataclass(frozen=True)
@@ -216,14 +222,13 @@ def _negated(clause: str, start: int, end: int) -> bool:
     verb = _VERB.search(clause, end)
     if verb is None:
         return False
-    said = verb.group(0)
-    return said.startswith(("absent", "not seen")) or (verb["rest"] or "").strip() in ("not", "absent")
+    return _ABSENT.match(verb.group(0)) is not None or _ABSENT.match((verb["rest"] or "").strip()) is not None
 
 
 def read_statements(text: str) -> Statements:
     """What ``text`` states about eye, disc, grade, glaucoma and findings."""
     eyes = {side for side, abbreviation in (("left", r"\bOS\b"), ("right", r"\bOD\b")) if re.search(abbreviation, text)}
-    text = text.lower()
+    text = _LISTED.sub(" absent", text.lower())
     eyes |= {str(match.lastgroup) for match in _EYE.finditer(text)}
     sides = {
         "centre" if match["side"] in ("center", "central", "middle") else match["side"]

@@ -169,6 +169,10 @@ def _not_english(caption: Reading) -> str | None:
     return None
 
 
+# Words that are said three times running; longer ones make a sentence, and sentences are compared.
+_LONGEST_LOOP = 6
+
+
 def _repeated(caption: Reading) -> str | None:
     seen: set[str] = set()
     for sentence in sentences(caption.text):
@@ -177,9 +181,10 @@ def _repeated(caption: Reading) -> str | None:
             return f"repeats {sentence!r}"
         seen.add(key)
     words = [word.lower() for word in _WORD.findall(caption.text)]
-    for i in range(len(words) - 8):
-        if words[i : i + 3] == words[i + 3 : i + 6] == words[i + 6 : i + 9]:
-            return f"loops on {' '.join(words[i : i + 3])!r}"
+    for long in range(1, _LONGEST_LOOP + 1):
+        for i in range(len(words) - 3 * long + 1):
+            if words[i : i + long] == words[i + long : i + 2 * long] == words[i + 2 * long : i + 3 * long]:
+                return f"loops on {' '.join(words[i : i + long])!r}"
     return None
 
 

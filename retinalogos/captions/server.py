@@ -39,7 +39,7 @@ _MISCONFIGURED = {401, 403, 404, 405}
 # Pauses between attempts grow from the first to the longest (seconds), each drawn between zero and its bound, so that
 # clients that failed together do not return together ("full jitter", AWS architecture blog, 2015).
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
-# Questions that fail one after another before the server is taken to be gone for good.
+# Questions that fail one after another before the server is taken to be gone for good, or the model to be unfit.
 _GIVE_UP_AFTER = 100
 # Connections of one client: it goes through all of them for each request, so many small ones are faster than one large.
 _CONNECTIONS = 32
@@ -159,11 +159,14 @@ class ServerEngine(ModelEngine):
         for attempt in range(self.attempts):
             said = await self._complete(client, messages, question.seed_of(attempt))
             try:
-                return Reply(self.prompt.read(said))
+                answer = self.prompt.read(said)
             except DataError as error:
                 problem = str(error)
                 messages = self.prompt.ask_again(asked, said[:_REMINDER], problem)
-        return Reply(None, f"no usable answer in {self.attempts} attempts: {problem}")
+            else:
+                self._failed_in_a_row = 0
+                return Reply(answer)
+        raise self._failure(f"no usable answer in {self.attempts} attempts: {problem}")
 
     def _picture(self, question: Question) -> Message | None:
         if not self.look or question.request.image is None:
@@ -196,19 +199,18 @@ class ServerEngine(ModelEngine):
         while True:
             text, problem, told_to_wait = await self._send(client, content, headers)
             if text is not None:
-                self._failed_in_a_row = 0
                 return text
             if told_to_wait is not None:
                 told_to_wait = max(told_to_wait, _FIRST_PAUSE)
                 waited += told_to_wait
                 if waited > self.max_wait_s:
-                    self._fail(f"{problem}, and asks to wait longer than {self.max_wait_s:g} s in all")
+                    raise self._failure(f"{problem}, and asks to wait longer than {self.max_wait_s:g} s in all")
                 # The limit is that of all questions, so all wait.
                 self._open_at = max(self._open_at, asyncio.get_running_loop().time() + told_to_wait)
                 continue
             failures += 1
             if failures > self.retries:
-                self._fail(f"{problem} ({failures} attempts)")
+                raise self._failure(f"{problem} ({failures} attempts)")
             await asyncio.sleep(random.uniform(0, min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (failures - 1))))
 
     async def _send(
@@ -224,7 +226,7 @@ class ServerEngine(ModelEngine):
                 response = await client.post(self._url, content=content, headers=headers)
         except TimeoutError:
             return None, f"the server took longer than {self.timeout_s:g} s", None
-        except httpx2.TransportError as error:
+        except httpx2.RequestError as error:  # also a body that is not encoded as its header says
             return None, f"the connection failed ({type(error).__name__}: {error})", None
         status = response.status_code
         if status == 200:
@@ -237,17 +239,18 @@ class ServerEngine(ModelEngine):
         if status in _MISCONFIGURED:
             raise UsageError(f"caption.server: {complaint}; check endpoint, model and the key's variable")
         if status not in _MAY_PASS:
-            raise _Failed(complaint)
+            raise self._failure(complaint)
         return None, complaint, _seconds(response.headers.get("Retry-After"))
 
-    def _fail(self, problem: str) -> None:
+    def _failure(self, problem: str) -> Exception:
+        """Of one question, or of the run where too many fail in a row."""
         self._failed_in_a_row += 1
         if self._failed_in_a_row >= _GIVE_UP_AFTER:
-            raise UsageError(
+            return UsageError(
                 f"caption.server: {self._failed_in_a_row} questions in a row failed, the last because {problem}; "
-                "start the server again, then this step"
+                "see to the server or the model, then start this step again: what is finished is kept"
             )
-        raise _Failed(problem)
+        return _Failed(problem)
 
     def _without_key(self, text: str) -> str:
         return text.replace(self._key, "[key]") if self._key else text

@@ -7,7 +7,9 @@ captions of any length and granularity are made of one answer. The prose keeps t
 import json
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import cache
+from itertools import islice
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
@@ -26,6 +28,11 @@ _MOST_BRACKETS = 40
 # What models write in a field that has nothing to say.
 _NOTHING = {"", "unknown", "none", "n/a", "na", "not stated", "not specified", "not available", "not mentioned", "null"}
 _EYES = {"od": "right", "os": "left", "right eye": "right", "left eye": "left"}
+# Typographic quotes, and comments as JavaScript has them: YAML knows neither.
+_QUOTES = str.maketrans("“”„", '"""')
+_COMMENT = re.compile(r"(?m)(^|[,{\[\]}])[ \t]*//.*$")
+# Places where an object may begin that are tried, where the first brace belongs to chatter.
+_MOST_STARTS = 20
 _FENCE = re.compile(r"```(?:json)?\s*(.*?)```", re.S | re.I)
 _THINKING = re.compile(r"<think>.*?</think>", re.S)
 
@@ -57,6 +64,21 @@ def _phrases(value: Any) -> Any:
     return [item for item in items if _text(item) != ""] if isinstance(items, list) else [] if items is None else items
 
 
+def _ratio(value: Any) -> Any:
+    """A number or nothing; "true" is no ratio of 1."""
+    if isinstance(value, bool):
+        raise ValueError("true and false are no ratio")
+    return None if isinstance(value, str) and _text(value) == "" else value
+
+
+def _lesions_named(value: Any) -> Any:
+    """A list of lesions, of which some may be told by their name alone."""
+    items = _phrases(value)
+    if not isinstance(items, list):
+        return items
+    return [{"name": item, "place": "", "amount": ""} if isinstance(item, str) else item for item in items]
+
+
 M = TypeVar("M", bound=BaseModel)
 Text = Annotated[str, BeforeValidator(_text), StringConstraints(max_length=_LONGEST)]
 Phrase = Annotated[str, BeforeValidator(_text), StringConstraints(max_length=_LONGEST_PHRASE)]
@@ -70,7 +92,9 @@ class _Part(BaseModel):
 class Cup(_Part):
     """The optic cup."""
 
-    ratio: float | None = Field(ge=0, le=1, description="vertical cup-to-disc ratio, or null")
+    ratio: Annotated[float | None, BeforeValidator(_ratio)] = Field(
+        ge=0, le=1, description="vertical cup-to-disc ratio, or null"
+    )
     description: Text = Field(description="its size in words")
 
 
@@ -92,7 +116,7 @@ class Answer(_Part):
     vessels: Text = Field(description="a sentence on the retinal vessels")
     macula: Text = Field(description="a sentence on the macula")
     nerve_fibre_layer: Text = Field(description="a sentence on the retinal nerve fibre layer")
-    lesions: Annotated[list[Lesion], BeforeValidator(_phrases), Field(max_length=30)]
+    lesions: Annotated[list[Lesion], BeforeValidator(_lesions_named), Field(max_length=30)]
     diagnosis: Annotated[list[Phrase], BeforeValidator(_phrases), Field(max_length=10)]
 
 
@@ -122,8 +146,9 @@ def read_answer(text: str) -> Answer:
 def read_object(text: str, kind: type[M]) -> M:
     """The answer in what a model wrote, be it among chatter or in a code fence, and with small damage.
 
-    Repaired are single quotes, bare keys, trailing commas, comments, line breaks within strings: what YAML, of which
-    JSON is a part, allows; a missing last bracket is closed. An answer that was cut within its fields is not.
+    Repaired are single and typographic quotes, bare keys, trailing commas, comments, line breaks within strings: what
+    YAML, of which JSON is a part, allows, and a little more; a missing last bracket is closed. An answer that was cut
+    within its fields is not.
 
     Raises:
         DataError: there is no JSON object in it, or it does not keep to the schema; the message tells the model.
@@ -139,6 +164,10 @@ def read_object(text: str, kind: type[M]) -> M:
             raise DataError(f"{'.'.join(map(str, first['loc'])) or 'the object'}: {first['msg']}") from None
         except (ValueError, yaml.YAMLError, RecursionError) as error:
             problem = problem or f"the JSON is damaged ({str(error).splitlines()[0]})"
+    for start in islice(re.finditer(r"\{", text), _MOST_STARTS):
+        # What keeps to the schema is the answer, wherever it begins; of what does not, nothing is to be said.
+        with suppress(ValueError, RecursionError):
+            return kind.model_validate(json.JSONDecoder(strict=False).raw_decode(text, start.start())[0])
     raise DataError(problem or "it holds no JSON object")
 
 
@@ -162,8 +191,10 @@ def _parsed(candidate: str) -> Any:
         # A loop of brackets takes the reader of YAML seconds.
         if candidate.count("{") + candidate.count("[") > _MOST_BRACKETS:
             raise
+        if '"' not in candidate:
+            candidate = candidate.translate(_QUOTES)
         # YAML takes no tab for a space.
-        return yaml.safe_load(candidate.replace("\t", " "))
+        return yaml.safe_load(_COMMENT.sub(r"\1", candidate).replace("\t", " "))
 
 
 def write_prose(

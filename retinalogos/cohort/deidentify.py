@@ -18,6 +18,7 @@ from retinalogos.cohort.report_words import (
     ALSO_NAMES,
     CALLED_AFTER,
     CUES,
+    EPONYMIC,
     EPONYMS,
     GIVEN,
     PARTICLES,
@@ -43,6 +44,21 @@ _MONTH = (
 )
 _YEAR = r"(?:['’]?\d{2}|(?:19|20)\d{2})"
 _DAY = r"(?:0?[1-9]|[12]\d|3[01])(?:st|nd|rd|th|er|\.)?"
+# The same in words: "twenty-first", "two thousand and nineteen", "nineteen ninety-five".
+_DAY_IN_WORDS = (
+    r"(?:(?:twenty[- ]|thirty[- ])?(?:first|second|third|fourth|fifth|sixth|seventh|eighth|ninth)|tenth|eleventh"
+    r"|twelfth|(?:thir|four|fif|six|seven|eigh|nine)teenth|twentieth|thirtieth)"
+)
+_ONES = r"(?:one|two|three|four|five|six|seven|eight|nine)"
+_TENS = (
+    rf"(?:ten|eleven|twelve|(?:thir|four|fif|six|seven|eigh|nine)teen|(?:twenty|thirty|forty|fifty|sixty|seventy|eighty"
+    rf"|ninety)(?:[- ]{_ONES})?)"
+)
+_YEAR_IN_WORDS = (
+    rf"(?:two thousand(?:(?: and)? (?:{_TENS}|{_ONES}))?|(?:nineteen|twenty)[- ](?:hundred|oh {_ONES}|{_TENS}))"
+)
+# Above 89: the ages that identify.
+_OLD_IN_WORDS = rf"(?:ninety(?:[- ]{_ONES})?|(?:a|one) hundred(?: and {_ONES})?)"
 # A capitalised word, with the particles that names have inside.
 _CAP = r"[A-ZÀ-ÖØ-ÞĀ-Ž][\w'’-]*"
 _PROPER = rf"{_CAP}(?:\s+(?:{_CAP}|de|del|della|di|da|do|dos|la|le|les|des|du|den|der|von|van|y|und|et|i))*"
@@ -85,7 +101,7 @@ _RECORD = (
 _PERHAPS_RECORD = (
     r"(?:hospital|hosp|record|patient|pat|case|folder|episode|visit|order|study|sample|acc|fall|reference|ref|unit)"
 )
-_VALUE = r"(?=[\w/-]*\d[\w/-]*\d)[A-Za-z0-9][\w/-]*(?:[ .](?=\d{3,})\d{3,}){0,3}"
+_VALUE = r"(?:\d\d(?: \d\d){2,}\b|(?=[\w/-]*\d[\w/-]*\d)[A-Za-z0-9][\w/-]*(?:[ .](?=\d{3,})\d{3,}){0,3})"
 
 _KEYWORD_LAST = (
     r"(?:Hospitals?|Infirmary|Clinics?|Institutes?|University|College|Medical Cent(?:er|re)|Health Cent(?:er"
@@ -115,6 +131,7 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\b[\w.+'’-]+\s?(?:@|\(at\)|\[at\])\s?[\w-]+(?:\.[\w-]+)+", re.I, "[e-mail]"),
         (r"\b(?:https?://|www\.)\S+", re.I, "[address]"),
         (r"\b(?:\d{1,3}\.){3}\d{1,3}\b", 0, "[address]"),
+        (r"\b[\w-]+\.(?:jpe?g|png|tiff?|bmp|dcm|e2e|pdf)\b", re.I, "[file]"),  # is often called after the patient
         # Dates.
         (r"\b\d{4}\s?[-/.]\s?\d{1,2}\s?[-/.]\s?\d{1,2}(?!\d)(?:T[\d:.]+Z?)?", 0, "[date]"),
         (
@@ -128,17 +145,37 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (rf"\b{_DAY}\s*(?:of\s+|de\s+)?[-/. ]?\s*{_MONTH},?\s*(?:de\s+|[-/ ]\s*)?{_YEAR}\b", re.I, "[date]"),
         (rf"\b{_MONTH}\s*[-/ ]?\s*{_DAY}\s*[,-/ ]\s*{_YEAR}\b", re.I, "[date]"),
         (rf"\b\d{{4}}\s?[-/ ]\s?{_MONTH}\s?[-/ ]\s?{_DAY}\b", re.I, "[date]"),
-        (rf"\b{_DAY}\s+(?:of\s+|de\s+)?(?!(?-i:may|mar|mars)\s){_MONTH}(?![\w-])", re.I, "[date]"),
+        # "9. May" ends a sentence and begins another; with the dot of German it would be "9. Mai".
+        (
+            rf"\b(?!\d+\.\s+May\b){_DAY}\s+(?:of\s+|de\s+)?(?!(?-i:may|mar|mars)\s){_MONTH}(?![\w-])",
+            re.I,
+            "[date]",
+        ),
         (rf"\b(?!(?-i:may)\s){_MONTH}\s+{_DAY}\b(?![.,]?\d)(?!\s*(?:mm|%|[µμ]m|x))", re.I, "[date]"),
         (rf"\b{_MONTH}\s*(?:de\s+|of\s+|,)?\s*[-/]?\s*(?:['’]\d{{2}}|(?:19|20)\d{{2}})\b", re.I, "[date]"),
         (r"(?<![\d/.])(?:0?[1-9]|1[0-2])[/.-](?:19|20)\d{2}\b(?!\s*(?:x|[µμ]m))", 0, "[date]"),
         (r"(?<![\d/.-])(?:19|20)\d{2}[/-](?:0[1-9]|1[0-2])\b", 0, "[date]"),
+        (
+            rf"\b{_DAY_IN_WORDS}\s+(?:of\s+)?(?!(?-i:may|mar|mars)\s+(?!of|{_YEAR_IN_WORDS}|{_YEAR}))"
+            rf"{_MONTH}(?:,?\s+(?:{_YEAR}|{_YEAR_IN_WORDS}))?(?![\w-])",
+            re.I,
+            "[date]",
+        ),
+        (
+            rf"\b(?!(?-i:may|mar|mars)\s){_MONTH}\s+(?:the\s+)?{_DAY_IN_WORDS}(?:,?\s+(?:{_YEAR}|{_YEAR_IN_WORDS}))?\b",
+            re.I,
+            "[date]",
+        ),
+        (rf"\b(?:{_DAY}\s+)?{_MONTH},?\s+{_YEAR_IN_WORDS}\b", re.I, "[date]"),
         # Years of birth with the word; other years alone do not identify (45 CFR 164.514(b)(2)(i)(C)).
         (r"\b((?:born|birth|dob|d\.o\.b\.|yob|geb\.?)\b[^.;\d\[]{0,12})(?:19|20)\d{2}\b", re.I, r"\1[date]"),
         (r"\b((?:dob|d\.o\.b\.|date of birth|born(?: on)?|geb\.?)\s*[:=]?\s*)\d[\d /.-]{4,9}\d\b", re.I, r"\1[date]"),
         # Ages above 89 are identifiers, see OLDEST_AGE.
         (r"\b(?:9\d|1[0-2]\d)(?=[- ]?(?:years?|yrs?|y)[- /.]?(?:old|of age|o)\b)", re.I, "[age]"),
         (r"\b(aged?:?\s+)(?:9\d|1[0-2]\d)\b(?!\s*[%µμ])", re.I, r"\1[age]"),
+        (rf"\b{_OLD_IN_WORDS}(?=[- ]years?[- ](?:old|of age)\b)", re.I, "[age]"),
+        (rf"\b(aged )(?:{_OLD_IN_WORDS})\b", re.I, r"\1[age]"),
+        (r"\b(?:9\d|1[0-2]\d)(?=[MF]\b)", 0, "[age]"),
         # Record numbers by what announces them.
         (rf"\b({_RECORD}\b\.?[- ]?{_NUMBER_WORD}?\b\.?\s*[:=#]?\s*){_VALUE}", re.I, r"\1[number]"),
         (
@@ -155,7 +192,7 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (rf"#\s?{_VALUE}", 0, "[number]"),
         # Phones.
         (
-            r"\b((?:tel|telephone|phone|ph|mobile|mob|cell|fax|ext|extension|handy|call(?:ed)?(?: on)?"
+            r"\b((?:tel|telephone|phone|ph|mobile|mob|cell|fax|ext|extension|bleep|pager|handy|call(?:ed)?(?: on)?"
             r"|ring)\b\.?\s*(?:no\.?"
             r"|number)?\s*:?\s*)[+(\d][\d ()./-]{2,}\d\b",
             re.I,
@@ -198,7 +235,7 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
             "[address]",
         ),
         (rf"\bNo\.?\s?\d{{1,4}},?\s+(?:{_CAP}\s+){{1,4}}{_NAMED_STREET}\b{_TAIL}", 0, "[address]"),
-        (r"\bP\.?\s?O\.?\s?Box\s+\d+", re.I, "[address]"),
+        (rf"\b(?i:P\.?\s?O\.?\s?Box)\s+\d+{_TAIL}", 0, "[address]"),
         (r"\b[A-Z]{1,2}\d[A-Z\d]?\s?\d[A-Z]{2}\b", 0, "[address]"),
         (rf"\b{_CAP}(?:\s+{_CAP})?,\s*[A-Z]{{2}}\s+\d{{5}}(?:-\d{{4}})?\b", 0, "[address]"),
         (rf"\b\d{{5}} {_CAP}(?: (?:am|an der) {_CAP})?", 0, "[address]"),
@@ -206,12 +243,13 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         # Long numbers, whatever they are.
         (rf"\b[A-Z]{{2,}}-?\d{{4,}}\b(?<!OCT-\d{{4}})(?<!OCT\d{{4}}){_UNIT}", 0, "[number]"),
         (rf"\b(?=\w*\d{{5}})\w{{6,}}\b{_UNIT}|(?<![\d.])\d{{5,}}\b{_UNIT}", 0, "[number]"),
-        (rf"\b\d{{2,}}[-/]\d{{4,}}(?:-\d+)?\b{_UNIT}", 0, "[number]"),
+        (rf"\b\d{{2,}}[-/]\d{{4,}}(?:-\d+)?\b{_UNIT}|\b(?:19|20)\d\d/\d{{3,}}\b{_UNIT}", 0, "[number]"),
+        (r"\b(?=(?:\w*\d){5})(?=(?:\w*[A-Z]){3})\w{9,}\b", 0, "[number]"),
         # Names by a label, in any letters.
         (
             r"\b((?:patient(?:'s)? name|name|surname|first name|last name|forename|given name|nachname"
             r"|vorname)\s*[:=]\s*)"
-            r"(?![\s\[])[^,;.\n\[]+(?:,\s*(?-i:[A-ZÀ-Þ])[\w'’-]*)?",
+            r"(?![\s\[])(?:[^,;.\n\[]|(?<=\b[A-Z])\.)+(?:,\s*(?-i:[A-ZÀ-Þ])[\w'’-]*)?",
             re.I,
             r"\1[name]",
         ),
@@ -228,6 +266,13 @@ _PLACE = re.compile(
 
 _WORD = re.compile(r"(?<![\d_])[^\W\d_](?:[^\W\d_]|['’\-](?=[^\W\d_]))*(?![\w])")  # HbA1c and R2M1 are none
 _INNER = re.compile(r"['’\-]")
+# A date around a month in a language that _MONTH does not know.
+_ANY_MONTH = re.compile(
+    rf"\b{_DAY}\s+(?:de\s+)?(?P<before>[^\W\d_]{{3,}})\.?\s+(?:de\s+)?(?:19|20)\d\d\b"
+    rf"|\b(?:19|20)\d\d\.?\s+(?P<after>[^\W\d_]{{3,}})\s+{_DAY}(?!\w)"
+)
+# Titles that are written small; "dr" is a retinopathy too, and then a word of reports follows.
+_SMALL_TITLES = {"dr", "mr", "mrs", "ms", "prof"}
 _GROUP_ENDS = re.compile(
     r"(?:opathy|opathies|itis|osis|oses|ectasia|ectasis|ectomy|otomy|plasty|scopy|graphy|graphic|trophy|trophic|"
     r"aemia|emia|opia|opsia|opic|rrhage|rrhagic|rrhages|blastoma|angioma|schisis|cyte|cytic|plegia|lysis|genic|"
@@ -274,6 +319,13 @@ def _without_places(text: str) -> str:
     return _PLACE.sub(mark, text)
 
 
+def _without_foreign_dates(text: str) -> str:
+    def mark(found: re.Match[str]) -> str:
+        return found.group(0) if _word_known((found["before"] or found["after"]).lower()) else "[date]"
+
+    return _ANY_MONTH.sub(mark, text)
+
+
 _PLACE_WORDS = frozenset(_WORD.findall(_KEYWORD_LAST.replace("?:", ""))) | {"Centre", "Center", "Clinics", "Hospitals"}
 
 
@@ -300,6 +352,13 @@ def _without_names(text: str) -> str:
     ]
     starts = [i == 0 or any(end in gaps[i] for end in ".:;!?\n") for i in range(len(words))]
 
+    for i in range(1, len(words)):
+        if lower[i] in EPONYMIC and gaps[i] == " " and (i == 1 or not (name[i - 2] or lower[i - 2] in TITLES | CUES)):
+            name[i - 1] = False
+        if tokens[i].islower() and len(tokens[i]) > 1 and not _known(tokens[i]):
+            titled = tokens[i - 1] in _SMALL_TITLES and gaps[i] in (" ", ". ", ".")
+            name[i] = titled or (name[i - 1] and tokens[i - 1].islower() and gaps[i] == " ")
+
     def beside(i: int) -> bool:
         """Whether word i and the one before stand as parts of a name do."""
         return gaps[i] in (" ", "  ", ". ", ".", "-", ", ", " & ") and not (
@@ -311,9 +370,9 @@ def _without_names(text: str) -> str:
         if capital[i] and lower[i - 1] in TITLES and tokens[i - 1][0].isupper() and gaps[i] in (" ", ". ", "."):
             name[i] = True
         elif maybe[i] and close and not starts[i] and lower[i - 1] in CUES and gaps[i] == " ":
-            name[i] = name[i] or not (_clinical_follows(lower, i) or (i > 1 and lower[i - 2] in CALLED_AFTER))
+            name[i] = name[i] or not (_clinical_follows(lower, gaps, i) or (i > 1 and lower[i - 2] in CALLED_AFTER))
         elif (
-            (maybe[i] and initial[i - 1] and gaps[i] in (". ", ".") and not _clinical_follows(lower, i))
+            (maybe[i] and initial[i - 1] and gaps[i] in (". ", ".") and not _clinical_follows(lower, gaps, i))
             or (short[i] and short[i - 1] and gaps[i] == " " and not _known(tokens[i]) and not _known(tokens[i - 1]))
             or (maybe[i - 1] and initial[i] and gaps[i] == " " and text[words[i].end() :].startswith("."))
             or (
@@ -322,7 +381,7 @@ def _without_names(text: str) -> str:
                 and lower[i - 1] in GIVEN
                 and capital[i - 1]
                 and gaps[i] == " "
-                and not _clinical_follows(lower, i)
+                and not _clinical_follows(lower, gaps, i)
             )
         ):
             name[i - 1] = name[i] = True
@@ -363,17 +422,13 @@ def _without_names(text: str) -> str:
     return "".join([*parts, text[place:]])
 
 
-def _clinical_follows(lower: list[str], i: int) -> bool:
+def _clinical_follows(lower: list[str], gaps: list[str], i: int) -> bool:
     """Whether the word after word i makes of it what it is called after: "Weiss ring", "White spots"."""
-    return i + 1 < len(lower) and (lower[i + 1] in CALLED_AFTER)
+    return i + 1 < len(lower) and lower[i + 1] in CALLED_AFTER and gaps[i + 1].strip(" -") == ""
 
 
 def _is_latin(word: str) -> bool:
     return ord(word[0]) < 0x370
-
-
-# What every rule needs at least: texts without capitals, digits and signs have none of it and are not searched.
-_SUSPICIOUS = re.compile(r"\d\d|[^\W\d_a-zß-öø-ÿ]|@|name|[#+]")
 
 
 def pseudonym(source: str, identifier: str, key: bytes) -> str:
@@ -411,8 +466,6 @@ def deidentify_text(text: str) -> str:
     de-identified stays as it is. Clinical words, grades, ratios, acuities and measures stay. Years alone stay: they do
     not identify (45 CFR 164.514(b)(2)(i)(C)); ages above 89 do not.
     """
-    if not _SUSPICIOUS.search(text):
-        return text
     for pattern, mark in _RULES:
         text = pattern.sub(mark, text)
-    return _without_names(_without_places(text))
+    return _without_names(_without_places(_without_foreign_dates(text)))

@@ -33,3 +33,5 @@ CUES = _LISTS["cues"]
 PARTICLES = _LISTS["particles"]
 # What may be called after the word before it: "Weiss ring", "white spots".
 CALLED_AFTER = _LISTS["called after"]
+# After these an unknown word is who it is called after, and not whose it is: "Cohen syndrome", and not "Cohen eye".
+EPONYMIC = _LISTS["eponymic"]

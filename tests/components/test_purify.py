@@ -1,8 +1,10 @@
 """The step purify: each filter by itself, what it writes of every caption, and its page."""
 
 import csv
+import dataclasses
 import json
 import threading
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,8 @@ from model_server import Reaction, serve
 from tiny_clip import save_tiny_clip
 
 from components import ROOT
-from components.purify import agreement
+from components.purify import agreement, page
+from components.purify.filters import TEXT
 from components.runner import content_hash, load_step
 from retinalogos.captions import statements
 from retinalogos.captions.table import CaptionWriter
@@ -233,6 +236,17 @@ def test_captions_are_read_in_batches(data, monkeypatch):
     assert asked[:-1] == [16] * (len(latents.texts) // 16)
 
 
+@pytest.mark.parametrize(("judge", "port"), [("generator", "generator"), ("statements", "latents")])
+def test_captions_alone_are_enough_where_agreement_is_not_judged(judge, port, data, tmp_path):
+    alone = {name: data[name] for name in ("cohort", "captions")}
+    metrics = run("purify", alone, tmp_path / "none", agreement="none")
+    assert metrics["found_by_text"] == 2
+    assert metrics["found_by_agreement"] == 0
+    rest = {name: path for name, path in data.items() if name != port}
+    with pytest.raises(UsageError, match=f"needs the input '{port}'"):
+        run("purify", rest, tmp_path / "without", agreement=judge)
+
+
 def test_clip_needs_a_name(data, tmp_path):
     with pytest.raises(UsageError, match=r"purify\.clip\.model is empty"):
         run("purify", data, tmp_path, **OFF | {"agreement": "clip"})
@@ -249,6 +263,23 @@ def test_the_page_shows_pictures_and_identifies_nobody(data, tmp_path):
     assert not [name for column in table.values() for name in column if name in html]
     assert str(tmp_path) not in html
     assert "http" not in html.replace("http-equiv", "")
+
+
+@pytest.mark.parametrize(
+    ("rules", "most", "shown"),
+    [
+        ({"a": 1, "b": 20}, 8, {"a": 1, "b": 7}),
+        ({"a": 9, "b": 9, "c": 9}, 8, {"a": 3, "b": 3, "c": 2}),
+        ({"a": 1, "b": 2}, 8, {"a": 1, "b": 2}),
+        ({"a": 5, "b": 5}, 1, {"a": 1}),
+    ],
+)
+def test_examples_of_a_rule_make_room_for_those_of_others(rules, most, shown):
+    names = [name for name, count in rules.items() for _ in range(count)]
+    one = dataclasses.replace(TEXT, drops={number: (name, "") for number, name in enumerate(names)})
+    chosen = page._examples(one, len(names), most)["dropped"]
+    assert Counter(names[number] for number in chosen) == shown
+    assert len(set(chosen)) == len(chosen)
 
 
 def test_what_a_model_said_stays_with_its_captions(data, tmp_path):

@@ -64,6 +64,10 @@ def test_grades(text, grades):
         ("No apparent diabetic retinopathy but signs of glaucoma.", {"glaucoma"}),
         ("no apparent diabetic retinopathy and an appearance suggestive of glaucoma", {"glaucoma"}),
         ("no apparent diabetic retinopathy and no sign of glaucoma", {"no"}),
+        ("Glaucoma is unlikely.", {"no"}),
+        ("Glaucoma has been ruled out.", {"no"}),
+        ("Glaucoma is not excluded.", {"glaucoma"}),
+        ("Glaucoma cannot be ruled out.", {"glaucoma"}),
     ],
 )
 def test_glaucoma(text, status):
@@ -87,6 +91,8 @@ def test_glaucoma(text, status):
         ("Preretinal hemorrhage.", {("preretinal_haemorrhage",)}, set()),
         ("Exudates near the fovea.", {("hard_exudate", "soft_exudate", "exudate")}, set()),
         ("The macula shows no lesion; drusen lie elsewhere.", {("drusen",)}, set()),
+        ("Drusen: none; haemorrhages: several.", {("haemorrhage",)}, {"drusen"}),
+        ("Haemorrhages are near the fovea and drusen are absent.", {("haemorrhage",)}, {"drusen"}),
         ("Epiretinal membrane; no macular hole.", {("epiretinal_membrane",)}, {"macular_hole"}),
     ],
 )

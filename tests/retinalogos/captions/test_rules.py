@@ -52,6 +52,8 @@ FAULTS = [
     ("not_english", GOOD + " !!!!!!!!!", RECORD),
     ("not_english", "Fundus of the left eye xkcdr qwrtz plmnk bvcxz hjklw.", RECORD),
     ("repetition", GOOD + " The background is orange. The background is orange.", RECORD),
+    ("repetition", GOOD + " It is very very very bright.", RECORD),
+    ("repetition", GOOD + " The arcades, hard exudates hard exudates hard exudates.", RECORD),
     ("repetition", GOOD + " small red dots small red dots small red dots near the arcade.", RECORD),
     ("too_short", "Left eye.", RECORD),
     ("boilerplate", "As an AI, " + GOOD, RECORD),

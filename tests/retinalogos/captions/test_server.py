@@ -65,6 +65,7 @@ FAULTS = (
     Reaction(status=200, text=None, body='{"choices": []}'),
     Reaction(status=429, text=None, headers={"Retry-After": "0"}),
     Reaction(status=0),
+    Reaction(status=200, text=None, body="not compressed", headers={"Content-Encoding": "gzip"}),
     Reaction(stall=1.5),
 )
 
@@ -172,6 +173,27 @@ def test_a_server_that_is_gone_ends_the_run(budget, monkeypatch):
         url = seen.url
     with pytest.raises(UsageError, match="5 questions in a row failed"):
         captions(url, budget, 30, retries=0)
+
+
+@pytest.mark.parametrize(
+    ("reaction", "reason"),
+    [
+        (Reaction(status=400, text=None, body="no such response_format"), "response_format"),
+        (Reaction(text="No."), "JSON"),
+    ],
+)
+def test_what_fails_for_every_question_ends_the_run(reaction, reason, budget, monkeypatch):
+    monkeypatch.setattr(server, "_GIVE_UP_AFTER", 5)
+    with (
+        serve(lambda body, earlier: reaction if number(body) % 10 else GOOD) as seen,
+        pytest.raises(UsageError, match=f"5 questions in a row failed.*{reason}"),
+    ):
+        captions(seen.url, budget, 30, concurrency=1)
+    assert len(seen.sent) < 20
+
+    with serve(lambda body, earlier: reaction if number(body) % 4 else GOOD) as seen:
+        results = captions(seen.url, budget, 30, concurrency=1)
+    assert sum(result.error is not None for result in results) == 2 * 22
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])

@@ -41,6 +41,9 @@ def prose(answer, budget, granularity="fine", **changes):
         TEXT.removesuffix("}"),
         PRETTY.replace('"The macula', "The macula"),
         f"```json\n{PRETTY.removesuffix('}')}",
+        f'By the {{schema}}, like {{"quality": ...}}, it is {TEXT}',
+        PRETTY.replace('"good",', '"good", // the picture is sharp').replace('"disc"', '// of the nerve\n "disc"', 1),
+        re.sub('"([^"]*)"', "“\\1”", TEXT),
     ],
 )
 def test_an_answer_is_found_and_its_small_damage_repaired(written):
@@ -57,6 +60,8 @@ def test_an_answer_is_found_and_its_small_damage_repaired(written):
         (TEXT[: len(TEXT) // 2], "damaged"),
         (json.dumps({**ANSWER, "laterality": "middle"}), "laterality"),
         (json.dumps({**ANSWER, "cup": {"ratio": 4, "description": ""}}), r"cup\.ratio"),
+        (json.dumps({**ANSWER, "cup": {"ratio": True, "description": ""}}), r"cup\.ratio"),
+        (json.dumps({"answer": ANSWER["cup"]}), "quality"),
         (json.dumps({**ANSWER, "disc": "the disc " * 100}), "disc"),
         (json.dumps({name: value for name, value in ANSWER.items() if name != "diagnosis"}), "diagnosis"),
         (json.dumps({**ANSWER, "lesions": [{"name": "", "place": "", "amount": ""}]}), "lesions"),
@@ -84,6 +89,13 @@ def test_what_is_written_for_unknown_is_unknown():
     )
     assert (answer.disc, answer.macula, answer.vessels, answer.diagnosis) == ("", "", "", [])
     assert answer.laterality == "left"
+
+
+def test_lesions_may_be_told_by_name_and_a_ratio_left_open():
+    told = ANSWER | {"lesions": ["drusen", ANSWER["lesions"][0]], "cup": {"ratio": "unknown", "description": ""}}
+    answer = read_answer(json.dumps(told))
+    assert [lesion.name for lesion in answer.lesions] == ["drusen", ANSWER["lesions"][0]["name"]]
+    assert answer.cup.ratio is None
 
 
 def test_the_schema_describes_the_answer():

@@ -38,6 +38,15 @@ from retinalogos.cohort.deidentify import deidentify_text, pseudonym, pseudonym_
         ("from St Thomas' Hospital, London", "from [institution]"),
         ("Universitätsklinikum Heidelberg, retina clinic", "[institution], retina clinic"),
         ("a 93-year-old woman, aged 93", "a [age]-year-old woman, aged [age]"),
+        ("a ninety-two year old man, aged ninety-two; 92F", "a [age] year old man, aged [age]; [age]F"),
+        ("on the third of march, on March the third, two thousand and nineteen", "on the [date], on [date]"),
+        ("4 giugno, 4 czerwca 2020, 2020. március 15.", "[date], [date], [date]"),
+        ("seen by dr smith and mr. john patel today", "seen by dr [name] and mr. [name] today"),
+        ("record smith_john_OD.jpg, OPD 2019/123, MRN 12 34 56", "record [file], OPD [number], MRN [number]"),
+        ("codice RSSMRA50A01H501U", "codice [number]"),
+        ("Name: Sabine M. Weiss", "Name: [name]"),
+        ("Patient: N. White. Drusen", "Patient: [name]. Drusen"),
+        ("Dr Cohen syndrome clinic", "Dr [name] syndrome clinic"),
     ],
 )
 def test_identifiers_are_marked(text: str, left: str) -> None:
@@ -59,6 +68,11 @@ def test_identifiers_are_marked(text: str, left: str) -> None:
         "MACULAR OEDEMA OF THE LEFT EYE, NPDR, IRMA",
         "lesion of 2.5 disc diameters, 250 260 270 µm thick",
         "May need laser; a 57-year-old patient",
+        "mild dr with drusen, no dr. laser in 2019",
+        "Cohen syndrome, Ota naevus, Morning Glory anomaly, Bardet-Biedl, Churg-Strauss syndrome",
+        "MacTel, APMPPE, MEWDS; AREDS category 3",
+        "vision is 6/9. May need laser",
+        "the second may follow, the first lesion 12 lesions 2019",
     ],
 )
 def test_clinical_text_is_left_alone(text: str) -> None:
