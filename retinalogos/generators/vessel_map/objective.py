@@ -1,5 +1,6 @@
 """What each of the three models is shown and asked, as a loss that is a function of the step's number alone."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
@@ -7,15 +8,16 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from scipy.fft import dct
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, pixel_shuffle, pixel_unshuffle
 
 from retinalogos.errors import UsageError
 from retinalogos.generators.vessel_map.configuration import DenoiserConfig, Part, TextConfig
 from retinalogos.generators.vessel_map.detail import DetailPrior
 from retinalogos.generators.vessel_map.diffusion import Process
 from retinalogos.generators.vessel_map.examples import SIDES, Examples
-from retinalogos.generators.vessel_map.maps import to_channels, to_classes
+from retinalogos.generators.vessel_map.maps import resize_map, to_channels, to_classes
 from retinalogos.generators.vessel_map.networks import Denoiser, told_beside
 from retinalogos.generators.vessel_map.prior import MOST_NUMBERS, PixelPrior
 from retinalogos.metrics.vessels.skeleton import thin
@@ -89,6 +91,44 @@ def _distances(vessels_hw: np.ndarray, reach: float) -> np.ndarray:
     return np.clip(np.where(vessels_hw, inside - 0.5, 0.5 - outside) / reach, -1, 1).astype(np.float32)
 
 
+def enlarged_maps(eyes: Examples, chosen: Sequence[int] | np.ndarray, size: int) -> Tensor:
+    """Maps of some eyes as they are given to the enlarger, n×2×size×size; zero where the kinds are not known."""
+    known = torch.from_numpy(np.asarray(eyes.known)[chosen]).float().view(-1, 1, 1, 1)
+    return maps_as_signal(np.stack([resize_map(eyes.maps[i], size) for i in chosen])) * known
+
+
+def folded(x_nchw: Tensor, factor: int) -> Tensor:
+    """Each block of factor×factor pixels as channels, n×(C·factor²)×h/factor×w/factor: its cosine transform.
+
+    So a network that looks at coarse pixels draws fine ones. The transform (DCT-II) is orthonormal, noise stays what it
+    is, and the block's mean, in which there is most, comes first; for a factor of 2 it is Haar's.
+    """
+    blocks = pixel_unshuffle(x_nchw, factor).unflatten(1, (-1, factor**2))
+    return torch.einsum("fb,ncbhw->ncfhw", _cosines(factor).to(blocks), blocks).flatten(1, 2)
+
+
+def unfolded(x_nchw: Tensor, factor: int) -> Tensor:
+    """What :func:`folded` was given."""
+    frequencies = x_nchw.unflatten(1, (-1, factor**2))
+    blocks = torch.einsum("fb,ncfhw->ncbhw", _cosines(factor).to(frequencies), frequencies)
+    return pixel_shuffle(blocks.flatten(1, 2), factor)
+
+
+def _cosines(factor: int) -> Tensor:
+    one = dct(np.eye(factor), norm="ortho", axis=0)
+    return torch.from_numpy(np.kron(one, one))
+
+
+def maps_beside(classes_nhw: np.ndarray, size: int) -> Tensor:
+    """Maps as they are given to the painter of pictures of ``size``: finer pixels are channels, n×(2·f²)×size×size.
+
+    Args:
+        classes_nhw: maps of classes, of a multiple f of the size.
+        size: pixels.
+    """
+    return pixel_unshuffle(maps_as_signal(classes_nhw), classes_nhw.shape[1] // size)
+
+
 def images_as_signal(images_nhwc: np.ndarray) -> Tensor:
     """uint8 n×h×w×3 to n×3×h×w in [−1, 1]."""
     return torch.from_numpy(np.ascontiguousarray(images_nhwc)).permute(0, 3, 1, 2).float() / 127.5 - 1
@@ -127,6 +167,7 @@ def new_denoiser(
     text: TextConfig | None = None,
     captions: Tensor | None = None,
     most_noise: float = 0.0,
+    map_factor: int = 1,
 ) -> Denoiser:
     """A network with seeded random weights for one of the three models; ``size`` is what it is trained on.
 
@@ -142,12 +183,13 @@ def new_denoiser(
         text: of ``paint``: the captions that it is given.
         captions: their features, n×2×M×D, see :meth:`~.captions.CaptionFeatures.of_eyes`.
         most_noise: of ``enlarge``, see :class:`Denoising`.
+        map_factor: likewise; of ``masks`` and ``paint`` that of the examples' maps.
     """
     torch.manual_seed(seed)
     shapes = {
-        "masks": {"channels": 2, "condition_channels": 2, "labels": len(SIDES), "levels": False},
-        "paint": {"channels": 3, "condition_channels": 2, "labels": 0, "levels": False},
-        "enlarge": {"channels": 3, "condition_channels": 3, "labels": 0, "levels": True},
+        "masks": {"channels": 2 * map_factor**2, "condition_channels": 2, "labels": len(SIDES), "levels": False},
+        "paint": {"channels": 3, "condition_channels": 2 * map_factor**2, "labels": 0, "levels": False},
+        "enlarge": {"channels": 3, "condition_channels": 5 if map_factor else 3, "labels": 0, "levels": True},
     }
     scale = 1.0
     if part == "enlarge":
@@ -156,9 +198,11 @@ def new_denoiser(
     prior: PixelPrior | DetailPrior | None = None
     shape = None
     if config.prior_components and part == "enlarge":
-        prior, shape = _fit_detail(examples, config.prior_components, factor, scale, most_noise, seed)
+        given = bool(map_factor)
+        prior, shape = _fit_detail(examples, config.prior_components, factor, scale, most_noise, given, seed)
     elif config.prior_components:
-        prior, shape = _fit_prior(part, examples, config.prior_components, shapes[part]["labels"], captions)
+        labels = shapes[part]["labels"]
+        prior, shape = _fit_prior(part, examples, config.prior_components, labels, captions, map_factor)
     model = Denoiser(
         part=part,
         size=size,
@@ -170,6 +214,7 @@ def new_denoiser(
         prior_shape=shape,
         text=None if text is None else text.model_dump(),
         text_dim=0 if captions is None else captions.shape[-1],
+        map_factor=map_factor,
         **shapes[part],
     )
     if prior is not None:
@@ -178,10 +223,10 @@ def new_denoiser(
 
 
 def _fit_prior(
-    part: Part, examples: Examples, components: int, labels: int, captions: Tensor | None
+    part: Part, examples: Examples, components: int, labels: int, captions: Tensor | None, map_factor: int
 ) -> tuple[PixelPrior, dict[str, Any]]:
     """The prior of training eyes and of their mirror images, and its arguments."""
-    channels, size = (2 if part == "masks" else 3), examples.images.shape[1]
+    channels, size = (2 * map_factor**2 if part == "masks" else 3), examples.images.shape[1]
     eyes = examples.take(np.arange(min(len(examples), MOST_NUMBERS // (2 * channels * size**2))))
     sides, marks = _turned(eyes.sides, eyes.marks, np.ones(len(eyes), bool))
     sides, marks = np.concatenate([eyes.sides, sides]), np.concatenate([eyes.marks, marks])
@@ -191,31 +236,40 @@ def _fit_prior(
     if captions is not None:
         told = captions[: len(eyes)].permute(2, 1, 0, 3).flatten(1, 2)
     if part == "masks":
-        data, condition = maps_as_distances(maps), spots(marks, size)
+        data, condition = folded(maps_as_distances(maps), map_factor), spots(marks, size)
     else:
         images = np.concatenate([eyes.images, np.asarray(eyes.images)[:, :, ::-1]])
-        data, condition = images_as_signal(images), maps_as_signal(maps)
-    return PixelPrior.fit(data, condition, told, [SIDES[side] for side in sides], components, part == "paint")
+        data, condition = images_as_signal(images), maps_beside(maps, size)
+    eyes_n, kinds = [SIDES[side] for side in sides], 2
+    return PixelPrior.fit(data, condition, told, eyes_n, components, kinds, part == "paint")
 
 
 def _fit_detail(
-    examples: Examples, classes: int, factor: int, scale: float, most_noise: float, seed: int
+    examples: Examples, classes: int, factor: int, scale: float, most_noise: float, with_map: bool, seed: int
 ) -> tuple[DetailPrior, dict[str, Any]]:
     """The prior of what enlargements lack, from a cut of each of some eyes, and its arguments."""
-    draw, cuts = np.random.default_rng([seed, 3]), []
+    draw, cuts, beside = np.random.default_rng([seed, 3]), [], []
     side = min(_DETAIL_CUT, examples.images.shape[1]) // factor * factor
-    for image in examples.images[:_SCALE_EYES]:
+    for number, image in enumerate(examples.images[:_SCALE_EYES]):
         y, x = draw.integers(0, image.shape[0] - side + 1, 2)
         cuts.append(image[y : y + side, x : x + side])
+        beside.append(enlarged_maps(examples, [number], image.shape[0])[0, :, y : y + side, x : x + side])
     whole = images_as_signal(np.stack(cuts))
     small, generator = shrunk(whole, factor), torch.Generator().manual_seed(seed)
 
     def given(level: float) -> Tensor:
         noise = torch.randn(small.shape, generator=generator)
-        return grown(with_noise(small, torch.full((len(small),), level), noise), factor)
+        noisy = grown(with_noise(small, torch.full((len(small),), level), noise), factor)
+        return torch.cat([noisy, torch.stack(beside)], 1) if with_map else noisy
 
     # The filter reaches a pixel of the small picture each way, and one beyond.
-    shape: dict[str, Any] = {"channels": 3, "side": 2 * factor + 3, "most_noise": most_noise, "classes": classes}
+    shape: dict[str, Any] = {
+        "channels": 3,
+        "condition_channels": 5 if with_map else 3,
+        "side": 2 * factor + 3,
+        "most_noise": most_noise,
+        "classes": classes,
+    }
     missing = (whole - grown(small, factor)) * scale
     return DetailPrior.fit(shape, missing, [given(level) for level in DetailPrior.levels(most_noise)]), shape
 
@@ -236,7 +290,7 @@ class Denoising:
     Each part draws something for something: ``masks`` draws two channels of vessels for spots on disc and fovea and the
     label of the side; ``paint`` a photograph for vessels; ``enlarge`` what a cubic enlargement lacks, divided by its
     spread (Li et al., arXiv 2104.14951, on residuals), for that enlargement with noise of a known level (Ho et al.,
-    arXiv 2106.15282), so that it takes the painter's faults as well as real pictures.
+    arXiv 2106.15282), so that it takes the painter's faults as well as real pictures, and for the map.
 
     Eyes are mirrored by lot, sides and marks with them; mirrored left eyes are right eyes.
 
@@ -250,6 +304,7 @@ class Denoising:
         crop: pixels of the side of the cut that ``enlarge`` learns from; None: whole pictures.
         most_noise: largest level of noise on the condition of ``enlarge``.
         scale: of the network, see :class:`~.networks.Denoiser`.
+        map_factor: pixels of a map along one of the painter's; of ``enlarge``: 0 where it is given no map.
         captions: of ``paint``: features of the captions of training and of validation eyes, each n×2×M×D, see
             :meth:`~.captions.CaptionFeatures.of_eyes`.
 
@@ -267,6 +322,7 @@ class Denoising:
     crop: int | None = None
     most_noise: float = 0.0
     scale: float = 1.0
+    map_factor: int = 1
     captions: tuple[Tensor, Tensor] | None = None
 
     def __post_init__(self) -> None:
@@ -332,7 +388,7 @@ class Denoising:
     def _masks(
         self, eyes: Examples, chosen: np.ndarray, mirrored: np.ndarray, kept: Tensor, _: Any, __: Any
     ) -> tuple[Tensor, Tensor, Tensor]:
-        data = maps_as_distances(_mirrored(eyes.maps[chosen], mirrored))
+        data = folded(maps_as_distances(_mirrored(eyes.maps[chosen], mirrored)), self.map_factor)
         sides, marks = _turned(eyes.sides[chosen], eyes.marks[chosen], mirrored)
         condition = spots(marks, data.shape[-1]) * kept[0].view(-1, 1, 1, 1)
         return data, condition, torch.from_numpy(sides) * kept[1].long()
@@ -341,7 +397,8 @@ class Denoising:
         self, eyes: Examples, chosen: np.ndarray, mirrored: np.ndarray, kept: Tensor, draw: np.random.Generator, _: Any
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         data = images_as_signal(_mirrored(eyes.images[chosen], mirrored))
-        condition = maps_as_signal(_mirrored(eyes.maps[chosen], mirrored)) * kept[0].view(-1, 1, 1, 1)
+        maps = _mirrored(eyes.maps[chosen], mirrored)
+        condition = maps_beside(maps, data.shape[-1]) * kept[0].view(-1, 1, 1, 1)
         if self.captions is None:
             return data, condition, None
         captions = self.captions[0 if eyes is self.train else 1]
@@ -364,6 +421,10 @@ class Denoising:
         noisy = with_noise(small, levels, torch.randn(small.shape, generator=generator))
         data = (whole - grown(small, self.factor)) * self.scale
         condition = grown(noisy, self.factor) * kept[0].view(-1, 1, 1, 1)
+        if self.map_factor:
+            beside = enlarged_maps(eyes, chosen, whole.shape[-1])
+            beside[mirrored] = beside[mirrored].flip(3)
+            condition = torch.cat([condition, beside * kept[1].view(-1, 1, 1, 1)], 1)
         if self.crop is not None:
             corners = draw.integers(0, whole.shape[-1] - self.crop + 1, (len(chosen), 2))
             data, condition = (
