@@ -24,7 +24,6 @@ from retinalogos.generators.vessel_map.objective import (
     maps_as_signal,
     maps_beside,
     spots,
-    unfolded,
     with_noise,
 )
 from retinalogos.generators.vessel_map.tiles import in_tiles, seam
@@ -127,12 +126,11 @@ class VesselMapCascade:
         """Maps of classes, uint8 n×h×h, as fine as the model draws them."""
         model = self._part("masks")
         size = model.config.size
-        factor = model.config.map_factor
-        start = starting_noise([_STRIDE * wish.seed for wish in wishes], model.config.channels, size, size)
+        start = starting_noise([_STRIDE * wish.seed for wish in wishes], 2, size, size)
         marks = spots(np.stack([wish.marks for wish in wishes]).astype(np.float32), size)
         sides = torch.tensor([wish.side for wish in wishes])
         signal = draw(model, start, marks, sides, self.sampling.get("masks"))
-        return distances_as_maps(unfolded(signal.cpu(), factor))
+        return distances_as_maps(signal, model.config.map_factor)
 
     def paint(
         self, classes_nhw: np.ndarray, seeds: Sequence[int], captions: Sequence[str | None] | None = None

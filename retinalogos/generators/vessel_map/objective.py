@@ -8,9 +8,8 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from scipy.fft import dct
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, pixel_shuffle, pixel_unshuffle
+from torch.nn.functional import interpolate, pixel_unshuffle
 
 from retinalogos.errors import UsageError
 from retinalogos.generators.vessel_map.configuration import DenoiserConfig, Part, TextConfig
@@ -42,26 +41,30 @@ def maps_as_signal(classes_nhw: np.ndarray) -> Tensor:
     return torch.from_numpy(np.stack([to_channels(one) for one in classes_nhw])).float() * 2 - 1
 
 
-def maps_as_distances(classes_nhw: np.ndarray) -> Tensor:
-    """Maps of classes to n×2×h×w in [−1, 1], as they are drawn: distance to the vessel's border, positive inside.
+def maps_as_distances(classes_nhw: np.ndarray, factor: int = 1) -> Tensor:
+    """Maps of classes to n×2×h/factor×w/factor in [−1, 1], as they are drawn: distance to the vessel's border.
 
-    A vessel of one pixel's width leaves a trace several pixels wide, so that it is drawn in one piece; where the signal
-    is positive is the map again.
+    Positive inside. A vessel of one pixel's width leaves a trace several pixels wide, so that it is drawn in one piece;
+    where the signal is positive is the map again. Of maps finer than what is drawn it is the mean over factor×factor
+    pixels, which tells of a vessel narrower than a coarse pixel where it runs and how wide it is.
     """
     reach = _REACH * classes_nhw.shape[1]
-    return torch.from_numpy(
-        np.stack([[_distances(channel, reach) for channel in to_channels(one)] for one in classes_nhw])
-    )
+    distances = np.stack([[_distances(channel, reach) for channel in to_channels(one)] for one in classes_nhw])
+    return shrunk(torch.from_numpy(distances), factor)
 
 
-def distances_as_maps(signal_nchw: Tensor) -> np.ndarray:
+def distances_as_maps(signal_nchw: Tensor, factor: int = 1) -> np.ndarray:
     """Drawn distances, n×2×h×w, to maps of classes: discs about centre lines, as wide as the distance there says.
 
     Of a true map that is nearly the map again. Where the signal is positive would be it too, but a network draws the
     walls of a vessel flatter than its middle, so that it would come out too wide: what is measured is in the docs.
+    Maps are ``factor`` times as fine as the signal.
     """
-    reach = _REACH * signal_nchw.shape[-1]
-    return np.stack([to_classes(np.stack([_discs(kind * reach) for kind in one])) for one in signal_nchw.cpu().numpy()])
+    fine = grown(signal_nchw.cpu(), factor) if factor > 1 else signal_nchw.cpu()
+    # In the middle of a vessel distance has a ridge; the mean over a block lies lower by the mean way to its middle.
+    ridge = np.abs(np.arange(factor) - (factor - 1) / 2).mean()
+    pixels = _REACH * fine.shape[-1] * fine.numpy() + ridge
+    return np.stack([to_classes(np.stack([_discs(kind) for kind in one])) for one in pixels])
 
 
 def _discs(distances_hw: np.ndarray) -> np.ndarray:
@@ -95,28 +98,6 @@ def enlarged_maps(eyes: Examples, chosen: Sequence[int] | np.ndarray, size: int)
     """Maps of some eyes as they are given to the enlarger, n×2×size×size; zero where the kinds are not known."""
     known = torch.from_numpy(np.asarray(eyes.known)[chosen]).float().view(-1, 1, 1, 1)
     return maps_as_signal(np.stack([resize_map(eyes.maps[i], size) for i in chosen])) * known
-
-
-def folded(x_nchw: Tensor, factor: int) -> Tensor:
-    """Each block of factor×factor pixels as channels, n×(C·factor²)×h/factor×w/factor: its cosine transform.
-
-    So a network that looks at coarse pixels draws fine ones. The transform (DCT-II) is orthonormal, noise stays what it
-    is, and the block's mean, in which there is most, comes first; for a factor of 2 it is Haar's.
-    """
-    blocks = pixel_unshuffle(x_nchw, factor).unflatten(1, (-1, factor**2))
-    return torch.einsum("fb,ncbhw->ncfhw", _cosines(factor).to(blocks), blocks).flatten(1, 2)
-
-
-def unfolded(x_nchw: Tensor, factor: int) -> Tensor:
-    """What :func:`folded` was given."""
-    frequencies = x_nchw.unflatten(1, (-1, factor**2))
-    blocks = torch.einsum("fb,ncfhw->ncbhw", _cosines(factor).to(frequencies), frequencies)
-    return pixel_shuffle(blocks.flatten(1, 2), factor)
-
-
-def _cosines(factor: int) -> Tensor:
-    one = dct(np.eye(factor), norm="ortho", axis=0)
-    return torch.from_numpy(np.kron(one, one))
 
 
 def maps_beside(classes_nhw: np.ndarray, size: int) -> Tensor:
@@ -187,7 +168,7 @@ def new_denoiser(
     """
     torch.manual_seed(seed)
     shapes = {
-        "masks": {"channels": 2 * map_factor**2, "condition_channels": 2, "labels": len(SIDES), "levels": False},
+        "masks": {"channels": 2, "condition_channels": 2, "labels": len(SIDES), "levels": False},
         "paint": {"channels": 3, "condition_channels": 2 * map_factor**2, "labels": 0, "levels": False},
         "enlarge": {"channels": 3, "condition_channels": 5 if map_factor else 3, "labels": 0, "levels": True},
     }
@@ -226,7 +207,7 @@ def _fit_prior(
     part: Part, examples: Examples, components: int, labels: int, captions: Tensor | None, map_factor: int
 ) -> tuple[PixelPrior, dict[str, Any]]:
     """The prior of training eyes and of their mirror images, and its arguments."""
-    channels, size = (2 * map_factor**2 if part == "masks" else 3), examples.images.shape[1]
+    channels, size = (2 if part == "masks" else 3), examples.images.shape[1]
     eyes = examples.take(np.arange(min(len(examples), MOST_NUMBERS // (2 * channels * size**2))))
     sides, marks = _turned(eyes.sides, eyes.marks, np.ones(len(eyes), bool))
     sides, marks = np.concatenate([eyes.sides, sides]), np.concatenate([eyes.marks, marks])
@@ -236,7 +217,7 @@ def _fit_prior(
     if captions is not None:
         told = captions[: len(eyes)].permute(2, 1, 0, 3).flatten(1, 2)
     if part == "masks":
-        data, condition = folded(maps_as_distances(maps), map_factor), spots(marks, size)
+        data, condition = maps_as_distances(maps, map_factor), spots(marks, size)
     else:
         images = np.concatenate([eyes.images, np.asarray(eyes.images)[:, :, ::-1]])
         data, condition = images_as_signal(images), maps_beside(maps, size)
@@ -388,7 +369,7 @@ class Denoising:
     def _masks(
         self, eyes: Examples, chosen: np.ndarray, mirrored: np.ndarray, kept: Tensor, _: Any, __: Any
     ) -> tuple[Tensor, Tensor, Tensor]:
-        data = folded(maps_as_distances(_mirrored(eyes.maps[chosen], mirrored)), self.map_factor)
+        data = maps_as_distances(_mirrored(eyes.maps[chosen], mirrored), self.map_factor)
         sides, marks = _turned(eyes.sides[chosen], eyes.marks[chosen], mirrored)
         condition = spots(marks, data.shape[-1]) * kept[0].view(-1, 1, 1, 1)
         return data, condition, torch.from_numpy(sides) * kept[1].long()

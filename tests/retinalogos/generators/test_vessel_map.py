@@ -36,7 +36,6 @@ from retinalogos.generators.vessel_map.networks import Denoiser
 from retinalogos.generators.vessel_map.objective import (
     Denoising,
     distances_as_maps,
-    folded,
     grown,
     images_as_bytes,
     images_as_signal,
@@ -44,7 +43,6 @@ from retinalogos.generators.vessel_map.objective import (
     new_denoiser,
     shrunk,
     spots,
-    unfolded,
 )
 from retinalogos.metrics.overlap import dice
 from retinalogos.provenance import read_png
@@ -126,15 +124,21 @@ def test_a_map_is_where_its_distances_are_positive(phantom: np.ndarray) -> None:
     assert maps_as_distances(square[None])[0, 0, 10, 6:10].tolist() == [-1, -0.5, 0.5, 1]
 
 
-@pytest.mark.parametrize("factor", [1, 2, 4])
-def test_fine_pixels_are_folded_into_channels_and_back(factor: int) -> None:
-    pictures, noise = torch.randn(2, 3, 16, 24), torch.randn(2, 2, 64, 64)
-    small = folded(pictures, factor)
-    assert small.shape == (2, 3 * factor**2, 16 // factor, 24 // factor)
-    assert torch.allclose(unfolded(small, factor), pictures, atol=1e-5)
-    # First in each channel's group is the block's mean, in units in which noise stays noise.
-    assert torch.allclose(small[:, :: factor**2] / factor, shrunk(pictures, factor), atol=1e-5)
-    assert folded(noise, factor).std() == pytest.approx(1, abs=0.05)
+@pytest.mark.parametrize("width", [1, 2, 5])
+def test_a_fine_map_is_drawn_at_half_its_size(phantom: np.ndarray, width: int) -> None:
+    line = np.zeros((64, 64), np.uint8)
+    # At an odd place: a coarse pixel holds one side of it more than the other.
+    line[21 : 21 + width, 8:56] = 2
+    signal = maps_as_distances(line[None], 2)
+    assert signal.shape == (1, 2, 32, 32)
+    drawn = distances_as_maps(signal, 2)[0]
+    assert (drawn > 0).any(0)[12:52].all(), "in one piece"
+    assert (drawn[:, 12:52] > 0).sum(0).mean() == pytest.approx(width, abs=1)
+    again = distances_as_maps(maps_as_distances(phantom[None], 2), 2)[0]
+    assert again.shape == phantom.shape
+    assert dice(again > 0, phantom > 0) > 0.8
+    halved = maps.resize_map(maps.resize_map(phantom, 128), 256)
+    assert dice(again > 0, phantom > 0) > dice(halved > 0, phantom > 0), "finer than a map of half the size"
 
 
 def test_a_vessel_with_flat_walls_is_drawn_no_wider_than_its_middle_says() -> None:
