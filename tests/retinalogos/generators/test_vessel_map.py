@@ -124,6 +124,16 @@ def test_a_map_is_where_its_distances_are_positive(phantom: np.ndarray) -> None:
     assert maps_as_distances(square[None])[0, 0, 10, 6:10].tolist() == [-1, -0.5, 0.5, 1]
 
 
+def test_a_palette_says_what_its_numbers_mean(phantom: np.ndarray, tmp_path: Path) -> None:
+    colours = Image.fromarray(maps.to_colour(phantom)).convert("P", palette=Image.Palette.ADAPTIVE, colors=4)
+    labels = Image.fromarray(phantom, "P")
+    labels.putpalette([value for number in range(4) for value in (number, 50 * number, 9)])
+    assert np.asarray(colours).max() <= 3
+    for picture in (colours, labels):
+        picture.save(tmp_path / "map.png")
+        assert (maps.read_drawn(tmp_path / "map.png", 256) == phantom).all()
+
+
 @pytest.mark.parametrize("width", [1, 2, 5])
 def test_a_fine_map_is_drawn_at_half_its_size(phantom: np.ndarray, width: int) -> None:
     line = np.zeros((64, 64), np.uint8)
