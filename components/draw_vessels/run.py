@@ -40,7 +40,8 @@ def run(params: DrawVesselsParams, inputs: Paths, outputs: Paths) -> Metrics:
     write_grid(outputs["grid"] / "grid.png", first, {"generator": name, "seed": params.seed})
     coverage = float(np.mean([(eye.classes > 0).mean() for eye in first]))
     some = first[:_SEAM_EYES]
-    seams = cascade.seams(np.stack([eye.image for eye in some]), [params.seed + i for i in range(len(some))])
+    images, maps = np.stack([eye.image for eye in some]), np.stack([eye.classes for eye in some])
+    seams = cascade.seams(images, [params.seed + i for i in range(len(some))], maps)
     return {
         "eyes": params.n,
         "empty_maps": empty,

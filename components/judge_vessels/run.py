@@ -41,24 +41,22 @@ def run(params: JudgeVesselsParams, inputs: Paths, outputs: Paths) -> Metrics:
             )
         # As many further real eyes as test eyes: the floor of a distance depends on the size of the sample.
         further = train.take(np.arange(min(len(train), len(test))))
+        # Maps too are measured at the size at which the segmenter looks. It has seen training eyes: they serve for the
+        # floor alone.
         seen = {
-            "test": read_examples(real, "test", segmenter.size, Path(scratch) / "test-seen"),
-            "train": read_examples(real, "train", segmenter.size, Path(scratch) / "train-seen"),
-            "drawn": read_examples(synthetic, None, segmenter.size, Path(scratch) / "drawn-seen", lambda _: True),
-        }
-        # Training eyes were seen by the segmenter; they serve for the floor alone.
-        found = {
-            name: anatomy(seen[name].take(np.arange(min(len(seen[name]), most))), segmenter)
-            for name, most in (("test", len(test)), ("train", len(test)), ("drawn", len(drawn)))
+            "real": read_examples(real, "test", segmenter.size, Path(scratch) / "test-seen"),
+            "synthetic": read_examples(synthetic, None, segmenter.size, Path(scratch) / "drawn-seen", lambda _: True),
+            "further": read_examples(real, "train", segmenter.size, Path(scratch) / "train-seen").take(
+                np.arange(len(further))
+            ),
         }
         results: dict[str, Any] = {
             "eyes": {"train": len(train), "test": len(test), "synthetic": len(drawn)},
-            "masks": compare(anatomy(test), anatomy(drawn), anatomy(further), params.resamples, params.seed),
-            "photographs": compare(found["test"], found["drawn"], found["train"], params.resamples, params.seed),
-            "consistency": {
-                "real": _agreement(segmenter, seen["test"], params),
-                "synthetic": _agreement(segmenter, seen["drawn"], params),
-            },
+            "masks": compare(*(anatomy(eyes) for eyes in seen.values()), params.resamples, params.seed),
+            "photographs": compare(
+                *(anatomy(eyes, segmenter) for eyes in seen.values()), params.resamples, params.seed
+            ),
+            "consistency": {name: _agreement(segmenter, seen[name], params) for name in ("real", "synthetic")},
         }
         n = min(len(test), len(drawn), len(further))
         others = {"synthetic": Sample(drawn.images, drawn.patients), "floor": Sample(further.images, further.patients)}

@@ -9,7 +9,7 @@ class JudgeVesselsParams(Params):
     """Parameters of ``judge_vessels``."""
 
     seed: int
-    size: int = Field(ge=16, description="pixels at which maps and photographs are compared")
+    size: int = Field(ge=16, description="pixels at which photographs are compared; maps, where the segmenter looks")
     feature_spaces: list[str] = Field(min_length=1, description="of the Fréchet and kernel distances; as in `assess`")
     baselines: dict[str, str] = Field(
         exclude=True,

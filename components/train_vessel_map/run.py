@@ -17,6 +17,7 @@ def run(params: TrainVesselMapParams, inputs: Paths, outputs: Paths) -> Metrics:
         factor=params.factor,
         crop=params.crop,
         most_noise=params.most_noise,
+        map_factor=params.map_factor,
         text=params.text,
         config=params.network,
         training=params,

@@ -19,6 +19,11 @@ class TrainVesselMapParams(Params, TrainingConfig):
     factor: int = Field(ge=1, description="enlarge: from size / factor to size; 1 for the others")
     crop: int | None = Field(ge=16, description="enlarge: pixels of the cuts that it learns from; null: whole pictures")
     most_noise: float = Field(ge=0, lt=1, description="enlarge: largest level of noise on what it is given")
+    map_factor: int = Field(
+        ge=0,
+        description="pixels of a map along one of the painter's, so that maps may be finer than photographs; the same "
+        "of all three models; enlarge: 0 where it is given no map",
+    )
     text: TextConfig | None = Field(description="paint: captions as a further condition; null: none")
     network: DenoiserConfig
     checkpoints: str = Field(
@@ -32,6 +37,8 @@ class TrainVesselMapParams(Params, TrainingConfig):
             raise ValueError(f"factor {self.factor} does not go with part {self.part}: enlarge alone has one above 1")
         if self.size % self.factor:
             raise ValueError(f"size {self.size} is no multiple of factor {self.factor}")
+        if not self.map_factor and self.part != "enlarge":
+            raise ValueError(f"map_factor 0 goes with part enlarge alone, not with {self.part}: it draws or takes maps")
         if self.text is not None and self.part != "paint":
             raise ValueError(f"text goes with part paint alone, not with {self.part}")
         return self

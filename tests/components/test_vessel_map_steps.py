@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from benchmarks import consistency
 from components import cli, runner
 from components.runner import run_step
 from pipelines.params import Choices, compose
@@ -204,6 +205,23 @@ def test_judgement_stands_beside_real_eyes(line: tuple[Path, dict[str, dict[str,
     use = json.loads((folder / "metrics/vessel_map/use/results.json").read_text())
     assert set(use["eyes"]) == {"real", "real_plus_25", "synthetic"}
     assert use["test"]["figures"]["real"]["dice"]["n"] == results["eyes"]["test"]
+
+
+def test_ways_of_painting_are_compared(
+    line: tuple[Path, dict[str, dict[str, Any]]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, _ = line
+    models = folder / "models/vessel_map"
+    words = ["--cohort", folder / "data/vessel_map/labelled", "--segmenter", models / "segmenter"]
+    words += ["--generator", models / "generator", "--guidance", 1, 2, "--steps", 2, "--resamples", 20]
+    consistency.main([str(word) for word in words])
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if "photograph" not in line]
+    assert [row[0] for row in rows[1:]] == [
+        f"{name}, {how}"
+        for name in ("the same at the painter's size", *(f"painted, 2 steps, guidance {g}" for g in (1, 2)))
+        for how in ("cubic", "enlarged")
+    ]
+    assert len({row[3] for row in rows[3:]}) == 4, "each way paints something else"
 
 
 def test_eyes_without_kinds_are_labelled(line: tuple[Path, dict[str, dict[str, Any]]], tmp_path: Path) -> None:

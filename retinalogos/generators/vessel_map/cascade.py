@@ -22,6 +22,7 @@ from retinalogos.generators.vessel_map.objective import (
     images_as_bytes,
     images_as_signal,
     maps_as_signal,
+    maps_beside,
     spots,
     with_noise,
 )
@@ -122,14 +123,14 @@ class VesselMapCascade:
         return cascade
 
     def draw_maps(self, wishes: Sequence[Wish]) -> np.ndarray:
-        """Maps of classes, uint8 n×size×size."""
+        """Maps of classes, uint8 n×h×h, as fine as the model draws them."""
         model = self._part("masks")
         size = model.config.size
         start = starting_noise([_STRIDE * wish.seed for wish in wishes], 2, size, size)
         marks = spots(np.stack([wish.marks for wish in wishes]).astype(np.float32), size)
         sides = torch.tensor([wish.side for wish in wishes])
         signal = draw(model, start, marks, sides, self.sampling.get("masks"))
-        return distances_as_maps(signal)
+        return distances_as_maps(signal, model.config.map_factor)
 
     def paint(
         self, classes_nhw: np.ndarray, seeds: Sequence[int], captions: Sequence[str | None] | None = None
@@ -137,7 +138,7 @@ class VesselMapCascade:
         """Photographs for maps, uint8 n×size×size×3.
 
         Args:
-            classes_nhw: maps of classes.
+            classes_nhw: maps of classes, of any size.
             seeds: of the noise.
             captions: of each photograph, where the painter was trained with captions; None leaves one open.
 
@@ -145,10 +146,11 @@ class VesselMapCascade:
             UsageError: captions for a painter that knows none.
         """
         model = self._part("paint")
-        height, width = classes_nhw.shape[1:]
-        start = starting_noise([_STRIDE * seed + 1 for seed in seeds], 3, height, width)
+        size, fine = model.config.size, model.config.size * model.config.map_factor
+        start = starting_noise([_STRIDE * seed + 1 for seed in seeds], 3, size, size)
         told = self._told(model, captions or [None] * len(seeds))
-        return images_as_bytes(draw(model, start, maps_as_signal(classes_nhw), told, self.sampling.get("paint")))
+        maps = maps_beside(np.stack([resize_map(classes, fine) for classes in classes_nhw]), size)
+        return images_as_bytes(draw(model, start, maps, told, self.sampling.get("paint")))
 
     @property
     def text(self) -> TextConfig | None:
@@ -170,8 +172,14 @@ class VesselMapCascade:
         nothing = torch.zeros(model.config.text_dim)
         return torch.stack([next(features) if caption else nothing for caption in captions])
 
-    def enlarge(self, images_nhwc: np.ndarray, seeds: Sequence[int]) -> np.ndarray:
-        """Pictures enlarged by the factor, uint8; larger ones than a tile in overlapping tiles."""
+    def enlarge(self, images_nhwc: np.ndarray, seeds: Sequence[int], classes_nhw: np.ndarray) -> np.ndarray:
+        """Pictures enlarged by the factor, uint8; larger ones than a tile in overlapping tiles.
+
+        Args:
+            images_nhwc: photographs, uint8.
+            seeds: of the noise.
+            classes_nhw: maps of classes, of any size: an enlarger that is given the map draws their vessels.
+        """
         model = self._part("enlarge")
         small = images_as_signal(images_nhwc)
         height, width = (self.factor * side for side in small.shape[-2:])
@@ -179,12 +187,15 @@ class VesselMapCascade:
         extra = starting_noise([-_STRIDE * seed - 1 for seed in seeds], 3, *small.shape[-2:])
         levels = torch.full((len(small),), self.noise)
         condition = grown(with_noise(small, levels, extra), self.factor)
+        if model.config.map_factor:
+            beside = maps_as_signal(np.stack([resize_map(classes, height) for classes in classes_nhw]))
+            condition = torch.cat([condition, beside], 1)
         start = starting_noise([_STRIDE * seed + 2 for seed in seeds], 3, height, width)
         through = in_tiles(self.tile, self.overlap) if max(height, width) > self.tile else None
         missing = draw(model, start, condition, levels, self.sampling.get("enlarge"), through).cpu()
         return images_as_bytes(grown(small, self.factor) + missing / model.config.scale)
 
-    def seams(self, images_nhwc: np.ndarray, seeds: Sequence[int]) -> dict[str, float]:
+    def seams(self, images_nhwc: np.ndarray, seeds: Sequence[int], classes_nhw: np.ndarray) -> dict[str, float]:
         """Steps across the edges of tiles over steps elsewhere (:func:`~.tiles.seam`) in pictures enlarged in tiles.
 
         ``blended``: as pictures larger than a tile are drawn; ``abutting``: the same without overlap; ``whole``: at the
@@ -194,6 +205,7 @@ class VesselMapCascade:
         Args:
             images_nhwc: pictures to enlarge, uint8.
             seeds: of each.
+            classes_nhw: their maps, see :meth:`enlarge`.
         """
         side = self.factor * images_nhwc.shape[1]
         tile = min(self.tile, side // 2)
@@ -201,7 +213,7 @@ class VesselMapCascade:
         ways = {"blended": (tile, overlap), "abutting": (tile, 0)} | ({"whole": (side, 0)} if side <= self.tile else {})
         found = {}
         for name, (drawn_tile, drawn_overlap) in ways.items():
-            pictures = replace(self, tile=drawn_tile, overlap=drawn_overlap).enlarge(images_nhwc, seeds)
+            pictures = replace(self, tile=drawn_tile, overlap=drawn_overlap).enlarge(images_nhwc, seeds, classes_nhw)
             grid = (tile, 0) if name == "abutting" else (tile, overlap)
             found[name] = float(np.mean([seam(picture, *grid) for picture in pictures]))
         return found
@@ -213,7 +225,7 @@ class VesselMapCascade:
             seeds = [wish.seed for wish in batch]
             maps = self.draw_maps(batch)
             images = self.paint(maps, seeds, [wish.caption for wish in batch])
-            for wish, *pictures in zip(batch, maps, images, self.enlarge(images, seeds), strict=True):
+            for wish, *pictures in zip(batch, maps, images, self.enlarge(images, seeds, maps), strict=True):
                 yield wish, Drawn(*pictures)
 
     def _part(self, part: str) -> Denoiser:
@@ -258,10 +270,9 @@ def painted_by_prior(model: Denoiser, classes_nhw: np.ndarray) -> np.ndarray | N
         return None
     alone = SamplerConfig(**model.config.sampling).model_copy(update={"autoguidance": 0.0})
     cascade = VesselMapCascade({"paint": model}, 1, 0.0, model.config.size, 0, {"paint": alone})
-    maps = np.stack([resize_map(classes, model.config.size) for classes in classes_nhw])
-    seeds = range(len(maps))
-    batches = [slice(start, start + _BATCH) for start in range(0, len(maps), _BATCH)]
-    return np.concatenate([cascade.paint(maps[batch], list(seeds[batch])) for batch in batches])
+    seeds = range(len(classes_nhw))
+    batches = [slice(start, start + _BATCH) for start in range(0, len(seeds), _BATCH)]
+    return np.concatenate([cascade.paint(classes_nhw[batch], list(seeds[batch])) for batch in batches])
 
 
 def load_part(folder: Path, part: str) -> Denoiser:

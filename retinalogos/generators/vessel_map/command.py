@@ -99,7 +99,8 @@ def _render(arguments: argparse.Namespace) -> None:
     cascade, generator = _cascade(arguments, ("paint", "enlarge"))
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always", UserWarning)
-        classes = read_drawn(arguments.mask, cascade.parts["paint"].config.size)
+        known = cascade.parts["paint"].config
+        classes = read_drawn(arguments.mask, known.size * known.map_factor)
     for warning in said:
         print(f"warning: {warning.message}")
     seeds = [arguments.seed + i for i in range(arguments.n)]
@@ -108,8 +109,9 @@ def _render(arguments: argparse.Namespace) -> None:
     def eyes() -> Iterator[tuple[Wish, Drawn]]:
         for start in range(0, arguments.n, arguments.batch_size):
             batch = seeds[start : start + arguments.batch_size]
-            images = cascade.paint(np.stack([classes] * len(batch)), batch, [arguments.prompt] * len(batch))
-            for seed, *pictures in zip(batch, images, cascade.enlarge(images, batch), strict=True):
+            maps = np.stack([classes] * len(batch))
+            images = cascade.paint(maps, batch, [arguments.prompt] * len(batch))
+            for seed, *pictures in zip(batch, images, cascade.enlarge(images, batch, maps), strict=True):
                 yield Wish(seed, 0, nowhere), Drawn(classes, *pictures)
 
     drawn_by_hand = hashlib.sha256(arguments.mask.read_bytes()).hexdigest()

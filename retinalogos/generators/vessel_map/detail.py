@@ -36,12 +36,13 @@ class DetailPrior(nn.Module):
 
     Args:
         channels: of pictures.
+        condition_channels: of what is given: the enlargement's, and after them those of a map.
         side: of the filter, pixels, odd.
         most_noise: the highest level of noise fitted to.
         classes: of energy, each with as many pixels and with variances of its own.
     """
 
-    def __init__(self, channels: int, side: int, most_noise: float, classes: int):
+    def __init__(self, channels: int, condition_channels: int, side: int, most_noise: float, classes: int):
         super().__init__()
         self.most_noise = most_noise
         levels = _LEVELS if most_noise else 1
@@ -51,7 +52,7 @@ class DetailPrior(nn.Module):
 
         self.axes = fixed(torch.eye(channels))
         # Level by level, of each its channels.
-        self.filter = fixed(torch.zeros(levels * channels, channels, side, side))
+        self.filter = fixed(torch.zeros(levels * channels, condition_channels, side, side))
         self.edges = fixed(torch.zeros(levels, classes - 1))
         self.variances = fixed(torch.ones(levels, channels, classes))
 
@@ -62,15 +63,16 @@ class DetailPrior(nn.Module):
         Args:
             shape: arguments of the class.
             missing_nchw: what the enlargements lack, as it is drawn.
-            given_lnchw: the enlargements with noise of each of :meth:`levels`.
+            given_lnchw: the enlargements with noise of each of :meth:`levels`, and maps, where there are.
         """
         prior = cls(**shape)
         channels, side, number = shape["channels"], shape["side"], shape["classes"]
+        inputs_from = shape["condition_channels"]
         covariance = missing_nchw.transpose(0, 1).flatten(1).double().cov()
         prior.axes.data.copy_(torch.linalg.eigh(covariance).eigenvectors.T)
         missing = prior._turned(missing_nchw)
         for level, given in enumerate(given_lnchw):
-            taps = channels * side**2
+            taps = inputs_from * side**2
             squares, products = torch.zeros(taps, taps).double(), torch.zeros(taps, channels).double()
             for picture, lacks in zip(given, missing, strict=True):
                 inputs = unfold(_padded(picture[None], side), side)[0]
@@ -79,9 +81,9 @@ class DetailPrior(nn.Module):
             penalty = _RIDGE * squares.diagonal().mean() * torch.eye(taps)
             solved = torch.linalg.solve(squares + penalty, products)
             of_level = prior.filter.data[level * channels : (level + 1) * channels]
-            of_level.copy_(solved.T.reshape(channels, channels, side, side))
+            of_level.copy_(solved.T.reshape(channels, inputs_from, side, side))
             left = missing - conv2d(_padded(given, side), of_level)
-            energy = _energy(given)
+            energy = _energy(given[:, :channels])
             shares = torch.linspace(0, 1, number + 1)[1:-1]
             prior.edges.data[level].copy_(torch.quantile(_some(energy.flatten()), shares))
             classes = torch.bucketize(energy[:, 0], prior.edges[level])
@@ -103,7 +105,7 @@ class DetailPrior(nn.Module):
         Args:
             noisy_bchw: float32.
             t_b: time in [0, 1], 1 is data.
-            condition_bchw: the enlargement with noise, as the network sees it.
+            condition_bchw: the enlargement with noise, and the map, as the network sees them.
             level_b: of that noise.
         """
         mean, variance, of_classes = self._gaussian(condition_bchw, level_b)
@@ -126,7 +128,7 @@ class DetailPrior(nn.Module):
         """Mean and variance along the axes of colour, B×C×h×w, and the variances of the classes, B×C×K."""
         levels, channels, _ = self.variances.shape
         means = conv2d(_padded(condition_bchw, self.filter.shape[-1]), self.filter).unflatten(1, (levels, channels))
-        energy = _energy(condition_bchw)[:, 0].contiguous()
+        energy = _energy(condition_bchw[:, :channels])[:, 0].contiguous()
         variances = torch.stack(
             [
                 of_level[:, torch.bucketize(energy, edges)].transpose(0, 1)

@@ -33,7 +33,7 @@ class Examples:
         patients: patient_id of each: the two eyes of one are not independent.
         sources: reader of each.
         images: uint8, n×size×size×3; a file that is mapped into memory.
-        maps: classes, uint8 n×size×size, likewise; 0 throughout where the eye has no map.
+        maps: classes, uint8 n×map size×map size, likewise; 0 throughout where the eye has no map.
         fields: bool, n×size×size, likewise: the field of view.
         sides: index into SIDES, n.
         marks: disc and fovea of each, n×2×2: column and row in shares of the side; nan where not known.
@@ -78,6 +78,7 @@ def read_examples(
     size: int,
     folder: Path,
     wanted: Callable[[np.ndarray | None], bool] = tells,
+    map_size: int | None = None,
 ) -> Examples:
     """Reads a split; memory is bounded by a row group of the cohort.
 
@@ -88,14 +89,15 @@ def read_examples(
         folder: for the arrays, removed by the caller when they are done with.
         wanted: whether an eye with this map of classes (None: no map) is taken; by default those whose map tells
             arteries from veins.
+        map_size: pixels of the maps; by default those of the photographs.
 
     Raises:
         DataError: a picture is damaged.
     """
-    total = cohort.table(("image_id",), split).num_rows
+    total, map_size = cohort.table(("image_id",), split).num_rows, map_size or size
     folder.mkdir(parents=True, exist_ok=True)
     images = _on_disk(folder / "images.npy", (total, size, size, 3), np.uint8)
-    maps = _on_disk(folder / "maps.npy", (total, size, size), np.uint8)
+    maps = _on_disk(folder / "maps.npy", (total, map_size, map_size), np.uint8)
     fields = _on_disk(folder / "fields.npy", (total, size, size), bool)
     ids: list[str] = []
     patients, sources, sides, marks, diameters, known = [], [], [], [], [], []
@@ -109,7 +111,7 @@ def read_examples(
             field = decode_map(row["fov"]["bytes"]) if row["fov"] else None
         except UnidentifiedImageError:
             raise DataError(f"{cohort.folder}: a picture of {row['image_id']} is damaged; run `ingest` again") from None
-        maps[n] = 0 if classes is None else resize_map(classes, size)
+        maps[n] = 0 if classes is None else resize_map(classes, map_size)
         # Where the source draws no field, it is what the camera lit.
         lit = images[n].max(2) > 10 if field is None else cv2.resize(field, (size, size)) > 127
         fields[n] = lit

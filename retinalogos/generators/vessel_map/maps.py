@@ -97,7 +97,7 @@ def check_drawn(picture: Image.Image, name: str, size: int) -> np.ndarray:
     """See :func:`read_drawn`."""
     if picture.width != picture.height:
         raise UsageError(f"{name} is {picture.width}×{picture.height} pixels; a vessel map is square")
-    if picture.mode == "P" and np.asarray(picture).max(initial=0) > CROSSING:
+    if picture.mode == "P" and (np.asarray(picture).max(initial=0) > CROSSING or _shows_vessels(picture)):
         picture = picture.convert("RGB")
     if picture.mode == "1":
         raise UsageError(
@@ -141,11 +141,23 @@ def check_drawn(picture: Image.Image, name: str, size: int) -> np.ndarray:
     return resized
 
 
-def _of_colours(colours_hw3: np.ndarray, name: str) -> np.ndarray:
+def _shows_vessels(picture: Image.Image) -> bool:
+    """Whether a palette paints a map: painting programs number its colours as they like, label tools by the classes."""
+    classes = _nearest_classes(np.asarray(picture.convert("RGB")))
+    return bool(classes.any() and (classes <= CROSSING).all())
+
+
+def _nearest_classes(colours_hw3: np.ndarray) -> np.ndarray:
+    """Class of each pixel, 255 where its colour is none of a map's."""
     classes = np.full(colours_hw3.shape[:2], 255, np.uint8)
     known = [*((colour, kind) for kind, colour in enumerate(_COLOURS)), *((c, CROSSING) for c in _ALSO_CROSSING)]
     for colour, kind in known:
         classes[(np.abs(colours_hw3.astype(int) - colour) <= _TOLERANCE).all(2)] = kind
+    return classes
+
+
+def _of_colours(colours_hw3: np.ndarray, name: str) -> np.ndarray:
+    classes = _nearest_classes(colours_hw3)
     wrong = np.argwhere(classes == 255)
     if len(wrong):
         row, column = wrong[0]

@@ -35,6 +35,7 @@ class Denoiser(ModelMixin, ConfigMixin):
             relative to; for the prediction ``flow``.
         text: of TextConfig; the features of a caption then join the time.
         text_dim: their number.
+        map_factor: pixels of a map along one of the painter's, see :class:`~.objective.Denoising`.
 
     Raises:
         UsageError: the U-Net refuses its arguments.
@@ -57,6 +58,7 @@ class Denoiser(ModelMixin, ConfigMixin):
         prior_shape: dict[str, Any] | None = None,
         text: dict[str, Any] | None = None,
         text_dim: int = 0,
+        map_factor: int = 1,
     ):
         super().__init__()
         # Relative to a prior it sees three pictures and tells two, see text.prior.Split.

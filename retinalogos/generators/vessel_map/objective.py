@@ -1,5 +1,6 @@
 """What each of the three models is shown and asked, as a loss that is a function of the step's number alone."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
@@ -8,14 +9,14 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, pixel_unshuffle
 
 from retinalogos.errors import UsageError
 from retinalogos.generators.vessel_map.configuration import DenoiserConfig, Part, TextConfig
 from retinalogos.generators.vessel_map.detail import DetailPrior
 from retinalogos.generators.vessel_map.diffusion import Process
 from retinalogos.generators.vessel_map.examples import SIDES, Examples
-from retinalogos.generators.vessel_map.maps import to_channels, to_classes
+from retinalogos.generators.vessel_map.maps import resize_map, to_channels, to_classes
 from retinalogos.generators.vessel_map.networks import Denoiser, told_beside
 from retinalogos.generators.vessel_map.prior import MOST_NUMBERS, PixelPrior
 from retinalogos.metrics.vessels.skeleton import thin
@@ -40,26 +41,30 @@ def maps_as_signal(classes_nhw: np.ndarray) -> Tensor:
     return torch.from_numpy(np.stack([to_channels(one) for one in classes_nhw])).float() * 2 - 1
 
 
-def maps_as_distances(classes_nhw: np.ndarray) -> Tensor:
-    """Maps of classes to n×2×h×w in [−1, 1], as they are drawn: distance to the vessel's border, positive inside.
+def maps_as_distances(classes_nhw: np.ndarray, factor: int = 1) -> Tensor:
+    """Maps of classes to n×2×h/factor×w/factor in [−1, 1], as they are drawn: distance to the vessel's border.
 
-    A vessel of one pixel's width leaves a trace several pixels wide, so that it is drawn in one piece; where the signal
-    is positive is the map again.
+    Positive inside. A vessel of one pixel's width leaves a trace several pixels wide, so that it is drawn in one piece;
+    where the signal is positive is the map again. Of maps finer than what is drawn it is the mean over factor×factor
+    pixels, which tells of a vessel narrower than a coarse pixel where it runs and how wide it is.
     """
     reach = _REACH * classes_nhw.shape[1]
-    return torch.from_numpy(
-        np.stack([[_distances(channel, reach) for channel in to_channels(one)] for one in classes_nhw])
-    )
+    distances = np.stack([[_distances(channel, reach) for channel in to_channels(one)] for one in classes_nhw])
+    return shrunk(torch.from_numpy(distances), factor)
 
 
-def distances_as_maps(signal_nchw: Tensor) -> np.ndarray:
+def distances_as_maps(signal_nchw: Tensor, factor: int = 1) -> np.ndarray:
     """Drawn distances, n×2×h×w, to maps of classes: discs about centre lines, as wide as the distance there says.
 
     Of a true map that is nearly the map again. Where the signal is positive would be it too, but a network draws the
     walls of a vessel flatter than its middle, so that it would come out too wide: what is measured is in the docs.
+    Maps are ``factor`` times as fine as the signal.
     """
-    reach = _REACH * signal_nchw.shape[-1]
-    return np.stack([to_classes(np.stack([_discs(kind * reach) for kind in one])) for one in signal_nchw.cpu().numpy()])
+    fine = grown(signal_nchw.cpu(), factor) if factor > 1 else signal_nchw.cpu()
+    # In the middle of a vessel distance has a ridge; the mean over a block lies lower by the mean way to its middle.
+    ridge = np.abs(np.arange(factor) - (factor - 1) / 2).mean()
+    pixels = _REACH * fine.shape[-1] * fine.numpy() + ridge
+    return np.stack([to_classes(np.stack([_discs(kind) for kind in one])) for one in pixels])
 
 
 def _discs(distances_hw: np.ndarray) -> np.ndarray:
@@ -87,6 +92,22 @@ def _distances(vessels_hw: np.ndarray, reach: float) -> np.ndarray:
     )
     # To the border between pixels, not to the next pixel's centre.
     return np.clip(np.where(vessels_hw, inside - 0.5, 0.5 - outside) / reach, -1, 1).astype(np.float32)
+
+
+def enlarged_maps(eyes: Examples, chosen: Sequence[int] | np.ndarray, size: int) -> Tensor:
+    """Maps of some eyes as they are given to the enlarger, n×2×size×size; zero where the kinds are not known."""
+    known = torch.from_numpy(np.asarray(eyes.known)[chosen]).float().view(-1, 1, 1, 1)
+    return maps_as_signal(np.stack([resize_map(eyes.maps[i], size) for i in chosen])) * known
+
+
+def maps_beside(classes_nhw: np.ndarray, size: int) -> Tensor:
+    """Maps as they are given to the painter of pictures of ``size``: finer pixels are channels, n×(2·f²)×size×size.
+
+    Args:
+        classes_nhw: maps of classes, of a multiple f of the size.
+        size: pixels.
+    """
+    return pixel_unshuffle(maps_as_signal(classes_nhw), classes_nhw.shape[1] // size)
 
 
 def images_as_signal(images_nhwc: np.ndarray) -> Tensor:
@@ -127,6 +148,7 @@ def new_denoiser(
     text: TextConfig | None = None,
     captions: Tensor | None = None,
     most_noise: float = 0.0,
+    map_factor: int = 1,
 ) -> Denoiser:
     """A network with seeded random weights for one of the three models; ``size`` is what it is trained on.
 
@@ -142,12 +164,13 @@ def new_denoiser(
         text: of ``paint``: the captions that it is given.
         captions: their features, n×2×M×D, see :meth:`~.captions.CaptionFeatures.of_eyes`.
         most_noise: of ``enlarge``, see :class:`Denoising`.
+        map_factor: likewise; of ``masks`` and ``paint`` that of the examples' maps.
     """
     torch.manual_seed(seed)
     shapes = {
         "masks": {"channels": 2, "condition_channels": 2, "labels": len(SIDES), "levels": False},
-        "paint": {"channels": 3, "condition_channels": 2, "labels": 0, "levels": False},
-        "enlarge": {"channels": 3, "condition_channels": 3, "labels": 0, "levels": True},
+        "paint": {"channels": 3, "condition_channels": 2 * map_factor**2, "labels": 0, "levels": False},
+        "enlarge": {"channels": 3, "condition_channels": 5 if map_factor else 3, "labels": 0, "levels": True},
     }
     scale = 1.0
     if part == "enlarge":
@@ -156,9 +179,11 @@ def new_denoiser(
     prior: PixelPrior | DetailPrior | None = None
     shape = None
     if config.prior_components and part == "enlarge":
-        prior, shape = _fit_detail(examples, config.prior_components, factor, scale, most_noise, seed)
+        given = bool(map_factor)
+        prior, shape = _fit_detail(examples, config.prior_components, factor, scale, most_noise, given, seed)
     elif config.prior_components:
-        prior, shape = _fit_prior(part, examples, config.prior_components, shapes[part]["labels"], captions)
+        labels = shapes[part]["labels"]
+        prior, shape = _fit_prior(part, examples, config.prior_components, labels, captions, map_factor)
     model = Denoiser(
         part=part,
         size=size,
@@ -170,6 +195,7 @@ def new_denoiser(
         prior_shape=shape,
         text=None if text is None else text.model_dump(),
         text_dim=0 if captions is None else captions.shape[-1],
+        map_factor=map_factor,
         **shapes[part],
     )
     if prior is not None:
@@ -178,7 +204,7 @@ def new_denoiser(
 
 
 def _fit_prior(
-    part: Part, examples: Examples, components: int, labels: int, captions: Tensor | None
+    part: Part, examples: Examples, components: int, labels: int, captions: Tensor | None, map_factor: int
 ) -> tuple[PixelPrior, dict[str, Any]]:
     """The prior of training eyes and of their mirror images, and its arguments."""
     channels, size = (2 if part == "masks" else 3), examples.images.shape[1]
@@ -191,31 +217,40 @@ def _fit_prior(
     if captions is not None:
         told = captions[: len(eyes)].permute(2, 1, 0, 3).flatten(1, 2)
     if part == "masks":
-        data, condition = maps_as_distances(maps), spots(marks, size)
+        data, condition = maps_as_distances(maps, map_factor), spots(marks, size)
     else:
         images = np.concatenate([eyes.images, np.asarray(eyes.images)[:, :, ::-1]])
-        data, condition = images_as_signal(images), maps_as_signal(maps)
-    return PixelPrior.fit(data, condition, told, [SIDES[side] for side in sides], components, part == "paint")
+        data, condition = images_as_signal(images), maps_beside(maps, size)
+    eyes_n, kinds = [SIDES[side] for side in sides], 2
+    return PixelPrior.fit(data, condition, told, eyes_n, components, kinds, part == "paint")
 
 
 def _fit_detail(
-    examples: Examples, classes: int, factor: int, scale: float, most_noise: float, seed: int
+    examples: Examples, classes: int, factor: int, scale: float, most_noise: float, with_map: bool, seed: int
 ) -> tuple[DetailPrior, dict[str, Any]]:
     """The prior of what enlargements lack, from a cut of each of some eyes, and its arguments."""
-    draw, cuts = np.random.default_rng([seed, 3]), []
+    draw, cuts, beside = np.random.default_rng([seed, 3]), [], []
     side = min(_DETAIL_CUT, examples.images.shape[1]) // factor * factor
-    for image in examples.images[:_SCALE_EYES]:
+    for number, image in enumerate(examples.images[:_SCALE_EYES]):
         y, x = draw.integers(0, image.shape[0] - side + 1, 2)
         cuts.append(image[y : y + side, x : x + side])
+        beside.append(enlarged_maps(examples, [number], image.shape[0])[0, :, y : y + side, x : x + side])
     whole = images_as_signal(np.stack(cuts))
     small, generator = shrunk(whole, factor), torch.Generator().manual_seed(seed)
 
     def given(level: float) -> Tensor:
         noise = torch.randn(small.shape, generator=generator)
-        return grown(with_noise(small, torch.full((len(small),), level), noise), factor)
+        noisy = grown(with_noise(small, torch.full((len(small),), level), noise), factor)
+        return torch.cat([noisy, torch.stack(beside)], 1) if with_map else noisy
 
     # The filter reaches a pixel of the small picture each way, and one beyond.
-    shape: dict[str, Any] = {"channels": 3, "side": 2 * factor + 3, "most_noise": most_noise, "classes": classes}
+    shape: dict[str, Any] = {
+        "channels": 3,
+        "condition_channels": 5 if with_map else 3,
+        "side": 2 * factor + 3,
+        "most_noise": most_noise,
+        "classes": classes,
+    }
     missing = (whole - grown(small, factor)) * scale
     return DetailPrior.fit(shape, missing, [given(level) for level in DetailPrior.levels(most_noise)]), shape
 
@@ -236,7 +271,7 @@ class Denoising:
     Each part draws something for something: ``masks`` draws two channels of vessels for spots on disc and fovea and the
     label of the side; ``paint`` a photograph for vessels; ``enlarge`` what a cubic enlargement lacks, divided by its
     spread (Li et al., arXiv 2104.14951, on residuals), for that enlargement with noise of a known level (Ho et al.,
-    arXiv 2106.15282), so that it takes the painter's faults as well as real pictures.
+    arXiv 2106.15282), so that it takes the painter's faults as well as real pictures, and for the map.
 
     Eyes are mirrored by lot, sides and marks with them; mirrored left eyes are right eyes.
 
@@ -250,6 +285,7 @@ class Denoising:
         crop: pixels of the side of the cut that ``enlarge`` learns from; None: whole pictures.
         most_noise: largest level of noise on the condition of ``enlarge``.
         scale: of the network, see :class:`~.networks.Denoiser`.
+        map_factor: pixels of a map along one of the painter's; of ``enlarge``: 0 where it is given no map.
         captions: of ``paint``: features of the captions of training and of validation eyes, each n×2×M×D, see
             :meth:`~.captions.CaptionFeatures.of_eyes`.
 
@@ -267,6 +303,7 @@ class Denoising:
     crop: int | None = None
     most_noise: float = 0.0
     scale: float = 1.0
+    map_factor: int = 1
     captions: tuple[Tensor, Tensor] | None = None
 
     def __post_init__(self) -> None:
@@ -332,7 +369,7 @@ class Denoising:
     def _masks(
         self, eyes: Examples, chosen: np.ndarray, mirrored: np.ndarray, kept: Tensor, _: Any, __: Any
     ) -> tuple[Tensor, Tensor, Tensor]:
-        data = maps_as_distances(_mirrored(eyes.maps[chosen], mirrored))
+        data = maps_as_distances(_mirrored(eyes.maps[chosen], mirrored), self.map_factor)
         sides, marks = _turned(eyes.sides[chosen], eyes.marks[chosen], mirrored)
         condition = spots(marks, data.shape[-1]) * kept[0].view(-1, 1, 1, 1)
         return data, condition, torch.from_numpy(sides) * kept[1].long()
@@ -341,7 +378,8 @@ class Denoising:
         self, eyes: Examples, chosen: np.ndarray, mirrored: np.ndarray, kept: Tensor, draw: np.random.Generator, _: Any
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         data = images_as_signal(_mirrored(eyes.images[chosen], mirrored))
-        condition = maps_as_signal(_mirrored(eyes.maps[chosen], mirrored)) * kept[0].view(-1, 1, 1, 1)
+        maps = _mirrored(eyes.maps[chosen], mirrored)
+        condition = maps_beside(maps, data.shape[-1]) * kept[0].view(-1, 1, 1, 1)
         if self.captions is None:
             return data, condition, None
         captions = self.captions[0 if eyes is self.train else 1]
@@ -364,6 +402,10 @@ class Denoising:
         noisy = with_noise(small, levels, torch.randn(small.shape, generator=generator))
         data = (whole - grown(small, self.factor)) * self.scale
         condition = grown(noisy, self.factor) * kept[0].view(-1, 1, 1, 1)
+        if self.map_factor:
+            beside = enlarged_maps(eyes, chosen, whole.shape[-1])
+            beside[mirrored] = beside[mirrored].flip(3)
+            condition = torch.cat([condition, beside * kept[1].view(-1, 1, 1, 1)], 1)
         if self.crop is not None:
             corners = draw.integers(0, whole.shape[-1] - self.crop + 1, (len(chosen), 2))
             data, condition = (

@@ -53,14 +53,24 @@ class PixelPrior(nn.Module):
         components: of each Gaussian, see :class:`LatentPrior`.
         told: numbers that are given beside the condition: side and caption.
         sides: Gaussians.
+        kinds: of what is given: each has as many channels, fine pixels of one coarse.
         filtered: whether the filter of vessels is there.
     """
 
     def __init__(
-        self, channels: int, condition_channels: int, size: int, components: int, told: int, sides: int, filtered: bool
+        self,
+        channels: int,
+        condition_channels: int,
+        size: int,
+        components: int,
+        told: int,
+        sides: int,
+        kinds: int,
+        filtered: bool,
     ):
         super().__init__()
-        features = condition_channels * _GRID**2
+        self.kinds = kinds
+        features = kinds * _GRID**2
         self.gaussian = LatentPrior(channels, size, components, features + told, sides)
         self.features_mean = nn.Parameter(torch.zeros(features), requires_grad=False)
         self.features_std = nn.Parameter(torch.ones(features), requires_grad=False)
@@ -77,6 +87,7 @@ class PixelPrior(nn.Module):
         told_mnd: Tensor,
         eyes_n: Sequence[str | None],
         components: int,
+        kinds: int,
         filtered: bool,
     ) -> tuple[Self, dict[str, Any]]:
         """Fits to eyes, and returns the prior with the arguments that make another like it.
@@ -87,12 +98,13 @@ class PixelPrior(nn.Module):
             told_mnd: side and caption, M wordings.
             eyes_n: side of each.
             components: at most, see :meth:`LatentPrior.fit`.
+            kinds: of what is given, see the class.
             filtered: whether vessels are filtered out first.
 
         Raises:
             UsageError: fewer than eight eyes.
         """
-        seen = _shares(condition_nkhw)
+        seen = _shares(condition_nkhw, kinds)
         mean, std = seen.mean(0), seen.std(0).clamp(min=_LEAST_SPREAD)
         kernel = _vessels(data_nchw, condition_nkhw) if filtered else None
         data = data_nchw if kernel is None else data_nchw - _filtered(condition_nkhw, kernel)
@@ -105,6 +117,7 @@ class PixelPrior(nn.Module):
             "components": gaussian.config.components,
             "told": told_mnd.shape[2],
             "sides": gaussian.config.sides,
+            "kinds": kinds,
             "filtered": filtered,
         }
         prior = cls(**shape)
@@ -127,7 +140,7 @@ class PixelPrior(nn.Module):
             told_bd: zero where nothing is told.
         """
         given = condition_bkhw.abs().amax((1, 2, 3)) > 0
-        features = (_shares(condition_bkhw) - self.features_mean) / self.features_std * given[:, None]
+        features = (_shares(condition_bkhw, self.kinds) - self.features_mean) / self.features_std * given[:, None]
         vessels = torch.zeros_like(noisy_bchw) if self.filter is None else _filtered(condition_bkhw, self.filter)
         moved = noisy_bchw - t_b.view(-1, 1, 1, 1) * vessels
         split = self.gaussian(moved, t_b, torch.cat([features, told_bd], 1))
@@ -135,9 +148,10 @@ class PixelPrior(nn.Module):
         return Known(split.seen_bchw, expected, lambda told, guidance: split.velocity(told, guidance) + vessels)
 
 
-def _shares(condition_nkhw: Tensor) -> Tensor:
-    """Share of each cell of the grid that each channel covers, n×(k·cells)."""
-    return adaptive_avg_pool2d(condition_nkhw.clamp(min=0), _GRID).flatten(1)
+def _shares(condition_nkhw: Tensor, kinds: int) -> Tensor:
+    """Share of each cell of the grid that each kind covers, n×(kinds·cells)."""
+    fine = condition_nkhw.clamp(min=0).unflatten(1, (kinds, -1))
+    return adaptive_avg_pool2d(fine.mean(2), _GRID).flatten(1)
 
 
 def _filtered(condition_nkhw: Tensor, kernel: Tensor) -> Tensor:

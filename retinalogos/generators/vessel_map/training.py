@@ -16,7 +16,7 @@ from retinalogos.contact_sheet import make_sheet
 from retinalogos.generators.vessel_map.captions import CaptionFeatures, write
 from retinalogos.generators.vessel_map.cascade import VesselMapCascade, Wish
 from retinalogos.generators.vessel_map.configuration import DenoiserConfig, Part, TextConfig
-from retinalogos.generators.vessel_map.examples import Examples, read_examples
+from retinalogos.generators.vessel_map.examples import Examples, read_examples, tells
 from retinalogos.generators.vessel_map.maps import to_colour
 from retinalogos.generators.vessel_map.networks import Denoiser
 from retinalogos.generators.vessel_map.objective import (
@@ -42,6 +42,7 @@ def train_part(
     factor: int,
     crop: int | None,
     most_noise: float,
+    map_factor: int,
     text: TextConfig | None,
     config: DenoiserConfig,
     training: TrainingConfig,
@@ -61,7 +62,7 @@ def train_part(
         size: pixels of what is drawn.
         factor: by which ``enlarge`` enlarges to that size.
         crop: of ``enlarge``, pixels; None for whole pictures.
-        most_noise: of ``enlarge``, see :class:`~.objective.Denoising`.
+        most_noise, map_factor: see :class:`~.objective.Denoising`.
         text: of ``paint``: captions as a further condition; None for none.
         config: of the network.
         training: of the loop.
@@ -69,22 +70,24 @@ def train_part(
         checkpoints, model, log: folders.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        wanted = (lambda _: True,) if part == "enlarge" else ()
+        wanted = (lambda _: True) if part == "enlarge" else tells
         eyes, validation = (
-            read_examples(cohort, split, size, Path(scratch) / split, *wanted) for split in ("train", "validation")
+            read_examples(cohort, split, size, Path(scratch) / split, wanted, max(1, map_factor) * size // factor)
+            for split in ("train", "validation")
         )
         objective = Denoising(part, eyes, validation, config, training.batch_size, seed, factor, crop, most_noise)
+        objective.map_factor = map_factor
         captions = None if text is None else _captions(cohort, (eyes, validation), text, seed)
         objective.captions = None if captions is None else captions.features
         learned = None if captions is None else captions.features[0]
-        network = new_denoiser(part, config, eyes, factor, size, seed, text, learned, most_noise)
+        network = new_denoiser(part, config, eyes, factor, size, seed, text, learned, most_noise, map_factor)
         if captions is not None:
             network.text_mean.data.copy_(captions.encoder.mean)
             network.text_std.data.copy_(captions.encoder.std)
         objective.scale = network.config.scale
         told = None if text is None else text.model_dump()
-        settings = [part, size, factor, crop, most_noise, told, config.model_dump(), training.model_dump(), seed]
-        about = json.dumps([*settings, cohort.meta["content_sha256"]], sort_keys=True)
+        settings = [part, size, factor, crop, most_noise, map_factor, told, config.model_dump(), training.model_dump()]
+        about = json.dumps([*settings, seed, cohort.meta["content_sha256"]], sort_keys=True)
         folder = checkpoints / f"{part}-{hashlib.sha256(about.encode()).hexdigest()[:16]}"
         shown = validation if len(validation) else eyes
 
@@ -146,5 +149,6 @@ def _sheet(model: Denoiser, eyes: Examples, factor: int, captions: Sequence[str]
         rows = [[to_colour(one) for one in eyes.maps[chosen]], list(drawn), list(eyes.images[chosen])]
     else:
         small = images_as_bytes(shrunk(images_as_signal(eyes.images[chosen]), factor))
-        rows = [list(small), list(cascade.enlarge(small, chosen.tolist())), list(eyes.images[chosen])]
+        enlarged = cascade.enlarge(small, chosen.tolist(), eyes.maps[chosen])
+        rows = [list(small), list(enlarged), list(eyes.images[chosen])]
     return make_sheet([picture for row in rows for picture in row], columns=len(chosen))

@@ -124,6 +124,33 @@ def test_a_map_is_where_its_distances_are_positive(phantom: np.ndarray) -> None:
     assert maps_as_distances(square[None])[0, 0, 10, 6:10].tolist() == [-1, -0.5, 0.5, 1]
 
 
+def test_a_palette_says_what_its_numbers_mean(phantom: np.ndarray, tmp_path: Path) -> None:
+    colours = Image.fromarray(maps.to_colour(phantom)).convert("P", palette=Image.Palette.ADAPTIVE, colors=4)
+    labels = Image.fromarray(phantom, "P")
+    labels.putpalette([value for number in range(4) for value in (number, 50 * number, 9)])
+    assert np.asarray(colours).max() <= 3
+    for picture in (colours, labels):
+        picture.save(tmp_path / "map.png")
+        assert (maps.read_drawn(tmp_path / "map.png", 256) == phantom).all()
+
+
+@pytest.mark.parametrize("width", [1, 2, 5])
+def test_a_fine_map_is_drawn_at_half_its_size(phantom: np.ndarray, width: int) -> None:
+    line = np.zeros((64, 64), np.uint8)
+    # At an odd place: a coarse pixel holds one side of it more than the other.
+    line[21 : 21 + width, 8:56] = 2
+    signal = maps_as_distances(line[None], 2)
+    assert signal.shape == (1, 2, 32, 32)
+    drawn = distances_as_maps(signal, 2)[0]
+    assert (drawn > 0).any(0)[12:52].all(), "in one piece"
+    assert (drawn[:, 12:52] > 0).sum(0).mean() == pytest.approx(width, abs=1)
+    again = distances_as_maps(maps_as_distances(phantom[None], 2), 2)[0]
+    assert again.shape == phantom.shape
+    assert dice(again > 0, phantom > 0) > 0.8
+    halved = maps.resize_map(maps.resize_map(phantom, 128), 256)
+    assert dice(again > 0, phantom > 0) > dice(halved > 0, phantom > 0), "finer than a map of half the size"
+
+
 def test_a_vessel_with_flat_walls_is_drawn_no_wider_than_its_middle_says() -> None:
     signal = torch.full((1, 2, 40, 40), -1.0)
     # 0.05 of 40 is two pixels: a half pixel in the middle, and walls that should be outside.
@@ -361,35 +388,46 @@ def test_pictures_survive_the_way_to_signals_and_back() -> None:
 # --- the prior
 
 
-def lit_eyes(n: int = 24, size: int = 16) -> Examples:
-    """Eyes whose photographs are bright, each by its own, and dark where there is a vessel."""
-    sample = eyes(n, size)
+def lit_eyes(n: int = 24, size: int = 16, map_factor: int = 1) -> Examples:
+    """Eyes whose photographs are bright, each by its own, and darker the more of a pixel is vessel."""
+    sample = dataclasses.replace(eyes(n, size), maps=eyes(n, size * map_factor).maps)
     rng = np.random.default_rng(1)
-    bright = rng.uniform(120, 220, (n, 1, 1, 3)) - 80 * (sample.maps > 0)[..., None]
+    bright = rng.uniform(120, 220, (n, 1, 1, 3)) - 80 * shares(sample.maps, size)[..., None]
     sample.images[:] = np.clip(bright + rng.normal(0, 3, bright.shape), 0, 255).astype(np.uint8)
     return sample
 
 
-def test_the_prior_alone_draws_each_vessel_at_its_place() -> None:
-    sample = lit_eyes()
-    network = new_denoiser("paint", config("flow", "flow", prior_components=4), sample, 1, 16, seed=0).eval()
+def shares(maps: np.ndarray, size: int) -> np.ndarray:
+    """Share of each pixel that is vessel, n×size×size."""
+    factor = maps.shape[1] // size
+    return (maps > 0).reshape(len(maps), size, factor, size, factor).mean((2, 4))
+
+
+@pytest.mark.parametrize("map_factor", [1, 2])
+def test_the_prior_alone_draws_each_vessel_at_its_place(map_factor: int) -> None:
+    sample, chosen = lit_eyes(map_factor=map_factor), config("flow", "flow", prior_components=4)
+    network = new_denoiser("paint", chosen, sample, 1, 16, seed=0, map_factor=map_factor).eval()
     drawn = painted_by_prior(network, sample.maps[:8])
     assert drawn is not None
-    vessels = sample.maps[:8] > 0
-    inside, outside = (drawn[where].mean() for where in (vessels, ~vessels))
-    assert outside - inside == pytest.approx(80, abs=20)
+    # What a share of a pixel takes from its light: half a vessel half as much.
+    covered = shares(sample.maps[:8], 16)
+    assert np.polyfit(covered.ravel(), drawn.mean(3).ravel(), 1)[0] == pytest.approx(-80, abs=20)
     # A network that has learned nothing adds nothing.
     cascade = VesselMapCascade({"paint": network}, 1, 0.0, 16, 0, {})
     assert (cascade.paint(sample.maps[:8], list(range(8))) == drawn).all()
     assert painted_by_prior(new_denoiser("paint", config(), sample, 1, 16, seed=0), sample.maps[:2]) is None
 
 
-@pytest.mark.parametrize("part", ["masks", "paint", "enlarge"])
-def test_with_a_prior_the_untrained_loss_is_about_one_and_training_lowers_it(part: str, tmp_path: Path) -> None:
-    chosen, sample = config("flow", "flow", prior_components=4), lit_eyes()
+@pytest.mark.parametrize(
+    ("part", "map_factor"), [("masks", 1), ("masks", 2), ("paint", 2), ("enlarge", 0), ("enlarge", 1)]
+)
+def test_with_a_prior_the_untrained_loss_is_about_one_and_training_lowers_it(
+    part: str, map_factor: int, tmp_path: Path
+) -> None:
+    chosen, sample = config("flow", "flow", prior_components=4), lit_eyes(map_factor=max(1, map_factor))
     factor = 2 if part == "enlarge" else 1
-    network = new_denoiser(part, chosen, sample, factor, 16, seed=0, most_noise=0.1)
-    loss = Denoising(part, sample, sample, chosen, 8, 0, factor, None, 0.1, network.config.scale)
+    network = new_denoiser(part, chosen, sample, factor, 16, seed=0, most_noise=0.1, map_factor=map_factor)
+    loss = Denoising(part, sample, sample, chosen, 8, 0, factor, None, 0.1, network.config.scale, map_factor)
     before = float(loss(network, None).detach())
     assert 0.5 < before < 1.5
     fixed = {name: value.clone() for name, value in network.prior.state_dict().items()}
@@ -422,11 +460,30 @@ def test_the_prior_of_an_enlarger_adds_grey_detail_where_there_is_some() -> None
     network = new_denoiser("enlarge", chosen, sample, 2, 32, seed=0, most_noise=0.1).eval()
     small = images_as_bytes(shrunk(images_as_signal(sample.images[:4]), 2))
     cascade = VesselMapCascade({"enlarge": network}, 2, 0.0, 32, 0, {})
-    enlarged = cascade.enlarge(small, [0, 1, 2, 3])
+    enlarged = cascade.enlarge(small, [0, 1, 2, 3], sample.maps[:4])
     added = enlarged.astype(float) - images_as_bytes(grown(images_as_signal(small), 2))
     assert added[:, 20:].std() > 10
     assert added[:, :8].std() < 2
     assert added[:, 20:].std(3).mean() < 3, "all colours together"
+
+
+def test_an_enlarger_draws_the_vessels_of_its_map() -> None:
+    """Vessels of one pixel, of which an enlargement keeps a shadow twice as wide."""
+    sample = lit_eyes(size=32)
+    network = new_denoiser(
+        "enlarge", config("flow", "flow", prior_components=4), sample, 2, 32, 0, most_noise=0.1
+    ).eval()
+    small = images_as_bytes(shrunk(images_as_signal(sample.images[:8]), 2))
+    cascade = VesselMapCascade({"enlarge": network}, 2, 0.0, 32, 0, {})
+    vessels, seeds = sample.maps[:8] > 0, list(range(8))
+
+    def depth(enlarged: np.ndarray) -> float:
+        return float(enlarged[~vessels].mean() - enlarged[vessels].mean())
+
+    assert depth(cascade.enlarge(small, seeds, sample.maps[:8])) == pytest.approx(80, abs=15)
+    assert depth(images_as_bytes(grown(images_as_signal(small), 2))) < 50
+    without = new_denoiser("enlarge", config(), sample, 2, 32, 0, map_factor=0)
+    assert without.config.condition_channels == 3
 
 
 def test_the_prior_of_an_enlarger_sharpens_as_far_as_noise_lets_it() -> None:
@@ -514,17 +571,18 @@ def test_an_eye_is_its_seeds_whatever_its_batch(models: dict[str, Path]) -> None
 def test_larger_pictures_are_enlarged_in_tiles(models: dict[str, Path]) -> None:
     cascade = VesselMapCascade.load({"enlarge": models["enlarge"]}, noise=0.0, tile=32, overlap=8)
     cascade.factor = 2
-    assert cascade.enlarge(eyes(n=1, size=40).images, [0]).shape == (1, 80, 80, 3)
+    large = eyes(n=1, size=40)
+    assert cascade.enlarge(large.images, [0], large.maps).shape == (1, 80, 80, 3)
 
 
 def test_seams_of_drawn_pictures_are_measured(models: dict[str, Path]) -> None:
     cascade = VesselMapCascade.load(
         {part: models[part] for part in ("paint", "enlarge")}, noise=0.0, tile=32, overlap=8
     )
-    found = cascade.seams(eyes(n=2).images, [0, 1])
+    found = cascade.seams(eyes(n=2).images, [0, 1], eyes(n=2).maps)
     assert set(found) == {"blended", "abutting", "whole"}
     assert all(value > 0 for value in found.values())
-    large = cascade.seams(eyes(n=1, size=40).images, [0])
+    large = cascade.seams(eyes(n=1, size=40).images, [0], eyes(n=1, size=40).maps)
     assert set(large) == {"blended", "abutting"}, "larger than a tile: memory may not hold it whole"
 
 
