@@ -101,15 +101,13 @@ class RenderGenerator(nn.Module):
         self.encoder = nn.ModuleList(nn.Conv2d(a, b, 3, 2, 1) for a, b in pairwise(encoder))
         self._read_structure = len(self.encoder) - self._before_structure
         seen = encoder[self._read_structure]
-        self.read_structure = nn.Sequential(
-            nn.Conv2d(seen, seen, 3, padding=1),
-            nn.LeakyReLU(_SLOPE),
-            nn.Conv2d(seen, 2 * config.structure, 3, padding=1),
-        )
+        last = nn.Conv2d(seen, 2 * config.structure, 3, padding=1)
+        self.read_structure = nn.Sequential(nn.Conv2d(seen, seen, 3, padding=1), nn.LeakyReLU(_SLOPE), last)
         self.read_style = nn.Linear(16 * encoder[-1], 2 * config.latent)
+        assert last.bias is not None
         with torch.no_grad():
             self.read_style.bias[config.latent :] = _LOG_VARIANCE
-            self.read_structure[-1].bias[config.structure :] = _LOG_VARIANCE  # type: ignore[index,union-attr]
+            last.bias[config.structure :] = _LOG_VARIANCE
         # How styles and structures of the training photographs are spread: see `fit_codes`.
         codes = config.structure * config.structure_size**2
         self.style_mean = nn.Buffer(torch.zeros(config.latent))
