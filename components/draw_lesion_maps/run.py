@@ -10,7 +10,7 @@ import numpy as np
 from components.draw_lesion_maps.step import DrawLesionMapsParams
 from components.step import Metrics, Paths
 from retinalogos.cohort.quality import assess_quality
-from retinalogos.cohort.shards import Cohort, CohortWriter, encode_jpeg, encode_png
+from retinalogos.cohort.shards import Cohort, CohortWriter, encode_png
 from retinalogos.errors import UsageError
 from retinalogos.generators.lesion_map import maps
 from retinalogos.generators.lesion_map.pipeline import BATCH, LesionMapPipeline, load_layout, load_render
@@ -58,7 +58,8 @@ def _in_turn(per_grade: tuple[int, ...]) -> Iterator[int]:
 
 
 def _row(grade: int, seed: int, classes: np.ndarray, image: np.ndarray, generator: str) -> dict[str, Any]:
-    picture = encode_jpeg(image)
+    # Without loss: a JPEG's blocks, which smaller copies of real photographs do not have, would be judged with it.
+    picture = encode_png(image)
     digest = hashlib.sha256(picture).hexdigest()
     truth = {
         name: {"bytes": encode_png(array), "path": f"{name}.png"} for name, array in maps.to_cohort(classes).items()
@@ -75,7 +76,7 @@ def _row(grade: int, seed: int, classes: np.ndarray, image: np.ndarray, generato
         "width": image.shape[1],
         "height": image.shape[0],
         "sha256": digest,
-        "image": {"bytes": picture, "path": f"{digest[:16]}.jpg"},
+        "image": {"bytes": picture, "path": f"{digest[:16]}.png"},
         "generator": generator,
         "prompt": f"ICDR grade {grade}",
         "seed": seed,

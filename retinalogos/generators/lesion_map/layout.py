@@ -34,9 +34,9 @@ _CENTRE_STYLES = 10_000
 # Of the grades' embeddings at the start. They are added after every layer: at the spread of z they would drown it, and
 # the maps of a grade be all alike. RetinaGAN starts within ±0.05.
 _GRADE_SPREAD = 0.2
-# Maps that lesions are measured in: hundreds of regions, whose mean area is known to a few per cent; and maps that are
-# drawn at once, which bounds memory.
-_MATCHED, _AT_ONCE = 128, 16
+# Maps that lesions are measured in: a few styles hold most of the rare lesions, so that matched by 128 maps, others
+# had up to a third too few lesions, by 512 a seventh; and maps that are drawn at once, which bounds memory.
+_MATCHED, _AT_ONCE = 512, 16
 # How often their share is set right; and the factor by which it changes at most, where a grade has none of a lesion.
 _ROUNDS, _LEAST_CHANGE = 6, 0.02
 # Probability that a pixel has a class, at least: keeps the odds finite.
@@ -246,22 +246,23 @@ class LayoutGenerator(nn.Module):
             shares_gc: share of all pixels that each class has in each grade, 5×7; nan where it is not known.
             seed: of the styles and draws at which both are measured.
         """
-        z, noise = self.noise([torch.Generator().manual_seed(seed)] * _MATCHED)
 
         def logits(grades_b: Tensor) -> Tensor:
-            styles = self.styles(z, grades_b)[:, None].expand(-1, self.scales, -1)
-            parts = [slice(start, start + _AT_ONCE) for start in range(0, _MATCHED, _AT_ONCE)]
-            return torch.cat([self._logits(styles[rows], [each[rows] for each in noise]) for rows in parts])
+            draws, parts = torch.Generator().manual_seed(seed), []
+            for some in grades_b.split(_AT_ONCE):
+                z, noise = self.noise([draws] * len(some))
+                parts.append(self._logits(self.styles(z, some)[:, None].expand(-1, self.scales, -1), noise))
+            return torch.cat(parts)
 
         for grade in range(GRADES):
             wanted = shares_gc[grade, list(LESIONS)].to(self.prior)
-            of_grade = logits(torch.full((_MATCHED,), grade, device=z.device))
+            of_grade = logits(torch.full((_MATCHED,), grade, device=self.prior.device))
             for _ in range(_ROUNDS):
                 # How often a pixel has a class is what its probability says, whatever the grain.
                 found = F.softmax(of_grade + self.prior[grade], 1)[:, list(LESIONS)].mean((0, 2, 3))
                 change = (wanted / found).clamp_min(_LEAST_CHANGE).log().nan_to_num(0.0)
                 self.prior[grade, list(LESIONS)] += change[:, None, None]
-        grades_b = grades_n[np.random.default_rng(seed).integers(len(grades_n), size=_MATCHED)].to(z.device)
+        grades_b = grades_n[np.random.default_rng(seed).integers(len(grades_n), size=_MATCHED)].to(self.prior.device)
         shares = F.softmax(logits(grades_b) + self.prior[grades_b], 1)
 
         def drawn(lesions: tuple[int, ...]) -> Tensor:

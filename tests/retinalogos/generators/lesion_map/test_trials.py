@@ -14,7 +14,7 @@ GRADER = GraderConfig(
     backbone="small", size=32, widths=(8, 16), features=32, steps=2, batch_size=8, learning_rate=0.002,
     weight_decay=0.05, validate_every=2, rotation=0, zoom=0, brightness=0, colour=0, flip_swaps={},
 )  # fmt: skip
-SEGMENTER = SegmenterConfig(widths=(8, 8), steps=1, batch_size=2, learning_rate=0.01, weight_decay=0.0)
+SEGMENTER = SegmenterConfig(widths=(8, 8), steps=3, batch_size=2, learning_rate=0.01, weight_decay=0.0)
 
 
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 4)), min_size=12, max_size=60), st.integers(2, 5))
@@ -63,6 +63,26 @@ def test_trials_give_figures_for_every_arm(eyes) -> None:
     for each in found.values():
         assert each.values["OD"].shape == (3,)
         assert 0 <= each.estimates()["OD"].value <= 1
+
+
+def test_all_arms_of_a_segmentation_have_the_same_number_of_steps(eyes, monkeypatch) -> None:
+    people = np.array([f"p{k}" for k in range(len(eyes))], object)
+    eyes = type(eyes)(eyes.candidates, eyes.images, eyes.grades, people, eyes.ids)
+    train, test, drawn = (eyes.take(np.arange(*each)) for each in ((0, 9), (9, 12), (12, 24)))
+    fit, spent = trials.fit_segmenter, {}
+
+    def counted(candidates, images, config, seed, start=None):
+        network = fit(candidates, images, config, seed, start)
+        which = "drawn" if len(images) == len(drawn) else "real"
+        spent[network] = [*spent.get(start, []), (which, config.steps)]
+        return network
+
+    monkeypatch.setattr(trials, "fit_segmenter", counted)
+    judged = []
+    monkeypatch.setattr(trials.Segmenter, "find", lambda self, images: judged.append(self) or test.classes)
+    trials.try_segmentation(train, drawn, test, SEGMENTER, 3, 0, 5)
+    arms = [spent[network] for network in judged]
+    assert arms == 3 * [[("real", 3)], [("drawn", 3)], [("drawn", 1), ("real", 2)]]
 
 
 def test_eyes_of_one_patient_on_both_sides_are_refused(eyes) -> None:
