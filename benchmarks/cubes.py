@@ -10,8 +10,8 @@ A step is the whole loss of a batch of random cubes, or of their latents, and it
 workflows/hyperspectral/params.yaml where no option changes them. Ours is the workflow's: pieces side by side on cores,
 the precision that the processor is fast in, attention by matrix products. Against it stand PyTorch's and diffusers'
 defaults, float32, channels first, PyTorch's own threads: with the same networks; for the VQ-GAN also the same in two
-passes, as Medical Diffusion has it, whose adversary takes its step after a forward pass of its own, and with networks of
-the same compression, latent channels, codes and base channels that work on whole pixels, as they are published.
+passes, as Medical Diffusion has it, whose adversary takes its step after a forward pass of its own, and with networks
+of the same compression, latent channels, codes and base channels that work on whole pixels, as they are published.
 
 Drawing is from untrained networks, by tiles and whole. With --memory SIZE FEW MANY the peak memory of reading a cohort
 of that many cubes is told instead. With --tiles SIZE TILE a cube of that size is encoded and decoded whole and by
