@@ -63,6 +63,12 @@ class MaskedAutoencoder(nn.Module):
         )
         self.side = reference.shape[-1] // config.patch
         self.tokens = self.side**2
+        # transformers 5 leaves the positions of a new network at zero, in encoder and decoder: it takes the one for
+        # initialised and puts the other to zeros. Without them no hidden patch can be told from another.
+        embeddings = self.network.vit.embeddings
+        embeddings.patch_embeddings.projection._is_hf_initialized = False
+        embeddings.initialize_weights()
+        self.network.decoder.initialize_weights(self.tokens)
 
     def scaled(self, values: np.ndarray) -> Tensor:
         """What the network sees of pictures, n×bands×size×size: square roots, so that noise is alike at all levels."""

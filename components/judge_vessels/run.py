@@ -52,10 +52,8 @@ def run(params: JudgeVesselsParams, inputs: Paths, outputs: Paths) -> Metrics:
         }
         results: dict[str, Any] = {
             "eyes": {"train": len(train), "test": len(test), "synthetic": len(drawn)},
-            "masks": compare(*(anatomy(eyes) for eyes in seen.values()), params.resamples, params.seed),
-            "photographs": compare(
-                *(anatomy(eyes, segmenter) for eyes in seen.values()), params.resamples, params.seed
-            ),
+            "masks": _compared(seen, None, params),
+            "photographs": _compared(seen, segmenter, params),
             "consistency": {name: _agreement(segmenter, seen[name], params) for name in ("real", "synthetic")},
         }
         n = min(len(test), len(drawn), len(further))
@@ -84,6 +82,14 @@ class Sample(NamedTuple):
 
     images: np.ndarray
     patients: list[str]
+
+
+def _compared(
+    seen: Mapping[str, Examples], segmenter: Segmenter | None, params: JudgeVesselsParams
+) -> dict[str, dict[str, Any]]:
+    """Anatomy of the maps, or of what the segmenter finds in the photographs."""
+    real, synthetic, further = (anatomy(seen[name], segmenter) for name in ("real", "synthetic", "further"))
+    return compare(real, synthetic, further, params.resamples, params.seed)
 
 
 def _agreement(segmenter: Segmenter, eyes: Examples, params: JudgeVesselsParams) -> dict[str, Estimate]:

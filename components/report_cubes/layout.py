@@ -96,9 +96,9 @@ JUDGEMENT = (
     ),
     Table(
         "Autoencoders: how held-out cubes are rebuilt",
-        ("VQ-GAN", "VQ-VAE, no adversary"),
+        ("VQ-GAN", "VQ-VAE, no adversary", "difference"),
         tuple(
-            Line(name, means, (f"autoencoder.{key}", f"baseline.{key}"))
+            Line(name, means, (f"autoencoder.{key}", f"baseline.{key}", f"against_baseline.{key}"))
             for name, key, means in (
                 ("Signal-to-noise ratio", "psnr", "dB; higher is closer, and noise cannot be rebuilt"),
                 ("Spectral angle", "spectral_angle", "radians, mean over the pixels of the fundus"),
@@ -118,6 +118,11 @@ USE = (
                 "AUC", "on real test cubes, mean over the seeds; 0.5 is guessing", tuple(f"{arm}.auc" for arm in _ARMS)
             ),
             Line("Gain", "above no pre-training, same cubes", tuple(f"{arm}.gain" for arm in _ARMS)),
+            Line(
+                "AUC, every label",
+                "the same with the labels of all training cubes: what the task allows",
+                tuple(f"{arm}.auc_every_label" for arm in _ARMS),
+            ),
         ),
     ),
 )

@@ -38,15 +38,15 @@ def run(params: UseCubesParams, inputs: Paths, outputs: Paths) -> Metrics:
         DataError: a label is neither true nor false, or one class is missing.
     """
     cohort = Cohort(inputs["cohort"])
-    real, labels = _read(cohort, "train", params)
-    judged, truth = _read(cohort, "test", params)
+    real, labels, _ = _read(cohort, "train", params)
+    judged, truth, patients = _read(cohort, "test", params)
     known = np.flatnonzero(labels >= 0)
     if not len(known) and not (truth >= 0).any():
         # Real cubes may have no labels at all; what they are good for cannot be told then.
         print(f"use_cubes: no cube has the label {params.label!r}, so nothing is told apart", flush=True)
         write_results(outputs["use"] / RESULTS, {})
         return {"labelled": 0, "judged": 0}
-    judged, truth = judged[truth >= 0], truth[truth >= 0]
+    judged, patients, truth = judged[truth >= 0], patients[truth >= 0], truth[truth >= 0]
     for split, found in (("train", labels[known]), ("test", truth)):
         if len(np.unique(found)) < 2:
             raise DataError(
@@ -56,23 +56,29 @@ def run(params: UseCubesParams, inputs: Paths, outputs: Paths) -> Metrics:
     synthetic = np.stack([cube.values for _, cube in _first(Cohort(inputs["synthetic"]), "train", params.most)])
     config = MaskedAutoencoderConfig(**params.network.model_dump())
     cubes = {NONE: None, REAL: real, SYNTHETIC: synthetic, BOTH: np.concatenate([real, synthetic])}
-    by_seed: dict[str, np.ndarray] = {}
+    few: dict[str, np.ndarray] = {}
+    every: dict[str, np.ndarray] = {}
     with tempfile.TemporaryDirectory() as scratch:
         for source in SOURCES:
-            columns = []
+            found_few, found_every = [], []
             for seed in params.seeds:
                 folder = Path(scratch) / f"{source}-{seed}"
                 model = pretrained(real, cubes[source], config, params.training, seed, folder, "use_cubes")
-                chosen = np.random.default_rng(seed).permutation(known)[: params.labelled]
-                columns.append(scores(model, real[chosen], labels[chosen], judged))
-            by_seed[source] = np.stack(columns, 1)
+                shown, asked = model.features(real[known]), model.features(judged)
+                chosen = np.random.default_rng(seed).permutation(len(known))[: params.labelled]
+                found_few.append(scores(shown[chosen], labels[known][chosen], asked))
+                found_every.append(scores(shown, labels[known], asked))
+            few[source], every[source] = np.stack(found_few, 1), np.stack(found_every, 1)
     metrics: dict[str, float | int | None] = {"labelled": min(params.labelled, len(known)), "judged": len(judged)}
     written: dict[str, dict[str, Estimate]] = {}
     for source in SOURCES:
-        area = bootstrap(mean_auc, truth, by_seed[source], resamples=params.resamples, seed=0)
-        written[source] = {"auc": area}
+        how = {"resamples": params.resamples, "seed": 0, "groups": patients}
+        written[source] = {
+            "auc": bootstrap(mean_auc, truth, few[source], **how),
+            "auc_every_label": bootstrap(mean_auc, truth, every[source], **how),
+        }
         if source != NONE:
-            written[source]["gain"] = gain(truth, by_seed[source], by_seed[NONE], params.resamples, 0)
+            written[source]["gain"] = gain(truth, few[source], few[NONE], **how)
         for name, value in written[source].items():
             metrics |= {f"{name}_{source}": value.value}
             metrics |= {f"{name}_{source}_low": value.low, f"{name}_{source}_high": value.high}
@@ -81,16 +87,17 @@ def run(params: UseCubesParams, inputs: Paths, outputs: Paths) -> Metrics:
 
 
 def _first(cohort: Cohort, split: str, most: int) -> Iterator[tuple[dict[str, Any], Cube]]:
-    return islice(cohort.cubes(("labels",), split), most)
+    return islice(cohort.cubes(("labels", "patient_id"), split), most)
 
 
-def _read(cohort: Cohort, split: str, params: UseCubesParams) -> tuple[np.ndarray, np.ndarray]:
-    """Cubes, uint16 n×bands×size×size, and labels, n: 1, 0, or -1 where a cube has none."""
-    cubes, labels = [], []
+def _read(cohort: Cohort, split: str, params: UseCubesParams) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Cubes, uint16 n×bands×size×size; labels, n: 1, 0, or -1 where a cube has none; and patients, n."""
+    cubes, labels, patients = [], [], []
     for row, cube in _first(cohort, split, params.most):
         found = json.loads(row["labels"] or "{}").get(params.label)
         if not (found is None or isinstance(found, bool)):
             raise DataError(f"{cohort.folder}: cube {row['image_id']}: its label {params.label!r} is not true or false")
         cubes.append(cube.values)
         labels.append(-1 if found is None else int(found))
-    return np.stack(cubes), np.array(labels)
+        patients.append(row["patient_id"])
+    return np.stack(cubes), np.array(labels), np.array(patients)

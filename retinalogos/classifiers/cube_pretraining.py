@@ -11,18 +11,17 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from retinalogos.masked_autoencoder import MaskedAutoencoder
 from retinalogos.metrics.intervals import Estimate, bootstrap
 
 NONE, REAL, SYNTHETIC, BOTH = "none", "real", "synthetic", "both"
 SOURCES = (NONE, REAL, SYNTHETIC, BOTH)
 
 
-def scores(model: MaskedAutoencoder, cubes: np.ndarray, labels: np.ndarray, judged: np.ndarray) -> np.ndarray:
-    """Probability of the label of ``judged`` cubes, n, by a logistic regression fitted to ``cubes`` and ``labels``."""
+def scores(features: np.ndarray, labels: np.ndarray, judged: np.ndarray) -> np.ndarray:
+    """Probability of the label by ``judged`` features, n × d, in a logistic regression fitted to others and labels."""
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000))
-    probe.fit(model.features(cubes), labels)
-    return np.asarray(probe.predict_proba(model.features(judged))[:, 1])
+    probe.fit(features, labels)
+    return np.asarray(probe.predict_proba(judged)[:, 1])
 
 
 def mean_auc(labels: np.ndarray, by_seed: np.ndarray) -> float:
@@ -32,8 +31,18 @@ def mean_auc(labels: np.ndarray, by_seed: np.ndarray) -> float:
     return float(np.mean([roc_auc_score(labels, column) for column in by_seed.T]))
 
 
-def gain(labels: np.ndarray, by_seed: np.ndarray, without: np.ndarray, resamples: int, seed: int) -> Estimate:
-    """Mean AUC above that without pre-training, with the paired bootstrap interval over the judged cubes."""
+def gain(
+    labels: np.ndarray,
+    by_seed: np.ndarray,
+    without: np.ndarray,
+    resamples: int,
+    seed: int,
+    groups: np.ndarray | None = None,
+) -> Estimate:
+    """Mean AUC above that without pre-training, with the paired bootstrap interval over the judged cubes.
+
+    ``groups`` are their patients, as in :func:`~retinalogos.metrics.intervals.bootstrap`.
+    """
     return bootstrap(
         lambda y, one, other: mean_auc(y, one) - mean_auc(y, other),
         labels,
@@ -41,4 +50,5 @@ def gain(labels: np.ndarray, by_seed: np.ndarray, without: np.ndarray, resamples
         without,
         resamples=resamples,
         seed=seed,
+        groups=groups,
     )

@@ -49,6 +49,10 @@ def test_every_figure_has_its_real_floor_and_interval(line) -> None:
         assert judged[f"{name}_low"] <= judged[name] <= judged[f"{name}_high"]
         assert np.isfinite(judged[f"{name}_real"])
     assert {f"{model}_psnr" for model in ("autoencoder", "baseline")} <= judged.keys()
+    for name in ("psnr", "frechet"):
+        gap = judged[f"autoencoder_{name}"] - judged[f"baseline_{name}"]
+        assert judged[f"against_baseline_{name}"] == pytest.approx(gap, abs=1e-6)
+        assert judged[f"against_baseline_{name}_low"] <= judged[f"against_baseline_{name}_high"]
     assert {"divergence_veins", "divergence_arteries", "divergence_nerve_head"} <= judged.keys()
     assert metrics["train_vqgan"]["perplexity"] >= 1
     assert metrics["train_vqvae"]["parameters"] == metrics["train_vqgan"]["parameters"]
@@ -59,7 +63,7 @@ def test_each_source_of_pretraining_has_its_gain_with_an_interval(line) -> None:
     assert 0 <= used["auc_none"] <= 1
     for source in ("real", "synthetic", "both"):
         assert used[f"gain_{source}"] == pytest.approx(used[f"auc_{source}"] - used["auc_none"])
-        assert {f"gain_{source}_low", f"gain_{source}_high"} <= used.keys()
+        assert {f"gain_{source}_low", f"gain_{source}_high", f"auc_every_label_{source}"} <= used.keys()
 
 
 def test_files_of_three_kinds_become_a_cohort_with_the_labels_there_are(line, tmp_path) -> None:

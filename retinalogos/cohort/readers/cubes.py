@@ -72,13 +72,16 @@ def _envi(path: Path) -> _Raw:
         raise ValueError("no ENVI header: its first line is not ENVI")
     fields = {
         key.strip().lower(): value.strip().strip("{}").strip()
-        for key, value in re.findall(r"^([^=\n]+)=\s*(\{[^}]*\}|[^\n]*)", text, re.MULTILINE)
+        for key, value in re.findall(r"^([^=\n]+)=(\s*\{[^}]*\}|[^\n]*)", text, re.MULTILINE)
     }
     size = {"b": int(fields["bands"]), "l": int(fields["lines"]), "w": int(fields["samples"])}
     order = ">" if fields.get("byte order", "0") == "1" else "<"
     dtype = np.dtype(order + _ENVI_TYPES[fields["data type"]])
     axes = _ENVI_AXES[fields["interleave"].lower()]
-    candidates = [path.with_suffix(""), *(path.with_suffix(end) for end in (".raw", ".img", ".dat", ".bsq", ".bil"))]
+    candidates = [
+        path.with_suffix(""),
+        *(path.with_suffix(end) for end in (".raw", ".img", ".dat", ".bsq", ".bil", ".bip")),
+    ]
     data = next((file for file in candidates if file.is_file()), None)
     if data is None:
         # Not its name, which may be a patient's.

@@ -148,7 +148,8 @@ class CubeAutoencoder(ModelMixin, ConfigMixin):
         # Half precision would take one code for another.
         with torch.autocast(left.device.type, enabled=False):
             for book in self.codebook.detach().float():
-                index = (book.square().sum(1) - 2 * left @ book.T).argmin(1)
+                # In one operation: distances are many, and each further pass over them costs as much as the product.
+                index = torch.addmm(book.square().sum(1), left, book.T, alpha=-2).argmin(1)
                 yield left, index
                 left = left - book[index]
 

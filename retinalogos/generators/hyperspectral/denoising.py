@@ -4,12 +4,17 @@ from typing import Any
 
 import torch
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler, UNet2DModel
+from diffusers.models.attention_processor import Attention, AttnProcessor
 from torch import Tensor, nn
 
 from retinalogos.errors import DataError
 from retinalogos.generators.hyperspectral.configuration import DiffusionConfig
 from retinalogos.generators.text.prior import LatentPrior
+from retinalogos.training.device import device
 
+# Latents of a side up to which attention on a CPU is by matrix products. In bfloat16 the backward pass of PyTorch's
+# fused kernel takes ten times as long for 64 positions of 8 channels (benchmarks/cubes.py); over many it saves memory.
+_SHORT = 32
 # Either of the two; diffusers tells no types.
 Scheduler = Any
 
@@ -43,6 +48,10 @@ def new_unet(config: DiffusionConfig, channels: int, size: int) -> UNet2DModel:
     if config.prior_components:
         nn.init.zeros_(unet.conv_out.weight)
         nn.init.zeros_(unet.conv_out.bias)
+    if device().type == "cpu" and size <= _SHORT:
+        for module in unet.modules():
+            if isinstance(module, Attention):
+                module.set_processor(AttnProcessor())
     return unet
 
 

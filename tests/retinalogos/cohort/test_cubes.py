@@ -172,6 +172,21 @@ def test_envi_is_read_in_every_order(tmp_path: Path, interleave: str, unit: str)
     assert wavelengths == pytest.approx(WAVELENGTHS)
 
 
+def test_envi_is_read_with_empty_fields_an_offset_and_the_large_end_first(tmp_path: Path) -> None:
+    cube = eye(0)[:, :40]
+    header = write_envi(tmp_path, cube, "bip")
+    text = header.read_text().replace("wavelength units = Nanometers", "wavelength units =").replace("\n", "\r\n")
+    header.write_text(
+        text.replace("header offset = 0", "header offset = 7").replace("byte order = 0", "byte order = 1")
+    )
+    raw = np.fromfile(tmp_path / "scan.raw", "<u2").astype(">u2").tobytes()
+    (tmp_path / "scan.raw").unlink()
+    (tmp_path / "scan.bip").write_bytes(b"a label" + raw)
+    values, wavelengths = read_cube(header)
+    assert np.allclose(values, cube, atol=1e-4)
+    assert wavelengths == pytest.approx(WAVELENGTHS)
+
+
 def test_tiff_and_numpy_are_read(tmp_path: Path) -> None:
     cube = Cube.of(eye(0), WAVELENGTHS)
     pages = [Image.fromarray(band) for band in cube.values]

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
 from pydantic import ValidationError
 from short_training import TRAINING
 from torch.nn import functional as F
@@ -25,6 +26,7 @@ from retinalogos.generators.hyperspectral.cube_files import CubeFile
 from retinalogos.generators.hyperspectral.denoising import new_scheduler, new_unet, told
 from retinalogos.generators.hyperspectral.diffusion import LatentDenoising, fit_prior, train_diffusion
 from retinalogos.generators.hyperspectral.discriminator import PatchDiscriminator
+from retinalogos.generators.hyperspectral.perceptual import PerceptualDistance
 from retinalogos.generators.hyperspectral.pipeline import CubePipeline
 from retinalogos.generators.hyperspectral.quantised_training import (
     QuantisedReconstruction,
@@ -71,6 +73,26 @@ def objective(files, **changes) -> tuple[QuantisedReconstruction, Trained]:
     train, validation = files
     model = new_trained(SMALL, parts["adversary"], train.wavelengths, train.scale(0), seed=0)
     return QuantisedReconstruction(train, validation, None, 4, 0, **parts), model
+
+
+def test_the_perceptual_distance_is_that_of_directions() -> None:
+    distance = PerceptualDistance(PERCEPTUAL, list(WAVELENGTHS), 0)
+    one, other = torch.rand(2, 2, 4, 16, 16)
+    assert float(distance(one, 3 * one, 0)) == pytest.approx(0, abs=1e-4)
+    # Features are not negative, so that no two of the three layers' directions lie further apart than √2.
+    assert 0.01 < float(distance(one, other, 0)) < 6
+
+
+def test_attention_by_products_tells_what_the_fused_one_tells() -> None:
+    config = DIFFUSION.model_copy(update={"attention": (True, True, True), "prior_components": 0})
+    unet = new_unet(config, 4, 8)
+    x, times = torch.randn(2, 4, 8, 8), torch.tensor([3, 90])
+    by_products = unet(x, times).sample
+    for module in unet.modules():
+        if isinstance(module, Attention):
+            assert isinstance(module.processor, AttnProcessor)
+            module.set_processor(AttnProcessor2_0())
+    assert torch.allclose(unet(x, times).sample, by_products, atol=1e-4)
 
 
 def test_cubes_go_to_the_networks_and_back(files) -> None:
