@@ -66,7 +66,7 @@ class MaskedAutoencoder(nn.Module):
         # transformers 5 leaves the positions of a new network at zero, in encoder and decoder: it takes the one for
         # initialised and puts the other to zeros. Without them no hidden patch can be told from another.
         embeddings = self.network.vit.embeddings
-        embeddings.patch_embeddings.projection._is_hf_initialized = False
+        setattr(embeddings.patch_embeddings.projection, "_is_hf_initialized", False)  # noqa: B010 (a module's types)
         embeddings.initialize_weights()
         self.network.decoder.initialize_weights(self.tokens)
 

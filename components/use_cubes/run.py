@@ -72,13 +72,13 @@ def run(params: UseCubesParams, inputs: Paths, outputs: Paths) -> Metrics:
     metrics: dict[str, float | int | None] = {"labelled": min(params.labelled, len(known)), "judged": len(judged)}
     written: dict[str, dict[str, Estimate]] = {}
     for source in SOURCES:
-        how = {"resamples": params.resamples, "seed": 0, "groups": patients}
+        own = {"auc": few[source], "auc_every_label": every[source]}
         written[source] = {
-            "auc": bootstrap(mean_auc, truth, few[source], **how),
-            "auc_every_label": bootstrap(mean_auc, truth, every[source], **how),
+            name: bootstrap(mean_auc, truth, by_seed, resamples=params.resamples, seed=0, groups=patients)
+            for name, by_seed in own.items()
         }
         if source != NONE:
-            written[source]["gain"] = gain(truth, few[source], few[NONE], **how)
+            written[source]["gain"] = gain(truth, few[source], few[NONE], params.resamples, 0, patients)
         for name, value in written[source].items():
             metrics |= {f"{name}_{source}": value.value}
             metrics |= {f"{name}_{source}_low": value.low, f"{name}_{source}_high": value.high}
