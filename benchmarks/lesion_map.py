@@ -62,14 +62,14 @@ def phantom(n: int, size: int) -> Examples:
 
 
 def objective(options: argparse.Namespace) -> LayoutObjective | RenderObjective:
-    """As the laptop preset has them; the renderer's without perceptual term and warm-up, the same on both sides."""
+    """Networks and losses of the laptop preset; the renderer's without its perceptual term, the same on both sides."""
     section = yaml.safe_load((ROOT / "workflows/lesion_map/params.yaml").read_text(encoding="utf-8"))
     told = section[f"train_{options.network}"]
     eyes = phantom(options.eyes, told["network"]["size"])
     if options.network == "layout":
         layout, loss = LayoutConfig(**told["network"]), LayoutLossConfig(**told["loss"])
         return LayoutObjective(eyes, layout, loss, options.batch, 0)
-    weights = RenderLossConfig(**{**told["loss"], "perceptual": 0, "warm_up": 0})
+    weights = RenderLossConfig(**{**told["loss"], "perceptual": 0})
     return RenderObjective(eyes, RenderConfig(**told["network"]), weights, None, options.batch, 0)
 
 

@@ -55,8 +55,7 @@ def styles(path: Path, pipeline: LesionMapPipeline, references: Examples, notice
     pictures = [np.full_like(references.images[0], 255), *references.images]
     labels = ["in the style of", *(f"photograph {number + 1}" for number in range(len(references)))]
     for grade, classes in zip(grades, drawn, strict=True):
-        repeated = np.repeat(classes[None], len(taken), 0)
-        pictures += [maps.to_rgb(classes), *pipeline.render(repeated, [grade] * len(taken), taken)]
+        pictures += [maps.to_rgb(classes), *pipeline.render(np.repeat(classes[None], len(taken), 0), styles=taken)]
         labels += [f"grade {grade}, seed {grade}", *([""] * len(taken))]
     _write(path, pictures, labels, 1 + len(taken), {"notice": notice, "seeds": f"0-{len(grades) - 1}"})
 
@@ -69,8 +68,8 @@ def edits(path: Path, pipeline: LesionMapPipeline, classes: np.ndarray, seeds: l
         if len(columns) == _SHOWN or (before == after).all():
             continue
         style = pipeline.styles([seed])
-        image = pipeline.render(before[None], [seed], style)[0]
-        edited = pipeline.edit(image, before, after, seed, style, margin)
+        image = pipeline.render(before[None], styles=style)[0]
+        edited = pipeline.edit(image, before, after, style, margin)
         columns.append([maps.to_rgb(before), image, maps.to_rgb(after), edited])
     if columns:
         rows = ("map", "photograph", "edited map", "edited photograph")

@@ -94,9 +94,9 @@ def run(params: JudgeLesionMapsParams, inputs: Paths, outputs: Paths) -> Metrics
 
 
 def _rerendered(pipeline: LesionMapPipeline, examples: Examples) -> np.ndarray:
-    """Photographs of the eyes' own maps in their own style, with vessels drawn; unknown pixels as retina."""
+    """Photographs of the eyes' own maps in their own style; unknown pixels as retina."""
     classes = np.where(examples.classes == maps.UNKNOWN, np.uint8(maps.VB), examples.classes)
-    return pipeline.render(classes, range(len(classes)), pipeline.style_of(examples.images))
+    return pipeline.render(classes, styles=pipeline.style_of(examples.images))
 
 
 def _realism(

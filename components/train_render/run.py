@@ -32,14 +32,14 @@ def run(params: TrainRenderParams, inputs: Paths, outputs: Paths) -> Metrics:
     train(objective, params.training, outputs["training"], checkpoints, "train_render")
     if distributed.rank() != distributed.FIRST:
         return {}
-    objective.fit_codes()
+    objective.fit_styles()
     save_network(objective.generator, params.network, outputs["render"])
     shutil.rmtree(checkpoints, ignore_errors=True)
     last = json.loads((outputs["training"] / "log.jsonl").read_text().splitlines()[-1])
     return {
         "eyes": len(examples),
         "parameters": sum(weight.numel() for weight in objective.generator.parameters()),
-        **{name: last[name] for name in ("generator_loss", "discriminator_loss", "pixel", "divergence")},
+        **{name: last[name] for name in ("generator_loss", "discriminator_loss", "feature_matching", "divergence")},
     }
 
 

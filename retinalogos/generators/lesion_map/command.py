@@ -37,9 +37,9 @@ examples:
 """
 
 _RENDER = """\
-Turns a map, drawn or generated, into a photograph. Its vessels come from --seed, its tone and light too or from a
-photograph (--style). With --before, the map as it was before it was edited, the picture stays bit for bit what it was
-but near the edit: give the --seed and the --style that it was rendered with, of a generated map the seed in its name.
+Turns a map, drawn or generated, into a photograph: in a style drawn from --seed, or in that of a photograph. With
+--before, the map as it was before it was edited, the picture stays bit for bit what it was but near the edit: give the
+--seed or the --style that it was rendered with, of a generated map the seed in its name.
 
 examples:
   retinalogos lesion-map render map.png --style ref.jpg --out out/
@@ -97,9 +97,7 @@ def add_commands(commands: Commands, find: Find, models: str) -> None:
     )
     render = part("render", _RENDER, _render, "turn a map into a photograph")
     render.add_argument("map", type=Path, metavar="MAP", help="PNG in the colours that `template` prints")
-    render.add_argument(
-        "--seed", type=at_least(0), default=0, help="of vessels and, without --style, tone and light (default 0)"
-    )
+    render.add_argument("--seed", type=at_least(0), default=0, help="of the style where none is given (default 0)")
     render.add_argument("--before", type=Path, metavar="MAP", help="the map before it was edited")
     # A tenth of a picture of 64 pixels.
     render.add_argument(
@@ -141,7 +139,9 @@ def _generate(arguments: argparse.Namespace) -> None:
     style = None if arguments.style is None else _style_of(arguments.style, pipeline)
     seeds = [arguments.seed + number for number in range(arguments.n)]
     drawn = pipeline.draw([arguments.grade] * len(seeds), seeds, arguments.truncation)
-    images = pipeline.render(drawn, seeds, None if style is None else style.expand(len(seeds), -1))
+    images = (
+        pipeline.render(drawn, seeds) if style is None else pipeline.render(drawn, styles=style.expand(len(seeds), -1))
+    )
     if style is not None:
         generator["style"] = _OF_A_PHOTOGRAPH
     shown, labels, records = [], [], []
@@ -164,19 +164,19 @@ def _render(arguments: argparse.Namespace) -> None:
 
     pipeline, generator = _load(arguments)
     classes = maps.read_drawn(arguments.map, pipeline.size)
-    shares = json.dumps(_shares(classes))
-    record: dict[str, str | int | float | None] = {"map": shares, "seed": arguments.seed, **generator}
+    record: dict[str, str | int | float | None] = {"map": json.dumps(_shares(classes)), **generator}
     if arguments.style is None:
         style = pipeline.styles([arguments.seed])
+        record["seed"] = arguments.seed
     else:
         style = _style_of(arguments.style, pipeline)
         record["style"] = _OF_A_PHOTOGRAPH
     if arguments.before is None:
-        image = pipeline.render(classes[None], [arguments.seed], style)[0]
+        image = pipeline.render(classes[None], styles=style)[0]
     else:
         before = maps.read_drawn(arguments.before, pipeline.size)
-        old = pipeline.render(before[None], [arguments.seed], style)[0]
-        image = pipeline.edit(old, before, classes, arguments.seed, style, arguments.margin)
+        old = pipeline.render(before[None], styles=style)[0]
+        image = pipeline.edit(old, before, classes, style, arguments.margin)
         record["edited"] = f"{int((before != classes).sum())} pixels of the map"
     arguments.out.mkdir(parents=True, exist_ok=True)
     path = arguments.out / f"{arguments.map.stem}-rendered.png"

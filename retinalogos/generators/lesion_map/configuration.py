@@ -48,9 +48,7 @@ class RenderConfig(_Config):
     """The networks that turn a map into a photograph."""
 
     size: int = Field(ge=8, description="side of map and photograph in pixels, a power of two")
-    latent: int = Field(ge=2, description="dimension of the style: tone and light")
-    structure: int = Field(ge=1, description="channels of the structure: what neither map nor style says, as vessels")
-    structure_size: int = Field(ge=4, description="side of the structure, a power of two and a quarter of size at most")
+    latent: int = Field(ge=2, description="dimension of the style")
     widths: tuple[int, ...] = Field(description="channels of the generator at 4, 8, … size pixels")
     modulation: int = Field(ge=4, description="channels in which a map is read before it scales and shifts features")
     encoder_widths: tuple[int, ...] = Field(description="channels of the style encoder at size, size/2, … 8 pixels")
@@ -62,9 +60,6 @@ class RenderConfig(_Config):
         _check_widths(self.size, self.widths)
         if len(self.encoder_widths) != len(self.widths) - 1:
             raise ValueError(f"size {self.size} needs {len(self.widths) - 1} encoder_widths, down to 4 pixels")
-        side = self.structure_size
-        if side & (side - 1) or 4 * side > self.size:
-            raise ValueError(f"structure_size {side} is no power of two up to a quarter of size {self.size}")
         least = 2 ** (len(self.discriminator_widths) + self.discriminator_scales)
         if self.size < least:
             raise ValueError(f"size {self.size}: so many discriminator widths and scales need at least {least} pixels")
@@ -79,10 +74,7 @@ class RenderLossConfig(_Config):
     perceptual_network: str = Field(
         description="cohort: a classifier trained on the training split; else a transformers vision model by name"
     )
-    pixel: float = Field(ge=0, description="mean distance of pixels, which lie in [−1, 1]: arXiv 1611.07004")
     divergence: float = Field(ge=0, description="of the styles from the standard normal distribution (KL)")
-    structure_divergence: float = Field(ge=0, description="likewise of the structures")
-    warm_up: int = Field(ge=0, description="steps before the discriminator is heard: arXiv 2012.09841")
     mirror: bool = Field(description="mirror half of the eyes")
 
 

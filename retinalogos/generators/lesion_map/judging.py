@@ -136,9 +136,9 @@ class StyleReport:
 
 
 def restyled(pipeline: LesionMapPipeline, examples: Examples) -> np.ndarray:
-    """The maps of eyes in the style of the next one's photograph, with vessels drawn; unknown pixels as retina."""
+    """The maps of eyes, each in the style of the next one's photograph; unknown pixels as retina."""
     classes = np.where(examples.classes == maps.UNKNOWN, np.uint8(maps.VB), examples.classes)
-    return pipeline.render(classes, range(len(classes)), pipeline.style_of(np.roll(examples.images, -1, 0)))
+    return pipeline.render(classes, styles=pipeline.style_of(np.roll(examples.images, -1, 0)))
 
 
 def judge_style(examples: Examples, pictures: np.ndarray, resamples: int, seed: int) -> StyleReport:
@@ -217,9 +217,9 @@ def judge_edits(
         if not (inside.any() and outside.any()):
             continue
         style = pipeline.styles([style_seed])
-        image = pipeline.render(before[None], [style_seed], style)[0]
-        edited = pipeline.edit(image, before, after, style_seed, style, margin)
-        anew = pipeline.render(after[None], [style_seed], style)[0]
+        image = pipeline.render(before[None], styles=style)[0]
+        edited = pipeline.edit(image, before, after, style, margin)
+        anew = pipeline.render(after[None], styles=style)[0]
         difference = np.abs(anew.astype(int) - image)
         rows.append(
             [

@@ -18,14 +18,14 @@ from retinalogos.generators.lesion_map import maps
 from retinalogos.generators.lesion_map.configuration import LayoutConfig, RenderConfig
 from retinalogos.generators.lesion_map.layout import LayoutGenerator
 from retinalogos.generators.lesion_map.render import RenderGenerator
-from retinalogos.generators.lesion_map.render_training import to_images, to_maps, to_tensor
+from retinalogos.generators.lesion_map.render_training import tensors, to_images
 from retinalogos.registry import INDEX
 
 LAYOUT, RENDER = "layout", "render"
 # Maps or pictures drawn at once: bounds memory.
 BATCH = 32
 # What is drawn beside a picture's seed must not be the same numbers again.
-_STYLE_SEED, _STRUCTURE_SEED = 2**32, 2**33
+_STYLE_SEED = 2**32
 
 C = TypeVar("C", bound=BaseModel)
 N = TypeVar("N", bound=nn.Module)
@@ -152,40 +152,37 @@ class LesionMapPipeline:
     def render(
         self,
         classes: np.ndarray,
-        seeds: Sequence[int],
+        seeds: Sequence[int] | None = None,
         styles: torch.Tensor | None = None,
         spread: float = 1.0,
-        before: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Photographs of maps; a photograph depends on its map, seed and style, not on its batch.
+        """Photographs of maps.
 
         Args:
             classes: uint8, n×size×size.
-            seeds: of the structures (vessels, uneven light), one for each map, and of the styles where none are given.
+            seeds: of the styles, one for each map; or
             styles: n×latent, see :meth:`style_of`.
             spread: of drawn styles, as a factor on that of the training photographs'.
-            before: the maps as they were before an edit, from which vessels are drawn; None for ``classes``.
 
         Returns:
             uint8, n×size×size×3.
 
         Raises:
-            UsageError: maps of another size, or there are not as many seeds as maps.
+            UsageError: maps of another size, or neither or both of seeds and styles.
         """
         if classes.shape[1:] != (self.size, self.size):
             raise UsageError(f"maps of shape {classes.shape[1:]}: this renderer takes {self.size} × {self.size} pixels")
-        if len(classes) != len(seeds):
-            raise UsageError(f"{len(classes)} maps but {len(seeds)} seeds: give one for each")
-        styles = self.styles(seeds, spread) if styles is None else styles
-        network, where = self.render_network, self.render_network.style_mean.device
+        if (seeds is None) == (styles is None):
+            raise UsageError("photographs need either seeds or styles")
+        if styles is None:
+            assert seeds is not None
+            styles = self.styles(seeds, spread)
+        where = self.render_network.style_mean.device
         drawn = []
         for rows in _batches(len(classes)):
-            shown = [torch.from_numpy(each[rows]) for each in (classes, classes if before is None else before)]
-            maps_bchw, as_it_was = (to_maps(each, where) for each in shown)
-            draws = [torch.Generator().manual_seed(_STRUCTURE_SEED + int(seed)) for seed in seeds[rows]]
-            some = styles[rows].to(where)
-            structures = network.sample_structures(as_it_was, some, draws)
-            drawn.append(to_images(network(maps_bchw, some, structures)))
+            blank = torch.zeros(1, 1, 1, 3, dtype=torch.uint8)
+            maps_bchw, _ = tensors(torch.from_numpy(classes[rows]), blank, where)
+            drawn.append(to_images(self.render_network(maps_bchw, styles[rows].to(where))))
         return np.concatenate(drawn)
 
     def styles(self, seeds: Sequence[int], spread: float = 1.0) -> torch.Tensor:
@@ -197,11 +194,12 @@ class LesionMapPipeline:
     def style_of(self, images: np.ndarray) -> torch.Tensor:
         """Styles n×latent of photographs, uint8 n×size×size×3."""
         where = self.render_network.style_mean.device
-        styles, _ = self.render_network.encode(to_tensor(torch.from_numpy(images), where))
-        return styles.mean
+        _, images_bchw = tensors(torch.zeros(1, 1, 1, dtype=torch.uint8), torch.from_numpy(images), where)
+        mean, _ = self.render_network.encode(images_bchw)
+        return mean
 
     def edit(
-        self, image: np.ndarray, before: np.ndarray, after: np.ndarray, seed: int, style: torch.Tensor, margin: float
+        self, image: np.ndarray, before: np.ndarray, after: np.ndarray, style: torch.Tensor, margin: float
     ) -> np.ndarray:
         """Re-renders a picture whose map was changed; farther than ``margin`` from the change it stays bit for bit.
 
@@ -209,7 +207,6 @@ class LesionMapPipeline:
             image: what was rendered from ``before``, uint8 size×size×3.
             before: uint8 classes, size×size.
             after: the edited map.
-            seed: that it was rendered with.
             style: of the picture, 1×latent.
             margin: pixels over which the new picture passes into the old one.
 
@@ -221,7 +218,7 @@ class LesionMapPipeline:
             return image.copy()
         away = cv2.distanceTransform((~changed).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
         share = np.clip(1 - away / margin, 0, 1)[..., None] if margin else changed[..., None].astype(float)
-        drawn = self.render(after[None], [seed], style, before=before[None])[0]
+        drawn = self.render(after[None], styles=style)[0]
         return np.rint(image + share * (drawn.astype(float) - image)).astype(np.uint8)
 
 

@@ -1,30 +1,18 @@
-"""Networks that turn a lesion map into a photograph: SPADE (Park et al., CVPR 2019) with an encoder.
+"""Networks that turn a lesion map into a photograph: SPADE (Park et al., CVPR 2019) with a style encoder.
 
 The map scales and shifts the features of every block. Features are normalised at each position over the channels (Li
 et al., NeurIPS 2019) and not over the picture, so that a change of the map changes the picture only as far as the
 convolutions reach.
-
-What a map does not say comes from a style, one vector of tone and light, and a structure, a code by place from which
-vessels and uneven light are drawn. The encoder reads both from a photograph. A vector alone cannot say where vessels
-run, and beside a real photograph any guess is wrong: without the structure one and the same pattern, which is wrong
-least, is laid into every eye.
 """
-
-from itertools import pairwise
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from retinalogos.generators.lesion_map.configuration import RenderConfig
-from retinalogos.generators.lesion_map.maps import BG, CLASSES, OD
+from retinalogos.generators.lesion_map.maps import CLASSES
 
 _SLOPE = 0.2
-# Of a code's variance at the start: low, so that the encoder is heard before the generator learns to pass it over.
-_LOG_VARIANCE = -4.0
-# Weight of the ridge by which structures are foretold: a tenth of a picture that is all disc.
-_RIDGE = 0.1
 
 
 class Modulation(nn.Module):
@@ -33,8 +21,7 @@ class Modulation(nn.Module):
     def __init__(self, channels: int, hidden: int):
         super().__init__()
         self.read = nn.Conv2d(len(CLASSES), hidden, 3, padding=1)
-        # Of the published 3 × 3 one pixel: half of a step's time otherwise, and the map has been read around it.
-        self.write = nn.Conv2d(hidden, 2 * channels, 1)
+        self.write = nn.Conv2d(hidden, 2 * channels, 3, padding=1)
 
     def forward(self, x_bchw: Tensor, map_bchw: Tensor) -> Tensor:
         """Features b×channels×h×w and the map b×7×h×w to features of the same shape."""
@@ -60,30 +47,8 @@ class SpadeBlock(nn.Module):
         return self.skip(x_bchw) + y
 
 
-class Code(NamedTuple):
-    """A normal distribution that the encoder gives: mean and logarithm of the variance, of the same shape."""
-
-    mean: Tensor
-    log_variance: Tensor
-
-    def sample(self, generator: torch.Generator) -> Tensor:
-        """One draw of each."""
-        noise = torch.randn(self.mean.shape, generator=generator).to(self.mean)
-        return self.mean + noise * torch.exp(0.5 * self.log_variance)
-
-    def divergence(self) -> Tensor:
-        """From the standard normal distribution (KL), mean over the pictures, a scalar."""
-        terms = self.mean.square() + self.log_variance.exp() - 1 - self.log_variance
-        return 0.5 * terms.flatten(1).sum(1).mean()
-
-
-def _code(x: Tensor) -> Code:
-    mean, log_variance = x.chunk(2, 1)
-    return Code(mean, log_variance.clamp(-10, 10))
-
-
 class RenderGenerator(nn.Module):
-    """Map, style and structure to a photograph; and a photograph to its style and structure."""
+    """Map and style to a photograph; and a photograph to its style."""
 
     def __init__(self, config: RenderConfig):
         super().__init__()
@@ -92,54 +57,28 @@ class RenderGenerator(nn.Module):
         self.start = nn.Linear(config.latent, 16 * widths[0])
         pairs = zip((widths[0], *widths), widths, strict=False)
         self.blocks = nn.ModuleList(SpadeBlock(before, after, config.modulation) for before, after in pairs)
-        # Blocks before the structure comes in: theirs are smaller sides.
-        self._before_structure = (config.structure_size // 4).bit_length() - 1
-        into = (widths[0], *widths)[self._before_structure]
-        self.structure = nn.Conv2d(config.structure, into, 3, padding=1)
         self.output = nn.Conv2d(widths[-1], 3, 3, padding=1)
-        encoder = (3, *config.encoder_widths)
-        self.encoder = nn.ModuleList(nn.Conv2d(a, b, 3, 2, 1) for a, b in pairwise(encoder))
-        self._read_structure = len(self.encoder) - self._before_structure
-        seen = encoder[self._read_structure]
-        last = nn.Conv2d(seen, 2 * config.structure, 3, padding=1)
-        self.read_structure = nn.Sequential(nn.Conv2d(seen, seen, 3, padding=1), nn.LeakyReLU(_SLOPE), last)
-        self.read_style = nn.Linear(16 * encoder[-1], 2 * config.latent)
-        assert last.bias is not None
-        with torch.no_grad():
-            self.read_style.bias[config.latent :] = _LOG_VARIANCE
-            last.bias[config.structure :] = _LOG_VARIANCE
-        # How styles and structures of the training photographs are spread: see `fit_codes`.
-        codes = config.structure * config.structure_size**2
+        layers: list[nn.Module] = []
+        for before, after in zip((3, *config.encoder_widths), config.encoder_widths, strict=False):
+            layers += [nn.Conv2d(before, after, 3, 2, 1), nn.LeakyReLU(_SLOPE)]
+        self.encoder = nn.Sequential(*layers, nn.Flatten())
+        self.style = nn.Linear(16 * config.encoder_widths[-1], 2 * config.latent)
+        # Mean and factor of the covariance of the training photographs' styles: see `fit_styles`.
         self.style_mean = nn.Buffer(torch.zeros(config.latent))
         self.style_factor = nn.Buffer(torch.eye(config.latent))
-        self.structure_weights = nn.Buffer(torch.zeros(1 + 2 * config.structure_size**2 + config.latent, codes))
-        self.structure_factor = nn.Buffer(torch.eye(codes))
 
-    def encode(self, images_bchw: Tensor) -> tuple[Code, Code]:
-        """Photographs in [−1, 1], b×3×size×size, to their styles b×latent and structures b×structure×s×s."""
-        x, structure = images_bchw, None
-        for number, layer in enumerate(self.encoder, start=1):
-            x = F.leaky_relu(layer(x), _SLOPE)
-            if number == self._read_structure:
-                structure = self.read_structure(x)
-        assert structure is not None
-        return _code(self.read_style(x.flatten(1))), _code(structure)
+    def encode(self, images_bchw: Tensor) -> tuple[Tensor, Tensor]:
+        """Photographs in [−1, 1], b×3×size×size, to mean and log variance of their style, b×latent each."""
+        mean, log_variance = self.style(self.encoder(images_bchw)).chunk(2, 1)
+        return mean, log_variance.clamp(-10, 10)
 
-    def forward(self, maps_bchw: Tensor, styles_bd: Tensor, structures_bchw: Tensor) -> Tensor:
-        """To photographs in [−1, 1], b×3×size×size.
-
-        Args:
-            maps_bchw: b×7×size×size, all zero where unknown.
-            styles_bd: b×latent.
-            structures_bchw: b×structure×s×s, with the s of the configuration.
-        """
+    def forward(self, maps_bchw: Tensor, styles_bd: Tensor) -> Tensor:
+        """Maps b×7×size×size, all zero where unknown, and styles b×latent to photographs in [−1, 1], b×3×size×size."""
         x = self.start(styles_bd).view(len(styles_bd), -1, 4, 4)
         for scale, block in enumerate(self.blocks):
             if scale:
                 # Smooth, where the published network repeats pixels: short runs leave their squares to be seen.
                 x = F.interpolate(x, scale_factor=2, mode="bilinear")
-            if scale == self._before_structure:
-                x = x + self.structure(structures_bchw)
             x = block(x, F.adaptive_avg_pool2d(maps_bchw, x.shape[2:]))
         return torch.tanh(self.output(F.leaky_relu(x, _SLOPE)))
 
@@ -148,50 +87,13 @@ class RenderGenerator(nn.Module):
         normal = torch.stack([torch.randn(self.config.latent, generator=g) for g in generators])
         return self.style_mean + spread * normal.to(self.style_mean) @ self.style_factor.t()
 
-    def sample_structures(self, maps_bchw: Tensor, styles_bd: Tensor, generators: list[torch.Generator]) -> Tensor:
-        """Structures b×structure×s×s as those of training photographs with such fields, discs and styles.
-
-        They do not depend on the lesions of the maps b×7×size×size: an edit of lesions leaves the vessels as they are.
-        """
-        normal = torch.stack([torch.randn(len(self.structure_factor), generator=g) for g in generators])
-        foretold = self._foretells(maps_bchw, styles_bd) @ self.structure_weights
-        drawn = foretold + normal.to(foretold) @ self.structure_factor.t()
-        return drawn.view(-1, self.config.structure, self.config.structure_size, self.config.structure_size)
-
-    def _foretells(self, maps_bchw: Tensor, styles_bd: Tensor) -> Tensor:
-        """What structures are foretold from: field and disc at their size, and the style."""
-        places = F.adaptive_avg_pool2d(maps_bchw[:, [BG, OD]], self.config.structure_size).flatten(1)
-        return torch.cat([torch.ones_like(styles_bd[:, :1]), places, styles_bd], 1)
-
     @torch.no_grad()
-    def fit_codes(self, maps_nchw: Tensor, styles: Code, structures: Code) -> None:
-        """Takes up how styles are spread, and structures around what field, disc and style foretell.
-
-        Both are normal distributions; structures are foretold by ridge regression, and their spread is that of what is
-        left where a picture is foretold from all others.
-
-        Args:
-            maps_nchw: maps of n photographs, n×7×size×size.
-            styles: of the photographs, n×latent.
-            structures: likewise, n×structure×s×s.
-        """
-        self.style_mean.copy_(styles.mean.mean(0))
-        self.style_factor.copy_(_factor(styles.mean - self.style_mean, styles.log_variance))
-        known = self._foretells(maps_nchw, styles.mean).double()
-        inverse = torch.linalg.inv(known.t() @ known + _RIDGE * torch.eye(known.shape[1], dtype=known.dtype))
-        found = structures.mean.flatten(1).double()
-        weights = inverse @ known.t() @ found
-        self.structure_weights.copy_(weights)
-        # The residual without the picture itself, in closed form (Allen, Technometrics 1974).
-        own = (known @ inverse * known).sum(1, keepdim=True)
-        left = (found - known @ weights) / (1 - own).clamp_min(1e-3)
-        self.structure_factor.copy_(_factor(left.float(), structures.log_variance.flatten(1)))
-
-
-def _factor(centred_nd: Tensor, log_variances_nd: Tensor) -> Tensor:
-    """Factor d×d of the covariance of n codes: of their means around zero and, by number, of each around its mean."""
-    covariance = centred_nd.t() @ centred_nd / len(centred_nd) + torch.diag(log_variances_nd.exp().mean(0))
-    return torch.linalg.cholesky(covariance.double()).to(centred_nd)
+    def fit_styles(self, means_nd: Tensor, variances_nd: Tensor) -> None:
+        """Takes up how the styles of photographs are spread, from the encoder's answers for n of them."""
+        self.style_mean.copy_(means_nd.mean(0))
+        centred = means_nd - means_nd.mean(0)
+        covariance = centred.t() @ centred / len(means_nd) + torch.diag(variances_nd.mean(0))
+        self.style_factor.copy_(torch.linalg.cholesky(covariance.double()).float())
 
 
 class RenderDiscriminator(nn.Module):

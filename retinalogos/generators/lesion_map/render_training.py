@@ -12,7 +12,7 @@ from retinalogos.generators.lesion_map import maps
 from retinalogos.generators.lesion_map.configuration import RenderConfig, RenderLossConfig
 from retinalogos.generators.lesion_map.examples import Examples
 from retinalogos.generators.lesion_map.perceptual import Features, distance
-from retinalogos.generators.lesion_map.render import Code, RenderDiscriminator, RenderGenerator
+from retinalogos.generators.lesion_map.render import RenderDiscriminator, RenderGenerator
 from retinalogos.provenance import write_png
 from retinalogos.training import distributed
 from retinalogos.training.device import device
@@ -23,10 +23,7 @@ _ENCODE_BATCH = 32
 
 
 class RenderObjective:
-    """Hinge loss, feature matching, perceptual and pixel terms, and the codes' divergence from the normal distribution.
-
-    The discriminator is heard after ``warm_up`` steps: until then nothing but the photograph itself teaches, so that
-    the encoder learns to tell it before the generator learns to invent (Esser et al., CVPR 2021).
+    """Hinge loss, feature matching, perceptual term, and the divergence of styles from the normal distribution.
 
     Where a pixel's class is not known its map is empty, and the real photograph takes the place of the drawn one before
     either is judged: no term of the loss sees what was drawn there.
@@ -79,22 +76,17 @@ class RenderObjective:
     def _drawn(
         self, generator: nn.Module, maps_bchw: Tensor, images_bchw: Tensor, draws: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """Photographs by the codes of the real ones, which stay where the map is empty; and the codes' divergence."""
+        """Photographs in the style of the real ones, which stay where the map is empty; and the styles' divergence."""
         assert isinstance(generator, RenderGenerator)
-        style, structure = generator.encode(images_bchw)
-        drawn = generator(maps_bchw, style.sample(draws), structure.sample(draws))
+        mean, log_variance = generator.encode(images_bchw)
+        noise = torch.randn(mean.shape, generator=draws).to(mean)
+        drawn = generator(maps_bchw, mean + noise * torch.exp(0.5 * log_variance))
         known = maps_bchw.sum(1, keepdim=True)
-        divergence = self._loss.divergence * style.divergence()
-        divergence = divergence + self._loss.structure_divergence * structure.divergence()
+        divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1).mean()
         return known * drawn + (1 - known) * images_bchw, divergence
 
-    def _warming_up(self, step: int | None) -> bool:
-        return (step or 0) < self._loss.warm_up
-
     def discriminator_loss(self, discriminator: nn.Module, step: int | None, rows: slice) -> Tensor:
-        """Hinge loss: real patches above 1, drawn ones below −1. While warming up nothing is learnt."""
-        if self._warming_up(step):
-            return torch.stack([weight.sum() for weight in discriminator.parameters()]).sum() * 0
+        """Hinge loss: real patches above 1, drawn ones below −1."""
         maps_bchw, images, draws = self._batch(step, rows, 0)
         with torch.no_grad():
             drawn, _ = self._drawn(self.generator, maps_bchw, images, draws)
@@ -109,16 +101,6 @@ class RenderObjective:
         """All terms, weighted."""
         maps_bchw, images, draws = self._batch(step, rows, 1)
         drawn, divergence = self._drawn(generator, maps_bchw, images, draws)
-        terms = {"pixel": self._loss.pixel * (drawn - images).abs().mean(), "divergence": divergence}
-        if not self._warming_up(step):
-            terms |= self._by_discriminator(maps_bchw, images, drawn)
-        if self._features is not None:
-            terms["perceptual"] = self._loss.perceptual * distance(self._features, drawn, images)
-        for name, value in terms.items():
-            self._terms[name, rows.start or 0] = value.detach()
-        return torch.stack(list(terms.values())).sum()
-
-    def _by_discriminator(self, maps_bchw: Tensor, images: Tensor, drawn: Tensor) -> dict[str, Tensor]:
         both = self.discriminator(torch.cat([maps_bchw, maps_bchw]), torch.cat([images, drawn]))
         adversarial, matching = [], []
         for features in both:
@@ -126,10 +108,16 @@ class RenderObjective:
             for layer in features[:-1]:
                 real, made = layer.chunk(2)
                 matching.append((real.detach() - made).abs().mean())
-        return {
+        terms = {
             "adversarial": torch.stack(adversarial).mean(),
             "feature_matching": self._loss.feature_matching * torch.stack(matching).mean(),
+            "divergence": self._loss.divergence * divergence,
         }
+        if self._features is not None:
+            terms["perceptual"] = self._loss.perceptual * distance(self._features, drawn, images)
+        for name, value in terms.items():
+            self._terms[name, rows.start or 0] = value.detach()
+        return torch.stack(list(terms.values())).sum()
 
     def after(self, step: int) -> dict[str, float]:
         """The terms of the generator's loss."""
@@ -150,49 +138,33 @@ class RenderObjective:
 
     @torch.no_grad()
     def sample(self, path: Path) -> None:
-        """Maps, real photographs, and drawn ones by the codes of the real and in the style of another eye."""
+        """Maps, real photographs, and drawn ones in the style of the real and of another eye."""
         shown = self._shown
         maps_bchw, images = tensors(self._classes[shown], self._images[shown])
-        style, structure = self.generator.encode(images)
-        drawn = [self.generator(maps_bchw, each, structure.mean) for each in (style.mean, style.mean.roll(1, 0))]
-        rows = [to_images(each) for each in (images, *drawn)]
+        mean, _ = self.generator.encode(images)
+        rows = [to_images(images)] + [to_images(self.generator(maps_bchw, each)) for each in (mean, mean.roll(1, 0))]
         coloured = maps.to_rgb(np.where(self._classes[shown] == maps.UNKNOWN, maps.BG, self._classes[shown]))
         pictures = [picture for row in (coloured, *rows) for picture in row]
         write_png(path, make_sheet(pictures, columns=len(shown)), {"seed": self._seed})
 
     @torch.no_grad()
-    def fit_codes(self) -> None:
-        """Lets the generator know how the codes of the training photographs are spread; on the processor."""
-        told, styles, structures = [], [], []
+    def fit_styles(self) -> None:
+        """Lets the generator know how the styles of the training photographs are spread; on the processor."""
+        parts = []
         for start in range(0, len(self._images), _ENCODE_BATCH):
             rows = slice(start, start + _ENCODE_BATCH)
-            pairs = [tensors(self._classes[rows], self._images[rows], torch.device("cpu"))]
-            if self._loss.mirror:
-                pairs.append((pairs[0][0].flip(3), pairs[0][1].flip(3)))
-            for maps_bchw, images in pairs:
-                style, structure = self.generator.encode(images)
-                told.append(maps_bchw)
-                styles.append(style)
-                structures.append(structure)
-        together = [Code(*(torch.cat(part) for part in zip(*each, strict=True))) for each in (styles, structures)]
-        self.generator.fit_codes(torch.cat(told), *together)
+            _, images = tensors(self._classes[rows], self._images[rows], torch.device("cpu"))
+            parts.append(torch.stack(self.generator.encode(images)))
+        means, log_variances = torch.cat(parts, 1)
+        self.generator.fit_styles(means, log_variances.exp())
 
 
 def tensors(classes: Tensor, images: Tensor, where: torch.device | None = None) -> tuple[Tensor, Tensor]:
-    """Classes b×h×w and photographs b×h×w×3 to what the networks take: :func:`to_maps` and :func:`to_tensor`."""
+    """Classes b×h×w and uint8 photographs b×h×w×3 to maps b×7×h×w, empty where unknown, and photographs in [−1, 1]."""
     where = where or device()
-    return to_maps(classes, where), to_tensor(images, where)
-
-
-def to_maps(classes: Tensor, where: torch.device) -> Tensor:
-    """Classes b×h×w to maps b×7×h×w, empty where unknown."""
     codes = torch.arange(len(maps.CLASSES), device=where)[:, None, None]
-    return (classes.to(where)[:, None] == codes).float()
-
-
-def to_tensor(images: Tensor, where: torch.device) -> Tensor:
-    """uint8 photographs b×h×w×3 to b×3×h×w in [−1, 1]."""
-    return images.to(where).permute(0, 3, 1, 2).float() / 127.5 - 1
+    maps_bchw = (classes.to(where)[:, None] == codes).float()
+    return maps_bchw, images.to(where).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def to_images(images_bchw: Tensor) -> np.ndarray:

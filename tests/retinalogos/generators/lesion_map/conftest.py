@@ -62,7 +62,7 @@ def layout_loss() -> LayoutLossConfig:
 @pytest.fixture(scope="session")
 def render_config() -> RenderConfig:
     return RenderConfig(
-        size=SIZE, latent=4, structure=2, structure_size=4, widths=(16, 16, 8), modulation=8, encoder_widths=(8, 8),
+        size=SIZE, latent=4, widths=(16, 16, 8), modulation=8, encoder_widths=(8, 8),
         discriminator_widths=(8, 8), discriminator_scales=1,
     )  # fmt: skip
 
@@ -70,9 +70,8 @@ def render_config() -> RenderConfig:
 @pytest.fixture(scope="session")
 def render_loss() -> RenderLossConfig:
     return RenderLossConfig(
-        feature_matching=10, perceptual=0, perceptual_network="cohort", pixel=10, divergence=0.01,
-        structure_divergence=0.01, warm_up=2, mirror=True,
-    )  # fmt: skip
+        feature_matching=10, perceptual=0, perceptual_network="cohort", divergence=0.05, mirror=True
+    )
 
 
 @pytest.fixture(scope="session")

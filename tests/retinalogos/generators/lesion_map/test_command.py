@@ -64,7 +64,7 @@ def test_style_of_a_photograph(model, eyes, tmp_path) -> None:
     call("generate", "--grade", "2", "--n", "2", *styled)
     drawn = tmp_path / "styled" / "grade-2-seed4"
     assert read_png(drawn.with_suffix(".png"))["style"] == "of a photograph"
-    call("render", f"{drawn}-map.png", "--seed", "4", *styled[2:])
+    call("render", f"{drawn}-map.png", *styled[2:])
     again = Image.open(tmp_path / "styled" / "grade-2-seed4-map-rendered.png")
     assert (np.asarray(Image.open(drawn.with_suffix(".png"))) == np.asarray(again)).all(), "the same map and style"
     with pytest.raises(UsageError, match="cannot be used as a picture: missing"):

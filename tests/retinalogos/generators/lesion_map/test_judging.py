@@ -157,4 +157,4 @@ def test_colours_are_held_against_those_of_the_reference(eyes) -> None:
 def test_a_map_in_another_eyes_style_is_rendered_by_its_own_classes(pipeline, eyes) -> None:
     found = judging.restyled(pipeline, eyes.take([0, 1]))
     styles = pipeline.style_of(eyes.images[[1, 0]])
-    assert (found == pipeline.render(eyes.classes[[0, 1]], [0, 1], styles)).all()
+    assert (found == pipeline.render(eyes.classes[[0, 1]], styles=styles)).all()
