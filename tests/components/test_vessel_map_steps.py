@@ -327,8 +327,8 @@ def test_the_generator_is_registered_and_draws_from_the_registry(
             for column, kind in (("map", "mask"), ("image", "enlarged")):
                 (file,) = home.glob(f"*-seed3-{kind}.png")
                 answer = np.asarray(Image.open(io.BytesIO(base64.b64decode(served[column][0]))))
-                assert np.abs(np.asarray(Image.open(file)).astype(int) - answer).max() <= 1, (
-                    "batches differ by rounding"
+                assert np.abs(np.asarray(Image.open(file)).astype(int) - answer).max() <= 4, (
+                    "batches differ by rounding, which guidance multiplies"
                 )
                 assert read_png(file)["generator_sha256"] == generator_hash(generator)
         mask, out = tmp_path / "mask.png", tmp_path / "out"
