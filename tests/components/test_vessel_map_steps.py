@@ -275,7 +275,8 @@ def test_the_page_shows_the_grid_tables_curves_and_gates(line: tuple[Path, dict[
         assert said in html, said
     assert html.count("<img") >= 2 + 3, "grid, anatomy and samples of three trainings"
     assert html.count('data-name="training"') >= 4, "curves of all that was trained"
-    assert "http" not in html.replace("http-equiv", "")
+    assert "http:" not in html  # with the colon: the letters alone may stand in a picture's base64
+    assert "https:" not in html
     gates = json.loads((page / "gates.json").read_text())
     assert {gate["name"] for gate in gates} == {"consistency", "realism", "density", "harmless"}
     assert metrics["report"]["gates"] == 4
