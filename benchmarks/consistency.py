@@ -63,12 +63,12 @@ def batches(n: int) -> Iterator[tuple[slice, list[int]]]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints a row of the table as each way is done."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--cohort", type=Path, default=Path("data/vessel_map/labelled"))
-    options.add_argument("--generator", type=Path, default=Path("models/vessel_map/generator"))
-    options.add_argument("--segmenter", type=Path, default=Path("models/vessel_map/segmenter"))
-    options.add_argument("--guidance", type=float, nargs="+", default=[1.0, 1.5, 2.0])
-    options.add_argument("--steps", type=int, nargs="+", default=[10, 20])
-    options.add_argument("--resamples", type=int, default=1000)
+    options.add_argument("--cohort", type=Path, default=Path("data/vessel_map/labelled"), help="eyes with maps")
+    options.add_argument("--generator", type=Path, default=Path("models/vessel_map/generator"), help="folder")
+    options.add_argument("--segmenter", type=Path, default=Path("models/vessel_map/segmenter"), help="folder")
+    options.add_argument("--guidance", type=float, nargs="+", default=[1.0, 1.5, 2.0], help="scales; 1 is none")
+    options.add_argument("--steps", type=int, nargs="+", default=[10, 20], help="of the painter")
+    options.add_argument("--resamples", type=int, default=1000, help="of the intervals")
     chosen = options.parse_args(arguments)
     cascade = VesselMapCascade.load_whole(unbundled(chosen.generator, ("paint", "enlarge")))
     segmenter, cohort = UNetSegmenter.load(chosen.segmenter), Cohort(chosen.cohort)

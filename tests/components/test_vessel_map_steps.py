@@ -321,15 +321,15 @@ def test_the_generator_is_registered_and_draws_from_the_registry(
         model = "models:/retinalogos-vessel-map@champion"
         served = mlflow.pyfunc.load_model(model).predict(pd.DataFrame({"prompt": ["left eye", None], "seed": [3, 4]}))
         assert len(set(served["image"])) == 2
-        words = ["vessel-map", "generate", "--n", "1", "--seed", "3", "--eye", "left", "--batch-size", "2"]
+        words = ["vessel-map", "generate", "--n", "2", "--seed", "3", "--eye", "left", "--batch-size", "2"]
         generator = folder / BY_NAME["draw_vessels"].path("generator")
         for home, source in ((tmp_path / "registry", model), (tmp_path / "folder", str(generator))):
             assert cli.main([*words, "--model", source, "--out", str(home)]) == 0
             for column, kind in (("map", "mask"), ("image", "enlarged")):
                 (file,) = home.glob(f"*-seed3-{kind}.png")
                 answer = np.asarray(Image.open(io.BytesIO(base64.b64decode(served[column][0]))))
-                assert np.abs(np.asarray(Image.open(file)).astype(int) - answer).max() <= 4, (
-                    "batches differ by rounding, which guidance multiplies"
+                assert np.abs(np.asarray(Image.open(file)).astype(int) - answer).max() <= 1, (
+                    "but for rounding; batches are alike, since guidance multiplies what other ones differ by"
                 )
                 assert read_png(file)["generator_sha256"] == generator_hash(generator)
         mask, out = tmp_path / "mask.png", tmp_path / "out"
