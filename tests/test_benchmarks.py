@@ -68,6 +68,9 @@ def test_next_dit_shows_every_precision_and_says_where_bfloat16_tells_nothing(ca
     assert "torch.compile does not run here: no compiler" in out
     for name in ("ours float32", "ours bfloat16", "diffusers float32", "diffusers bfloat16"):
         assert f"\n{name} " in "\n" + out
+    share = re.search(r"their share of a step, ours (?:float32|bfloat16): (\d+) %", out)
+    assert share
+    assert 0 < int(share[1]) < 100
     native = next_dit.compute_dtype("auto", next_dit.torch.device("cpu")) == next_dit.torch.bfloat16
     assert ("no bfloat16 units" in out) != native
 
