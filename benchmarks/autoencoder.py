@@ -1,21 +1,24 @@
 """The patch autoencoder of the small presets against diffusers' AutoencoderKL of the same compression.
 
     python -m benchmarks.autoencoder
-    python -m benchmarks.autoencoder --minutes 30
+    python -m benchmarks.autoencoder --minutes 1 3 9
 
 A run encodes a batch of phantom eyes and decodes it again. Both sides make the same number of latents of a picture. An
 AutoencoderKL is taken at the channel widths of Stable Diffusion's and at a quarter of them, with random weights, which
 changes nothing of its speed. What each side keeps of eyes that it has not seen is told below the table: of ours, which
-is fitted in seconds, and with --minutes of the narrower AutoencoderKL after so much training on the same eyes.
+is fitted in seconds, and with --minutes of the narrower AutoencoderKL, looked at after each of these in one training
+on the same eyes, in the precision that is fastest here.
 """
 
 import argparse
-import math
+import copy
 import time
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
+from torch import Tensor
 
 from benchmarks.paired import Way, compare
 from retinalogos.generators.text.autoencoder import (
@@ -27,18 +30,26 @@ from retinalogos.generators.text.autoencoder import (
 )
 from retinalogos.metrics.reconstruction import contrast, contrast_kept, psnr
 from retinalogos.phantom import draw, sample_records
+from retinalogos.training.averages import share_of_new
+from retinalogos.training.device import compute_dtype
 
 OURS = "ours"
 # Of stabilityai/sd-vae-ft-mse: the widths of its levels, each two blocks deep, eight pixels a latent.
 PUBLISHED_WIDTHS = (128, 256, 512, 512)
 # params.yaml, autoencode.
 WHITENING = 0.5
+# Relative width of the average of weights that is looked at: the wider one that training tracks.
+AVERAGED = 0.10
+
+
+def eyes(count: int, seed: int, options: argparse.Namespace) -> Tensor:
+    """Phantom eyes in [−1, 1], B×3×H×W."""
+    return to_model_range(np.stack([eye.image for eye in draw(sample_records(count, seed), options.size)]))
 
 
 def fitted(options: argparse.Namespace) -> PatchAutoencoder:
     """The patch autoencoder of phantom eyes."""
-    eyes = draw(sample_records(options.eyes, seed=0), options.size)
-    batches = [to_model_range(np.stack([eye.image for eye in eyes[i : i + 16]])) for i in range(0, len(eyes), 16)]
+    batches = eyes(options.eyes, 0, options).split(16)
     return PatchAutoencoder.fit(lambda: batches, 8, options.channels, WHITENING)[0]
 
 
@@ -46,7 +57,7 @@ def make(name: str, options: argparse.Namespace) -> Way:
     """Encoding and decoding of a batch."""
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    images = to_model_range(np.stack([eye.image for eye in draw(sample_records(options.batch, seed=1), options.size)]))
+    images = eyes(options.batch, 1, options)
     if name == OURS:
         model: Autoencoder = fitted(options)
     else:
@@ -69,30 +80,42 @@ def untrained(name: str, options: argparse.Namespace) -> AutoencoderKL:
     )  # fmt: skip
 
 
-def trained(name: str, options: argparse.Namespace) -> VariationalAutoencoder:
-    """An AutoencoderKL after --minutes of processor time on random quarters of the eyes that ours is fitted to."""
+def trained(name: str, options: argparse.Namespace) -> Iterator[tuple[str, VariationalAutoencoder]]:
+    """An AutoencoderKL at each of --minutes of processor time: random quarters of the eyes that ours is fitted to.
+
+    The learning rate stays, and a look is at the average of the weights of the last quarter or so of the run up to
+    there: none of them is at a disadvantage for not being the last.
+    """
+    torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     vae = untrained(name, options).train()
-    images = to_model_range(np.stack([eye.image for eye in draw(sample_records(options.eyes, seed=0), options.size)]))
-    side, batch = options.size // 2, 8
-    optimizer = torch.optim.AdamW(vae.parameters(), lr=5e-4, weight_decay=0.0)
-    began, spent, steps = time.process_time(), 0.0, 0
-    while spent < 1:
-        top, left = torch.randint(options.size - side + 1, (2,)).tolist()
-        seen = images[torch.randint(len(images), (batch,)), :, top : top + side, left : left + side]
-        for group in optimizer.param_groups:
-            group["lr"] = 5e-4 * 0.5 * (1 + math.cos(math.pi * spent))
-        coded = vae.encode(seen).latent_dist
-        # The weight of the divergence is that of Stable Diffusion's autoencoders.
-        loss = (vae.decode(coded.sample()).sample - seen).square().mean() + 1e-6 * coded.kl().mean()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        steps += 1
-        spent = (time.process_time() - began) / (60 * options.minutes)
-    print(f"{name}: {steps} steps of {batch} in {options.minutes:g} minutes")
-    return VariationalAutoencoder(vae.eval())
+    average = copy.deepcopy(vae).eval()
+    images = eyes(options.eyes, 0, options)
+    side, batch = options.size // 2, 4
+    precision = compute_dtype("auto", torch.device("cpu"))
+    optimizer = torch.optim.AdamW(vae.parameters(), lr=options.rate, weight_decay=0.0, fused=True)
+    warm_up = torch.optim.lr_scheduler.LinearLR(optimizer, 0.05, total_iters=20)
+    spent, step = 0.0, 0
+    for minutes in sorted(options.minutes):
+        while spent < 60 * minutes:
+            began = time.process_time()
+            step += 1
+            top, left = torch.randint(options.size - side + 1, (2,)).tolist()
+            seen = images[torch.randint(len(images), (batch,)), :, top : top + side, left : left + side]
+            with torch.autocast("cpu", precision, enabled=precision != torch.float32):
+                coded = vae.encode(seen).latent_dist
+                error = vae.decode(coded.sample()).sample.float() - seen
+            # Stable Diffusion's autoencoders weigh the divergence of a picture by 1e-6 of the sum of its errors.
+            loss = error.square().mean() + 1e-6 * coded.kl().float().mean() / seen[0].numel()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            warm_up.step()
+            with torch.no_grad():
+                torch._foreach_lerp_(list(average.parameters()), list(vae.parameters()), share_of_new(AVERAGED, step))
+            spent += time.process_time() - began
+        yield f"{name} after {minutes:g} minutes, {step} steps of {batch}", VariationalAutoencoder(average)
 
 
 def kept(model: Autoencoder, options: argparse.Namespace) -> str:
@@ -121,14 +144,16 @@ def main(arguments: list[str] | None = None) -> None:
         "--widths", type=int, nargs=4, default=PUBLISHED_WIDTHS, help="channels of AutoencoderKL's levels"
     )
     parser.add_argument(
-        "--minutes", type=float, default=0, help="processor minutes that the narrower AutoencoderKL is trained (none)"
-    )
+        "--minutes", type=float, nargs="*", default=[],
+        help="processor minutes of training after which the narrower AutoencoderKL is looked at (default: no training)",
+    )  # fmt: skip
+    parser.add_argument("--rate", type=float, default=1e-3, help="its learning rate (default: 0.001)")
     options = parser.parse_args(arguments)
     names = [f"AutoencoderKL {'-'.join(str(width // share) for width in options.widths)}" for share in (1, 4)]
     compare(make, [OURS, *names], options, options.turns, options.batch, "images")
     print(f"on {options.judged} other eyes, ours: {kept(fitted(options), options)}")
-    if options.minutes:
-        print(f"{names[-1]}: {kept(trained(names[-1], options), options)}")
+    for name, model in trained(names[-1], options):
+        print(f"{name}: {kept(model, options)}", flush=True)
 
 
 if __name__ == "__main__":

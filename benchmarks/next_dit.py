@@ -7,8 +7,8 @@ is autocast, as in diffusers' training examples, whose default is float32. Compi
 as by `compile_blocks: true`, and the whole of theirs. Ours keeps freed memory, as every step does; `--kept` lets
 both. The first line is ours in the precision that it chooses for this machine; a ratio is how many times as long
 another takes. Compiling needs a C++ compiler: where torch.compile does not run, that is said and the compiled ways
-are left out. The last line is what the matrix products of a forward and a backward pass would take by themselves, at
-the rate of one large product: no way that does them can be faster.
+are left out. The last lines are what the matrix products of a forward and a backward pass would take by themselves, at
+the rate of one large product, for no way that does them can be faster; and their share of the first line's step.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import torch
 from diffusers import LuminaNextDiT2DModel
 from diffusers.models.embeddings import get_2d_rotary_pos_embed_lumina
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.paired import Way, compare, in_turn, seconds
@@ -27,6 +28,7 @@ from retinalogos.memory import keep_freed_memory
 from retinalogos.training.device import compute_dtype, reason_not_to_compile
 
 CHANNELS, TEXT, TOKENS = 32, 384, 48
+PRODUCTS = ("aten::mm", "aten::bmm", "aten::addmm")
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -89,6 +91,18 @@ def products(options: argparse.Namespace) -> dict[str, float]:
     return {name: operations * statistics.median(run.processor for run in own) for name, own in times.items()}
 
 
+def share_of_products(name: str, options: argparse.Namespace) -> float:
+    """Share (0-1) of a step's time that is spent in matrix products, by PyTorch's profiler."""
+    step = make(name, options)
+    for _ in range(2):
+        step()
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        for _ in range(3):
+            step()
+    own = {event.key: event.self_cpu_time_total for event in seen.key_averages()}
+    return sum(own.get(product, 0.0) for product in PRODUCTS) / sum(own.values())
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Prints a line for each way."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -116,6 +130,7 @@ def main(arguments: list[str] | None = None) -> None:
     compare(make, names, options, options.turns, options.batch, "images")
     bounds = ", ".join(f"{taken:.3f} s in {precision}" for precision, taken in products(options).items())
     print(f"the matrix products of a step alone: {bounds}")
+    print(f"their share of a step, {names[0]}: {100 * share_of_products(names[0], options):.0f} %")
 
 
 if __name__ == "__main__":

@@ -68,6 +68,9 @@ def test_next_dit_shows_every_precision_and_says_where_bfloat16_tells_nothing(ca
     assert "torch.compile does not run here: no compiler" in out
     for name in ("ours float32", "ours bfloat16", "diffusers float32", "diffusers bfloat16"):
         assert f"\n{name} " in "\n" + out
+    share = re.search(r"their share of a step, ours (?:float32|bfloat16): (\d+) %", out)
+    assert share
+    assert 0 < int(share[1]) < 100
     native = next_dit.compute_dtype("auto", next_dit.torch.device("cpu")) == next_dit.torch.bfloat16
     assert ("no bfloat16 units" in out) != native
 
@@ -81,13 +84,14 @@ def test_without_guidance_both_pipelines_draw_the_same_pictures():
 
 
 def test_autoencoder_tells_what_each_side_keeps(capsys, no_processes):
-    toy = "--size 32 --channels 8 --batch 1 --turns 1 --eyes 16 --judged 4 --widths 16 16 16 16 --minutes 0.02"
+    toy = "--size 32 --channels 8 --batch 1 --turns 1 --eyes 16 --judged 4 --widths 16 16 16 16 --minutes 0.01 0.02"
     autoencoder.main(toy.split())
     out = capsys.readouterr().out
     assert "AutoencoderKL 16-16-16-16" in out
     assert re.search(r"other eyes, ours: PSNR \d+\.\d dB, -?\d+ %", out)
-    assert re.search(r"AutoencoderKL 4-4-4-4: \d+ steps of 8 in 0.02 minutes", out)
-    assert re.search(r"AutoencoderKL 4-4-4-4: PSNR \d+\.\d dB, -?\d+ %", out)
+    looks = re.findall(r"KL 4-4-4-4 after 0.0([12]) minutes, (\d+) steps of 4: PSNR \d+\.\d dB, -?\d+ %", out)
+    assert [minutes for minutes, _ in looks] == ["1", "2"]
+    assert int(looks[1][1]) > int(looks[0][1]) > 0
 
 
 def test_loader_reads_folders_of_any_number_of_shards(capsys, no_processes):

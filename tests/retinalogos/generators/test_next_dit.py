@@ -92,6 +92,16 @@ def test_gradients_are_the_same():
         torch.testing.assert_close(found[name], gradient, atol=1e-4, rtol=1e-3, msg=name)
 
 
+@torch.no_grad()
+def test_what_a_compiler_sees_gives_the_same_numbers():
+    own = ours(published(SMALL))
+    given_ = inputs(4, 4, 6)
+    wanted = own(*given_)
+    for block in own.layers:
+        block.compile(backend="eager")  # needs no C++ compiler: what is traced runs as it is
+    torch.testing.assert_close(own(*given_), wanted, atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize(("linear_factor", "ntk_factor"), [(2.0, 1.0), (1.0, 4.0)])
 @torch.no_grad()
 def test_rotary_scaling_is_the_published_one(linear_factor, ntk_factor):
