@@ -1,4 +1,7 @@
-"""Puts the two networks together and makes the synthetic cohort: maps of every grade and their photographs."""
+"""Puts the two networks together and makes the synthetic cohort: maps of every grade and their photographs.
+
+Without a layout network the maps are those of training eyes, half of them mirrored, in drawn styles.
+"""
 
 import hashlib
 import json
@@ -11,8 +14,9 @@ from components.draw_lesion_maps.step import DrawLesionMapsParams
 from components.step import Metrics, Paths
 from retinalogos.cohort.quality import assess_quality
 from retinalogos.cohort.shards import Cohort, CohortWriter, encode_png
-from retinalogos.errors import UsageError
+from retinalogos.errors import DataError, UsageError
 from retinalogos.generators.lesion_map import maps
+from retinalogos.generators.lesion_map.examples import read_real
 from retinalogos.generators.lesion_map.pipeline import BATCH, LesionMapPipeline, load_layout, load_render
 from retinalogos.progress import track
 from retinalogos.provenance import generator_hash
@@ -23,8 +27,9 @@ def run(params: DrawLesionMapsParams, inputs: Paths, outputs: Paths) -> Metrics:
 
     Raises:
         UsageError: no eye is wanted.
+        DataError: there is no layout network, and no training eye has a whole map.
     """
-    name = Cohort(inputs["cohort"]).meta["name"]
+    cohort = Cohort(inputs["cohort"])
     pipeline = LesionMapPipeline(load_layout(inputs["layout"]), load_render(inputs["render"]))
     grades = list(_in_turn(params.per_grade))
     if not grades:
@@ -34,16 +39,20 @@ def run(params: DrawLesionMapsParams, inputs: Paths, outputs: Paths) -> Metrics:
     outputs["synthetic"].mkdir(parents=True)
     repeated = 0
     seen: set[str] = set()
-    with CohortWriter(outputs["synthetic"], f"{name}-lesion-maps") as writer:
+    taken = None if pipeline.layout is not None else _taken(cohort, pipeline.size, len(grades), params.seed)
+    with CohortWriter(outputs["synthetic"], f"{cohort.meta['name']}-lesion-maps") as writer:
         starts = range(0, len(grades), BATCH)
         for start in track(starts, "draw_lesion_maps", unit="batch"):
-            some = grades[start : start + BATCH]
-            seeds = [params.seed * 1_000_000 + start + number for number in range(len(some))]
-            drawn = pipeline.draw(some, seeds, params.truncation)
-            for grade, seed, classes, image in zip(
-                some, seeds, drawn, pipeline.render(drawn, seeds, spread=params.spread), strict=True
-            ):
-                row = _row(grade, seed, classes, image, generator)
+            some: list[int | None] = [*grades[start : start + BATCH]]
+            people = seeds = [params.seed * 1_000_000 + start + number for number in range(len(some))]
+            if taken is None:
+                drawn = pipeline.draw(grades[start : start + BATCH], seeds, params.truncation)
+            else:
+                some, people = [None] * len(some), taken[1][start : start + BATCH].tolist()
+                drawn = taken[0][start : start + BATCH]
+            images = pipeline.render(drawn, seeds, spread=params.spread)
+            for grade, person, seed, classes, image in zip(some, people, seeds, drawn, images, strict=True):
+                row = _row(grade, person, seed, classes, image, generator)
                 repeated += row["image_id"] in seen
                 if row["image_id"] not in seen:
                     seen.add(row["image_id"])
@@ -57,7 +66,22 @@ def _in_turn(per_grade: tuple[int, ...]) -> Iterator[int]:
         yield from (grade for grade, wanted in enumerate(per_grade) if turn < wanted)
 
 
-def _row(grade: int, seed: int, classes: np.ndarray, image: np.ndarray, generator: str) -> dict[str, Any]:
+def _taken(cohort: Cohort, size: int, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Maps of training eyes in turn, half of them mirrored, and the number of each eye's patient."""
+    (training,) = read_real(cohort, size)
+    whole, rng = training.whole(), np.random.default_rng(seed)
+    if not len(whole):
+        raise DataError(f"{cohort.folder}: no training eye has a map with every class known; render maps by hand")
+    order = np.concatenate([rng.permutation(len(whole)) for _ in range(-(-n // len(whole)))])[:n]
+    mirrored = (rng.random(n) < 0.5)[:, None, None]
+    classes = whole.classes[order]
+    people = np.unique(whole.patients.astype(str), return_inverse=True)[1]
+    return np.where(mirrored, classes[:, :, ::-1], classes), people[order]
+
+
+def _row(
+    grade: int | None, person: int, seed: int, classes: np.ndarray, image: np.ndarray, generator: str
+) -> dict[str, Any]:
     # Without loss: a JPEG's blocks, which smaller copies of real photographs do not have, would be judged with it.
     picture = encode_png(image)
     digest = hashlib.sha256(picture).hexdigest()
@@ -66,9 +90,9 @@ def _row(grade: int, seed: int, classes: np.ndarray, image: np.ndarray, generato
     }
     return {
         "image_id": digest[:16],
-        "patient_id": f"synthetic-{seed:07d}",
+        "patient_id": f"synthetic-{person:07d}",
         "dr_grade": grade,
-        "labels": json.dumps({"cell": f"grade_{grade}"}),
+        "labels": json.dumps({"cell": "real_map" if grade is None else f"grade_{grade}"}),
         "quality": assess_quality(image, coverage=1.0).score,
         "split": "train",
         "source": "synthetic",
@@ -78,7 +102,7 @@ def _row(grade: int, seed: int, classes: np.ndarray, image: np.ndarray, generato
         "sha256": digest,
         "image": {"bytes": picture, "path": f"{digest[:16]}.png"},
         "generator": generator,
-        "prompt": f"ICDR grade {grade}",
+        "prompt": "lesion map of a training eye" if grade is None else f"ICDR grade {grade}",
         "seed": seed,
         **truth,
     }

@@ -21,7 +21,7 @@ STEP = Step(
     run=later("components.draw_lesion_maps.run"),
     inputs={
         "cohort": Port("real cohort, which names the synthetic one", "Dataset"),
-        "layout": Port("layout network", "Model"),
+        "layout": Port("layout network, or that there is none", "Model"),
         "render": Port("renderer", "Model"),
     },
     outputs={

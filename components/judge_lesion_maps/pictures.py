@@ -1,5 +1,6 @@
 """Pictures beside the figures, of the first seeds and eyes: nothing is chosen."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,49 +16,65 @@ from retinalogos.provenance import write_png
 _SHOWN = maps.GRADES
 
 
-def grid(path: Path, pipeline: LesionMapPipeline, rows: int) -> None:
-    """Maps of grades 0 to 4, and below them their photographs."""
-    grades = [grade for _ in range(rows) for grade in range(maps.GRADES)]
-    seeds = list(range(len(grades)))
-    drawn = pipeline.draw(grades, seeds)
-    images = pipeline.render(drawn, seeds)
+@dataclass(frozen=True)
+class FirstMaps:
+    """Maps, uint8 n×size×size, with the seeds of their styles and the words above them."""
+
+    classes: np.ndarray
+    seeds: list[int]
+    labels: list[str]
+
+
+def first_maps(pipeline: LesionMapPipeline, drawn: Examples, seeds: list[int], n: int) -> FirstMaps:
+    """Maps of grades 0 to 4 in turn, from the first seeds; of a generator that draws none the first it rendered."""
+    if pipeline.layout is None:
+        return FirstMaps(drawn.classes[:n], seeds[:n], [f"of a training eye, seed {seed}" for seed in seeds[:n]])
+    grades, firsts = [number % maps.GRADES for number in range(n)], list(range(n))
+    labels = [f"grade {grade}, seed {seed}" for grade, seed in zip(grades, firsts, strict=True)]
+    return FirstMaps(pipeline.draw(grades, firsts), firsts, labels)
+
+
+def grid(path: Path, pipeline: LesionMapPipeline, first: FirstMaps) -> None:
+    """Maps, and below them their photographs."""
+    images = pipeline.render(first.classes, first.seeds)
     pictures, labels = [], []
-    for start in range(0, len(grades), maps.GRADES):
+    for start in range(0, len(images), maps.GRADES):
         row = slice(start, start + maps.GRADES)
-        pictures += [*maps.to_rgb(drawn[row]), *images[row]]
-        labels += [f"grade {grade}, seed {seed}" for grade, seed in zip(grades[row], seeds[row], strict=True)]
-        labels += [""] * maps.GRADES
-    _write(path, pictures, labels, maps.GRADES, {"seeds": f"0-{len(seeds) - 1}"})
+        pictures += [*maps.to_rgb(first.classes[row]), *images[row]]
+        labels += [*first.labels[row], *[""] * len(images[row])]
+    _write(path, pictures, labels, maps.GRADES, {"seeds": f"{first.seeds[0]}-{first.seeds[-1]}"})
 
 
 def beside_real(path: Path, training: Examples, drawn: Examples, pairs: int, notice: str) -> None:
-    """Of each grade a row: training maps and photographs, then drawn ones; grades that one side lacks are left out."""
+    """Of each grade a row: training maps and photographs, then drawn ones; grades that one side lacks are left out.
+
+    Of eyes with too few grades there is one row.
+    """
     pictures, labels = [], []
-    for grade in range(maps.GRADES):
-        members = [each.take(np.flatnonzero(each.grades == grade)[:pairs]) for each in (training, drawn)]
+    for grade in range(maps.GRADES) if training.by_grade else (None,):
+        members = [
+            each.take(np.flatnonzero((each.grades == grade) | (grade is None))[:pairs]) for each in (training, drawn)
+        ]
         if any(len(each) < pairs for each in members):
             continue
         for name, each in zip(("real", "drawn"), members, strict=True):
-            known = np.where(each.classes == maps.UNKNOWN, np.uint8(maps.BG), each.classes)
-            for colours, image in zip(maps.to_rgb(known), each.images, strict=True):
+            for colours, image in zip(maps.to_rgb(each.classes), each.images, strict=True):
                 pictures += [colours, image]
-                labels += [f"{name}, grade {grade}", ""]
+                labels += [name if grade is None else f"{name}, grade {grade}", ""]
     if pictures:
         _write(path, pictures, labels, 4 * pairs, {"notice": notice})
 
 
-def styles(path: Path, pipeline: LesionMapPipeline, references: Examples, notice: str) -> None:
-    """The first photographs across, drawn maps of each grade down; each picture is a map in the photograph's style."""
+def styles(path: Path, pipeline: LesionMapPipeline, first: FirstMaps, references: Examples, notice: str) -> None:
+    """The first photographs across, the first maps down; each picture is a map in the photograph's style."""
     references = references.take(np.arange(min(_SHOWN, len(references))))
-    grades = list(range(maps.GRADES))
-    drawn = pipeline.draw(grades, grades)
     taken = pipeline.style_of(references.images)
     pictures = [np.full_like(references.images[0], 255), *references.images]
     labels = ["in the style of", *(f"photograph {number + 1}" for number in range(len(references)))]
-    for grade, classes in zip(grades, drawn, strict=True):
+    for classes, label in list(zip(first.classes, first.labels, strict=True))[:_SHOWN]:
         pictures += [maps.to_rgb(classes), *pipeline.render(np.repeat(classes[None], len(taken), 0), styles=taken)]
-        labels += [f"grade {grade}, seed {grade}", *([""] * len(taken))]
-    _write(path, pictures, labels, 1 + len(taken), {"notice": notice, "seeds": f"0-{len(grades) - 1}"})
+        labels += [label, *([""] * len(taken))]
+    _write(path, pictures, labels, 1 + len(taken), {"notice": notice})
 
 
 def edits(path: Path, pipeline: LesionMapPipeline, classes: np.ndarray, seeds: list[int], margin: float) -> None:

@@ -20,9 +20,9 @@ SECTIONS = (
 )
 # Pictures of `judge_lesion_maps` in the order of the page, and what each shows.
 _PICTURES = {
-    "grid.png": "Drawn: maps of grades 0 to 4, below each its photograph. The first seeds; nobody chose them.",
-    "beside_real.png": "Of each grade, real maps and photographs on the left, drawn ones on the right.",
-    "styles.png": "Drawn maps in the style of real photographs of the test split.",
+    "grid.png": "Maps, and below each its photograph. The first ones; nobody chose them.",
+    "beside_real.png": "Real maps and photographs on the left, drawn ones on the right; a row a grade.",
+    "styles.png": "Maps in the style of real photographs of the test split.",
     "edits.png": "Maps from which the largest lesion is erased, rendered again in the same style.",
     "closest_maps.png": "The drawn maps that come closest to a training map, above it.",
     "closest_photographs.png": "The drawn photographs that come closest to a training photograph, above it.",
@@ -52,9 +52,11 @@ def run(params: ReportLesionMapsParams, inputs: Paths, outputs: Paths) -> Metric
         "pictures": page.captioned(inputs["judgement"], _PICTURES),
         "judgement": page.figures_section(judgement, inputs["judgement"], fill(tables.JUDGEMENT, judgement)),
         "trial": page.figures_section(trial, inputs["trial"], fill(tables.TRIAL, trial)),
+        "left_out": sorted({*judgement.get("left_out", ()), *trial.get("left_out", ())}),
         "training": [
             page.training(name, inputs[port], params.training_samples, _SAMPLE_WIDTH, _CHARTS)
             for name, port in (("Layout network", "layout_training"), ("Render network", "render_training"))
+            if (inputs[port] / "log.jsonl").is_file()
         ],
     }
     html = page.render(context, Path(__file__).with_name("page.html.j2"), SECTIONS)

@@ -10,6 +10,7 @@ _ARMS = {
     "oversampled": "rare grades repeated",
     "padded": "rare grades filled up with drawn eyes",
 }
+_SIDES = ("drawn", "floor", "rerendered", "restyled", "drawn_styles", "drawn_maps")
 _SEGMENTED = {"real": "real eyes", "synthetic": "drawn eyes", "synthetic_then_real": "drawn, then real eyes"}
 
 
@@ -75,17 +76,24 @@ JUDGEMENT = (
     ),
     Table(
         "Photographs: how close to real ones?",
-        ("drawn", "as many training photographs"),
+        (
+            "drawn",
+            "as many training photographs",
+            "their maps rendered again",
+            "their maps in another eye's style",
+            "their maps in drawn styles",
+            "drawn maps in real eyes' styles",
+        ),
         (
             Line(
                 "FID to the test photographs",
                 "Fréchet distance in the feature space; lower is closer, and real ones do not reach zero either",
-                ("realism.frechet.drawn", "realism.frechet.floor"),
+                tuple(f"realism.frechet.{side}" for side in _SIDES),
             ),
             Line(
                 "KID to the test photographs",
                 "kernel distance, which does not depend on the number of images",
-                ("realism.kernel.drawn", "realism.kernel.floor"),
+                tuple(f"realism.kernel.{side}" for side in _SIDES),
             ),
         ),
     ),

@@ -8,12 +8,10 @@ from torch import nn
 
 from components.step import Metrics, Paths
 from components.train_render.step import TrainRenderParams
-from retinalogos.classifiers.grader import UNKNOWN, fit_grader
 from retinalogos.cohort.shards import Cohort
 from retinalogos.generators.lesion_map.adversarial import checkpoint_folder, train
-from retinalogos.generators.lesion_map.examples import Examples, read
-from retinalogos.generators.lesion_map.judging import TASK
-from retinalogos.generators.lesion_map.maps import GRADES
+from retinalogos.generators.lesion_map.examples import Examples, read_real
+from retinalogos.generators.lesion_map.judging import fit_photo_grader
 from retinalogos.generators.lesion_map.perceptual import COHORT, CohortMaps, PublishedMaps
 from retinalogos.generators.lesion_map.pipeline import save_network
 from retinalogos.generators.lesion_map.render_training import RenderObjective
@@ -22,7 +20,7 @@ from retinalogos.training import distributed
 
 def run(params: TrainRenderParams, inputs: Paths, outputs: Paths) -> Metrics:
     """See the module."""
-    examples = read(Cohort(inputs["cohort"]), "train", params.network.size)
+    (examples,) = read_real(Cohort(inputs["cohort"]), params.network.size)
     features = _features(params, examples)
     objective = RenderObjective(
         examples, params.network, params.loss, features, params.training.batch_size, params.seed
@@ -49,8 +47,4 @@ def _features(params: TrainRenderParams, examples: Examples) -> nn.Module | None
         return None
     if params.loss.perceptual_network != COHORT:
         return PublishedMaps(params.loss.perceptual_network)
-    # Grades where they are known; a set without any still gives the network's fixed bands and first filters.
-    labels, classes = examples.grades, {TASK: GRADES}
-    if (labels == UNKNOWN).all():
-        labels, classes = (examples.candidates > 0).any((1, 2)).astype(int), {TASK: 2}
-    return CohortMaps(fit_grader(examples.images, {TASK: labels}, classes, params.features, params.seed))
+    return CohortMaps(fit_photo_grader(examples, params.features, params.seed))

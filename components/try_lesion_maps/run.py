@@ -5,7 +5,7 @@ from typing import Any
 from components.step import Metrics, Paths
 from components.try_lesion_maps.step import TryLesionMapsParams
 from retinalogos.cohort.shards import Cohort
-from retinalogos.generators.lesion_map.examples import read
+from retinalogos.generators.lesion_map.examples import read, read_real
 from retinalogos.generators.lesion_map.trials import REAL, try_grading, try_segmentation
 from retinalogos.metrics.results import flat, write_results
 
@@ -13,13 +13,15 @@ from retinalogos.metrics.results import flat, write_results
 def run(params: TryLesionMapsParams, inputs: Paths, outputs: Paths) -> Metrics:
     """See the module."""
     cohort, size = Cohort(inputs["cohort"]), params.grader.size
-    training, test = (read(cohort, split, size) for split in ("train", "test"))
+    training, test = read_real(cohort, size, "test")
     synthetic = read(Cohort(inputs["synthetic"]), None, size)
     told = {"folds": params.folds, "seed": params.seed, "resamples": params.resamples}
-    graded = try_grading(training, synthetic, test, params.grader, **told)
+    by_grade = training.by_grade
+    graded = try_grading(training, synthetic, test, params.grader, **told) if by_grade else {}
     found = try_segmentation(training, synthetic, test, params.segmenter, **told)
     results: dict[str, Any] = {
         "images": {"training": len(training), "synthetic": len(synthetic), "test": len(test)},
+        "left_out": [] if by_grade else ["grading"],
         "grading": {arm: each.estimates() for arm, each in graded.items()},
         "grading_against_real": {
             arm: each.minus(graded[REAL]).estimates() for arm, each in graded.items() if arm != REAL

@@ -16,7 +16,7 @@ from components import cli
 from components.runner import content_hash, load_step
 from pipelines.params import Choices, compose
 from pipelines.workflows import WORKFLOWS
-from retinalogos.cohort.shards import Cohort
+from retinalogos.cohort.shards import Cohort, CohortWriter
 from retinalogos.errors import DataError
 from retinalogos.generators.lesion_map import maps
 from retinalogos.generators.lesion_map.examples import read
@@ -112,7 +112,9 @@ def test_the_judgement_is_whole(line) -> None:
     parts |= {"style", "copies"}
     assert set(results) == parts
     assert set(results["found_again"]) == {"real", "rerendered", "restyled", "drawn"}
-    assert {"drawn", "floor"} <= set(results["realism"]["frechet"])
+    sides = {"drawn", "floor", "rerendered", "restyled", "drawn_styles", "drawn_maps"}
+    assert set(results["realism"]["frechet"]) == set(results["realism"]["kernel"]) == sides
+    assert results["realism"]["frechet"]["rerendered"] != results["realism"]["frechet"]["restyled"]
     grid = np.asarray(Image.open(folder / "grid.png"))
     assert grid.shape[1] > 100
     names = {"grid", "styles", "closest_photographs"}
@@ -187,11 +189,45 @@ def test_trainings_leave_logs_and_no_checkpoints(line) -> None:
     assert not list(checkpoints.glob("*/*"))
 
 
+def test_a_cohort_without_grades_goes_through_with_its_own_maps(line, tmp_path) -> None:
+    made, _ = line
+    values = compose(Choices(workflow="lesion_map", preset="smoke", settings=SETTINGS))
+    (tmp_path / "cohort").mkdir()
+    with CohortWriter(tmp_path / "cohort", "ungraded") as writer:
+        for row in Cohort(made["ingest.cohort"]).rows():
+            writer.add(row | {"dr_grade": None})
+    at = {f"train_render.{port}": made[f"train_render.{port}"] for port in ("render", "training")}
+    at["ingest.cohort"] = tmp_path / "cohort"
+    for stage in WORKFLOWS["lesion_map"].stages:
+        if stage.name in ("ingest", "train_render"):
+            continue
+        step = load_step(stage.step)
+        outputs = {port: tmp_path / stage.name / port for port in step.outputs}
+        section = step.params.model_validate(values[stage.name])
+        step.run(section, {port: at[".".join(source)] for port, source in stage.inputs.items()}, outputs)
+        at |= {f"{stage.name}.{port}": path for port, path in outputs.items()}
+    training = read(Cohort(tmp_path / "cohort"), "train", 32).classes
+    known = {each.tobytes() for each in (*training, *training[:, :, ::-1])}
+    rows = list(Cohort(at["draw_lesion_maps.synthetic"]).rows())
+    assert {each.tobytes() for each in read(Cohort(at["draw_lesion_maps.synthetic"]), None, 32).classes} <= known
+    assert {(row["dr_grade"], row["prompt"]) for row in rows} == {(None, "lesion map of a training eye")}
+    judged = json.loads((at["judge_lesion_maps.judgement"] / "results.json").read_text())
+    tried = json.loads((at["try_lesion_maps.trial"] / "results.json").read_text())
+    assert judged["left_out"] == ["grade_from_map", "grade_from_photograph", "lesions", "copies.maps"]
+    assert not judged.keys() & {"grade_from_map", "grade_from_photograph", "lesions"}
+    assert {"found_again", "realism", "style", "edits"} < judged.keys()
+    assert judged["copies"].keys() == {"photographs"}
+    assert tried["left_out"] == ["grading"]
+    assert tried["segmentation"].keys() == {"real", "synthetic", "synthetic_then_real"}
+    page = (at["report.report"] / "index.html").read_text()
+    assert "Too few training eyes have a grade" in page
+    assert "Weighted kappa" not in page
+    assert "none: it renders maps" in (at["register.registration"] / "model_card.md").read_text()
+
+
 def test_a_cohort_without_lesion_maps_is_refused(line, tmp_path) -> None:
     made, _ = line
     step = load_step("train_layout")
-    from retinalogos.cohort.shards import CohortWriter
-
     with CohortWriter(tmp_path / "bare", "bare") as writer:
         for row in Cohort(made["ingest.cohort"]).rows():
             writer.add(row | {"lesions": None})

@@ -1,7 +1,7 @@
 """The eyes of a cohort as lesion maps: what the networks are trained on and judged by."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -38,14 +38,28 @@ class Examples:
         """Class of every pixel, unknown ones as :data:`maps.UNKNOWN`."""
         return maps.classes_of(self.candidates)
 
+    @property
+    def filled(self) -> np.ndarray:
+        """Class of every pixel, unknown ones as retina."""
+        return np.where(self.classes == maps.UNKNOWN, np.uint8(maps.VB), self.classes)
+
     def take(self, rows: np.ndarray | Sequence[int]) -> "Examples":
         """These rows: indices or a bool mask."""
         at = np.asarray(rows)
         return Examples(*(getattr(self, name)[at] for name in ("candidates", "images", "grades", "patients", "ids")))
 
+    @property
+    def by_grade(self) -> bool:
+        """Whether at least half of the eyes have a grade: with fewer, nothing is learnt or judged by grade."""
+        return bool((self.grades != NO_GRADE).mean() >= 0.5)
+
+    def whole(self) -> "Examples":
+        """Eyes of which every pixel's class is known."""
+        return self.take((self.classes != maps.UNKNOWN).all((1, 2)))
+
     def fully_marked(self) -> "Examples":
         """Eyes with a grade of which every pixel's class is known: those that whole maps are compared by."""
-        return self.take((self.classes != maps.UNKNOWN).all((1, 2)) & (self.grades != NO_GRADE))
+        return self.take(self.grades != NO_GRADE).whole()
 
 
 def read(cohort: Cohort, split: str | None, size: int) -> Examples:
@@ -76,3 +90,19 @@ def read(cohort: Cohort, split: str | None, size: int) -> Examples:
     return Examples(
         np.stack(candidates), np.stack(images), np.array(grades), np.array(patients, object), np.array(ids, object)
     )
+
+
+def read_real(cohort: Cohort, size: int, *splits: str) -> tuple[Examples, ...]:
+    """Eyes of the training split and of others, with the classes that training eyes tell apart.
+
+    Args:
+        cohort: real.
+        size: side of pictures and maps in pixels.
+        splits: those beside the training split.
+
+    Raises:
+        DataError: a split has no eye with a map.
+    """
+    found = [read(cohort, split, size) for split in ("train", *splits)]
+    table = maps.told_apart(found[0].candidates)
+    return tuple(replace(each, candidates=table[each.candidates]) for each in found)

@@ -89,6 +89,14 @@ def compare_lesions(
     return result
 
 
+def fit_photo_grader(training: Examples, config: GraderConfig, seed: int) -> Grader:
+    """A classifier of photographs: of the grade, or, of eyes with too few grades, of whether a lesion is marked."""
+    labels, classes = training.grades, {TASK: maps.GRADES}
+    if not training.by_grade:
+        labels, classes = np.isin(training.classes, maps.LESIONS).any((1, 2)).astype(int), {TASK: 2}
+    return fit_grader(training.images, {TASK: labels}, classes, config, seed)
+
+
 def fit_map_grader(training: Examples, validation: Examples | None, config: GraderConfig, seed: int) -> Grader:
     """A classifier of the grade from coloured maps, trained on real ones."""
     held = (maps.to_rgb(validation.classes), {TASK: validation.grades}) if validation else None
@@ -135,10 +143,9 @@ class StyleReport:
     after: Estimate
 
 
-def restyled(pipeline: LesionMapPipeline, examples: Examples) -> np.ndarray:
-    """The maps of eyes, each in the style of the next one's photograph; unknown pixels as retina."""
-    classes = np.where(examples.classes == maps.UNKNOWN, np.uint8(maps.VB), examples.classes)
-    return pipeline.render(classes, styles=pipeline.style_of(np.roll(examples.images, -1, 0)))
+def restyled(pipeline: LesionMapPipeline, examples: Examples, steps: int = 1) -> np.ndarray:
+    """The maps of eyes, each in the style of the photograph so many ``steps`` on; unknown pixels as retina."""
+    return pipeline.render(examples.filled, styles=pipeline.style_of(np.roll(examples.images, -steps, 0)))
 
 
 def judge_style(examples: Examples, pictures: np.ndarray, resamples: int, seed: int) -> StyleReport:

@@ -109,6 +109,28 @@ def classes_of(candidates: np.ndarray) -> np.ndarray:
     return _SINGLE[candidates]
 
 
+def told_apart(candidates: np.ndarray) -> np.ndarray:
+    """Candidates in which classes that no pixel tells apart are one class.
+
+    Of two classes that are candidates of the same pixels nothing can be learnt but that it is one of them. A cohort
+    whose eyes all lack the same marks thus has fewer classes, each of them known: what is not marked is retina, and
+    exudates of either kind are hard ones.
+
+    Args:
+        candidates: uint8, all those of the eyes that are learnt from.
+
+    Returns:
+        uint8, 256: for each value of a candidate map the value in its place.
+    """
+    codes = np.arange(len(CLASSES))
+    met = np.flatnonzero(np.bincount(candidates.ravel(), minlength=256))
+    where = (met[:, None] >> codes) & 1
+    order = (VB, *LESIONS, OD, BG)
+    stands = np.array([next(d for d in order if (where[:, c] == where[:, d]).all()) for c in codes])
+    of_value = (np.arange(256)[:, None] >> codes) & 1
+    return np.bitwise_or.reduce(of_value << stands, axis=1).astype(np.uint8)
+
+
 def one_hot(classes: np.ndarray) -> np.ndarray:
     """Classes n × h × w to float32 n × 7 × h × w; all zero where unknown."""
     return np.stack([classes == c for c in range(len(CLASSES))], 1).astype(np.float32)

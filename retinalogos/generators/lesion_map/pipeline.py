@@ -22,6 +22,8 @@ from retinalogos.generators.lesion_map.render_training import tensors, to_images
 from retinalogos.registry import INDEX
 
 LAYOUT, RENDER = "layout", "render"
+# Stands in place of a layout network that could not be trained.
+_NO_LAYOUT = "no_layout.json"
 # Maps or pictures drawn at once: bounds memory.
 BATCH = 32
 # What is drawn beside a picture's seed must not be the same numbers again.
@@ -60,12 +62,20 @@ def _filled(network: N, weights: dict[str, torch.Tensor], folder: Path) -> N:
     return network.eval().requires_grad_(False)
 
 
-def load_layout(folder: Path | str) -> LayoutGenerator:
-    """A layout network that :func:`save_network` wrote; in evaluation mode.
+def save_no_layout(folder: Path) -> None:
+    """Says that maps cannot be drawn by grade."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / _NO_LAYOUT).write_text('{"reason": "too few training eyes have a grade and a map"}\n')
+
+
+def load_layout(folder: Path | str) -> LayoutGenerator | None:
+    """A layout network that :func:`save_network` wrote, in evaluation mode; None of :func:`save_no_layout`.
 
     Raises:
-        UsageError: the folder holds none.
+        UsageError: the folder holds neither.
     """
+    if (Path(folder) / _NO_LAYOUT).is_file():
+        return None
     config, weights = _read(Path(folder), LayoutConfig, LAYOUT)
     return _filled(LayoutGenerator(config), weights, Path(folder))
 
@@ -84,11 +94,11 @@ class LesionMapPipeline:
     """Grade to lesion map to photograph.
 
     Args:
-        layout: draws maps.
+        layout: draws maps; None where the cohort has too few grades, so that maps can be rendered alone.
         render: turns maps into photographs; at its size maps of another size are scaled without smoothing.
     """
 
-    def __init__(self, layout: LayoutGenerator, render: RenderGenerator):
+    def __init__(self, layout: LayoutGenerator | None, render: RenderGenerator):
         self.layout, self.render_network = layout, render
 
     @classmethod
@@ -102,7 +112,10 @@ class LesionMapPipeline:
 
     def save_pretrained(self, folder: Path | str) -> None:
         """Writes a folder with the sub-folders ``layout`` and ``render`` and ``model_index.json``, which names them."""
-        save_network(self.layout, self.layout.config, Path(folder) / LAYOUT)
+        if self.layout is None:
+            save_no_layout(Path(folder) / LAYOUT)
+        else:
+            save_network(self.layout, self.layout.config, Path(folder) / LAYOUT)
         save_network(self.render_network, self.render_network.config, Path(folder) / RENDER)
         parts = {part: ["retinalogos", type(network).__name__] for part, network in self._networks.items()}
         index = {"_class_name": type(self).__name__, "size": self.size, **parts}
@@ -110,10 +123,11 @@ class LesionMapPipeline:
 
     @property
     def _networks(self) -> dict[str, nn.Module]:
-        return {LAYOUT: self.layout, RENDER: self.render_network}
+        drawing: dict[str, nn.Module] = {} if self.layout is None else {LAYOUT: self.layout}
+        return {**drawing, RENDER: self.render_network}
 
     def to(self, where: torch.device | str) -> Self:
-        """Moves both networks."""
+        """Moves the networks."""
         for network in self._networks.values():
             network.to(where)
         return self
@@ -135,8 +149,13 @@ class LesionMapPipeline:
             uint8 classes, n×size×size, repaired (:func:`maps.repair`) and of the size of the photographs.
 
         Raises:
-            UsageError: a grade is none of 0-4, or there are not as many seeds as grades.
+            UsageError: a grade is none of 0-4, there are not as many seeds as grades, or no layout network.
         """
+        if self.layout is None:
+            raise UsageError(
+                "this generator has no layout network, for its cohort has too few grades: "
+                "draw a map and use `retinalogos lesion-map render`"
+            )
         for grade in grades:
             if grade not in range(maps.GRADES):
                 raise UsageError(f"grade {grade} is no ICDR grade: choose one of 0 to {maps.GRADES - 1}")

@@ -85,6 +85,18 @@ def test_what_is_not_marked_is_not_known() -> None:
     assert unmarked[20, 20] == maps.bits((maps.VB, maps.OD, *maps.LESIONS))
 
 
+def test_classes_that_no_pixel_tells_apart_are_one() -> None:
+    background, retina = maps.bits((maps.BG,)), maps.bits((maps.VB, maps.HE, maps.MA, maps.OD))
+    of_exudates = np.array([background, retina, maps.bits((maps.EX, maps.SE))], np.uint8)
+    assert maps.classes_of(maps.told_apart(of_exudates)[of_exudates]).tolist() == [maps.BG, maps.VB, maps.EX]
+    # Beside eyes in which blood is marked, the others may have some.
+    whole = np.array([maps.bits((c,)) for c in range(len(maps.CLASSES))], np.uint8)
+    both = np.concatenate([of_exudates, whole])
+    assert (maps.told_apart(both)[both] == both).all()
+    without_disc = np.array([background, maps.bits((maps.VB, maps.OD)), maps.bits((maps.HE,))], np.uint8)
+    assert maps.classes_of(maps.told_apart(without_disc)[without_disc]).tolist() == [maps.BG, maps.VB, maps.HE]
+
+
 def test_a_field_of_view_is_found_where_none_is_marked() -> None:
     (eye,) = draw(sample_records(1, seed=3), 128)
     found = maps.from_row(row(lesions=eye.lesions, disc_cup=eye.disc_cup), eye.image, 128)

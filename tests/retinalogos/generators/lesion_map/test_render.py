@@ -92,6 +92,15 @@ def test_pictures_of_pipelines(pipeline, tmp_path) -> None:
     assert pipeline.render(drawn, styles=styles).shape == images.shape
 
 
+def test_without_a_layout_network_maps_are_rendered_and_none_are_drawn(pipeline, tmp_path) -> None:
+    LesionMapPipeline(None, pipeline.render_network).save_pretrained(tmp_path)
+    loaded = LesionMapPipeline.from_pretrained(tmp_path)
+    drawn = pipeline.draw([3], [1])
+    np.testing.assert_array_equal(loaded.render(drawn, [1]), pipeline.render(drawn, [1]))
+    with pytest.raises(UsageError, match="no layout network"):
+        loaded.draw([3], [1])
+
+
 @pytest.mark.parametrize("grade", [-1, 5, 2.5])
 def test_only_icdr_grades_are_drawn(pipeline, grade) -> None:
     with pytest.raises(UsageError, match="is no ICDR grade"):
