@@ -11,7 +11,9 @@ workflows/hyperspectral/params.yaml where no option changes them. Ours is the wo
 the precision that the processor is fast in, attention by matrix products. Against it stand PyTorch's and diffusers'
 defaults, float32, channels first, PyTorch's own threads: with the same networks; for the VQ-GAN also the same in two
 passes, as Medical Diffusion has it, whose adversary takes its step after a forward pass of its own, and with networks
-of the same compression, latent channels, codes and base channels that work on whole pixels, as they are published.
+of the same compression, latent channels, codes and base channels that work on whole pixels, as they are published. The
+last line of a training step is what its matrix products and convolutions would take by themselves, at the rate of one
+large product: no way that does them can be faster.
 
 Drawing is from untrained networks, by tiles and whole. With --memory SIZE FEW MANY the peak memory of reading a cohort
 of that many cubes is told instead. With --tiles SIZE TILE a cube of that size is encoded and decoded whole and by
@@ -33,6 +35,7 @@ import yaml
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 
 from benchmarks.paired import Way, compare, memories
+from benchmarks.products import tell_products
 from retinalogos.cohort.cubes import Cube, encode_cube
 from retinalogos.cohort.shards import Cohort, CohortWriter
 from retinalogos.generators.hyperspectral.autoencoder import CubeAutoencoder
@@ -257,6 +260,8 @@ def main(arguments: list[str] | None = None) -> None:
         return
     if options.memory is None:
         compare(make, options.ways or WAYS[options.what], options, options.turns, options.batch, "cubes")
+        if options.what != "drawing":
+            tell_products(make(SAME, options))
         return
     with tempfile.TemporaryDirectory() as folder:
         options.folder = Path(folder)

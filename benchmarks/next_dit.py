@@ -12,24 +12,21 @@ the rate of one large product, for no way that does them can be faster; and thei
 """
 
 import argparse
-import statistics
-from functools import partial
 
 import torch
 from diffusers import LuminaNextDiT2DModel
 from diffusers.models.embeddings import get_2d_rotary_pos_embed_lumina
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
-from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.paired import Way, compare, in_turn, seconds
+from benchmarks.paired import Way, compare
+from benchmarks.products import PRECISIONS, tell_products
 from retinalogos.generators.text.next_dit import NextDiT
 from retinalogos.memory import keep_freed_memory
 from retinalogos.training.device import compute_dtype, reason_not_to_compile
 
 CHANNELS, TEXT, TOKENS = 32, 384, 48
 PRODUCTS = ("aten::mm", "aten::bmm", "aten::addmm")
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def make(name: str, options: argparse.Namespace) -> Way:
@@ -79,18 +76,6 @@ def make(name: str, options: argparse.Namespace) -> Way:
     return step
 
 
-def products(options: argparse.Namespace) -> dict[str, float]:
-    """Seconds that the matrix products of a step need at the rate of one large product, by precision."""
-    step = make("ours float32", options)
-    with FlopCounterMode(display=False) as counted:
-        step()
-    side = 1024
-    operands = {name: torch.randn(side, side, dtype=dtype) for name, dtype in PRECISIONS.items()}
-    times = in_turn({name: partial(seconds, partial(torch.matmul, one, one)) for name, one in operands.items()}, 20)
-    operations = counted.get_total_flops() / (2 * side**3)
-    return {name: operations * statistics.median(run.processor for run in own) for name, own in times.items()}
-
-
 def share_of_products(name: str, options: argparse.Namespace) -> float:
     """Share (0-1) of a step's time that is spent in matrix products, by PyTorch's profiler."""
     step = make(name, options)
@@ -128,8 +113,7 @@ def main(arguments: list[str] | None = None) -> None:
             names.insert(0, f"ours {chosen} compiled")
             names += [f"diffusers {precision} compiled" for precision in PRECISIONS]
     compare(make, names, options, options.turns, options.batch, "images")
-    bounds = ", ".join(f"{taken:.3f} s in {precision}" for precision, taken in products(options).items())
-    print(f"the matrix products of a step alone: {bounds}")
+    tell_products(make("ours float32", options))
     print(f"their share of a step, {names[0]}: {100 * share_of_products(names[0], options):.0f} %")
 
 

@@ -108,10 +108,10 @@ JUDGEMENT = (
     ),
 )
 
-_ARMS = ("none", "real", "synthetic", "both")
+_ARMS = ("none", "real", "synthetic", "both", "contrasts")
 USE = (
     Table(
-        "Telling the labelled cubes from few labels, after pre-training on …",
+        "Telling the labelled cubes from few labels, after pre-training on …, or by contrasts that need no training",
         _ARMS,
         (
             Line(

@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,12 @@ from components.step import Metrics, Paths
 from components.use_cubes.step import UseCubesParams
 from retinalogos.classifiers.cube_pretraining import (
     BOTH,
+    CONTRASTS,
     NONE,
     REAL,
     SOURCES,
     SYNTHETIC,
+    contrasts,
     gain,
     mean_auc,
     scores,
@@ -56,32 +58,41 @@ def run(params: UseCubesParams, inputs: Paths, outputs: Paths) -> Metrics:
     synthetic = np.stack([cube.values for _, cube in _first(Cohort(inputs["synthetic"]), "train", params.most)])
     config = MaskedAutoencoderConfig(**params.network.model_dump())
     cubes = {NONE: None, REAL: real, SYNTHETIC: synthetic, BOTH: np.concatenate([real, synthetic])}
+    shuffled = [np.random.default_rng(seed).permutation(len(known))[: params.labelled] for seed in params.seeds]
     few: dict[str, np.ndarray] = {}
     every: dict[str, np.ndarray] = {}
+
+    def tell(arm: str, features: Iterable[tuple[np.ndarray, np.ndarray]]) -> None:
+        """Scores from the features of labelled and of judged cubes, of each seed."""
+        by_few, by_every = [], []
+        for chosen, (shown, asked) in zip(shuffled, features, strict=True):
+            by_few.append(scores(shown[chosen], labels[known][chosen], asked))
+            by_every.append(scores(shown, labels[known], asked))
+        few[arm], every[arm] = np.stack(by_few, 1), np.stack(by_every, 1)
+
+    tell(CONTRASTS, [(contrasts(real[known]), contrasts(judged))] * len(params.seeds))
     with tempfile.TemporaryDirectory() as scratch:
         for source in SOURCES:
-            found_few, found_every = [], []
-            for seed in params.seeds:
-                folder = Path(scratch) / f"{source}-{seed}"
-                model = pretrained(real, cubes[source], config, params.training, seed, folder, "use_cubes")
-                shown, asked = model.features(real[known]), model.features(judged)
-                chosen = np.random.default_rng(seed).permutation(len(known))[: params.labelled]
-                found_few.append(scores(shown[chosen], labels[known][chosen], asked))
-                found_every.append(scores(shown, labels[known], asked))
-            few[source], every[source] = np.stack(found_few, 1), np.stack(found_every, 1)
+            models = (
+                pretrained(
+                    real, cubes[source], config, params.training, seed, Path(scratch) / f"{source}-{seed}", "use_cubes"
+                )
+                for seed in params.seeds
+            )
+            tell(source, ((model.features(real[known]), model.features(judged)) for model in models))
     metrics: dict[str, float | int | None] = {"labelled": min(params.labelled, len(known)), "judged": len(judged)}
     written: dict[str, dict[str, Estimate]] = {}
-    for source in SOURCES:
-        own = {"auc": few[source], "auc_every_label": every[source]}
-        written[source] = {
+    for arm in few:
+        own = {"auc": few[arm], "auc_every_label": every[arm]}
+        written[arm] = {
             name: bootstrap(mean_auc, truth, by_seed, resamples=params.resamples, seed=0, groups=patients)
             for name, by_seed in own.items()
         }
-        if source != NONE:
-            written[source]["gain"] = gain(truth, few[source], few[NONE], params.resamples, 0, patients)
-        for name, value in written[source].items():
-            metrics |= {f"{name}_{source}": value.value}
-            metrics |= {f"{name}_{source}_low": value.low, f"{name}_{source}_high": value.high}
+        if arm != NONE:
+            written[arm]["gain"] = gain(truth, few[arm], few[NONE], params.resamples, 0, patients)
+        for name, value in written[arm].items():
+            metrics |= {f"{name}_{arm}": value.value}
+            metrics |= {f"{name}_{arm}_low": value.low, f"{name}_{arm}_high": value.high}
     write_results(outputs["use"] / RESULTS, written)
     return metrics
 

@@ -61,7 +61,7 @@ def test_every_figure_has_its_real_floor_and_interval(line) -> None:
 def test_each_source_of_pretraining_has_its_gain_with_an_interval(line) -> None:
     used = line[1]["use_cubes"]
     assert 0 <= used["auc_none"] <= 1
-    for source in ("real", "synthetic", "both"):
+    for source in ("real", "synthetic", "both", "contrasts"):
         assert used[f"gain_{source}"] == pytest.approx(used[f"auc_{source}"] - used["auc_none"])
         assert {f"gain_{source}_low", f"gain_{source}_high", f"auc_every_label_{source}"} <= used.keys()
 

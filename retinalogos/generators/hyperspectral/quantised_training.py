@@ -38,8 +38,8 @@ from retinalogos.training.loop import train
 _VALIDATION_CUBES = 32
 # Cubes side by side on a sample picture.
 _SHOWN = 4
-# Cubes whose squares the linear maps begin from.
-_LOOKED_AT = 64
+# Cubes whose squares the linear maps begin from, about so many, and pixels of them: bounds memory, 200 MB of 16 bands.
+_LOOKED_AT, _LOOKED_AT_PIXELS = 64, 64 * 224**2
 # Encoded at once for K-means and validation: bounds memory.
 _ENCODED = 8
 
@@ -327,7 +327,8 @@ def train_autoencoder(
     objective = QuantisedReconstruction(
         cubes, validation, crop, training.batch_size, seed, codebook, perceptual, adversary
     )
-    model.autoencoder.begin(model.autoencoder.to_model(cubes[range(0, len(cubes), max(1, len(cubes) // _LOOKED_AT))]))
+    looked_at = max(1, min(_LOOKED_AT, _LOOKED_AT_PIXELS // cubes.values[0, 0].size))
+    model.autoencoder.begin(model.autoencoder.to_model(cubes[range(0, len(cubes), max(1, len(cubes) // looked_at))]))
     objective.first_codebook(model)
     trained = train(
         model,

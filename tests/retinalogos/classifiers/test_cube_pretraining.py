@@ -5,7 +5,7 @@ import pytest
 import torch
 from short_training import TRAINING
 
-from retinalogos.classifiers.cube_pretraining import gain, mean_auc, scores
+from retinalogos.classifiers.cube_pretraining import contrasts, gain, mean_auc, scores
 from retinalogos.masked_autoencoder import MaskedAutoencoderConfig, pretrained
 
 CONFIG = MaskedAutoencoderConfig(patch=4, width=16, layers=1, heads=2, mask=0.5)
@@ -25,6 +25,30 @@ def test_a_plain_difference_is_told_and_none_is_not(cubes, tmp_path) -> None:
         features = model.features(pictures)
         area = mean_auc(labels[16:], scores(features[:16], labels[:16], features[16:])[:, None])
         assert area == 1 if told else area < 0.95
+
+
+def test_contrasts_tell_how_bands_vary_together_and_not_how_bright_they_are() -> None:
+    rng = np.random.default_rng(0)
+    pattern, other = np.exp(0.1 * rng.standard_normal((2, 4, 32, 32)))
+    cubes = np.stack([pattern, pattern**2, other], 1) * 8000
+    found = contrasts(cubes.astype(np.uint16))
+    assert np.allclose(contrasts((0.5 * cubes).astype(np.uint16)), found, atol=0.01)
+    deviation, correlation = found[:, :3], found[:, 3:]
+    assert np.allclose(deviation[:, 1] - deviation[:, 0], np.log(2), atol=0.02)
+    assert np.allclose(correlation[:, 0], 1, atol=0.01), "the first two bands"
+    assert np.abs(correlation[:, 1:]).max() < 0.2
+
+
+def test_a_change_of_contrast_is_told_wherever_it_lies() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(40) % 2 == 1
+    cubes = np.full((40, 2, 32, 32), 8000.0)
+    for cube, label in zip(cubes, labels, strict=True):
+        row = rng.integers(4, 28)
+        cube[:, row : row + 2] *= np.array([0.7 if label else 0.9, 0.8])[:, None, None]
+    cubes *= 1 + 0.01 * rng.standard_normal(cubes.shape)
+    features = contrasts(cubes.astype(np.uint16))
+    assert mean_auc(labels[20:], scores(features[:20], labels[:20], features[20:])[:, None]) == 1
 
 
 def test_features_depend_on_the_cube_and_the_seed_alone(cubes, tmp_path) -> None:
