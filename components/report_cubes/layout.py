@@ -102,7 +102,7 @@ JUDGEMENT = (
             for name, key, means in (
                 ("Signal-to-noise ratio", "psnr", "dB; higher is closer, and noise cannot be rebuilt"),
                 ("Spectral angle", "spectral_angle", "radians, mean over the pixels of the fundus"),
-                ("Fréchet distance", "frechet", "of rebuilt from real cubes, in random convolutions"),
+                ("Fréchet distance", "frechet", "of rebuilt from real cubes, mean over random convolutions"),
             )
         ),
     ),
