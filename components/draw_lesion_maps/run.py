@@ -39,20 +39,20 @@ def run(params: DrawLesionMapsParams, inputs: Paths, outputs: Paths) -> Metrics:
     outputs["synthetic"].mkdir(parents=True)
     repeated = 0
     seen: set[str] = set()
-    taken = None if pipeline.layout is not None else _taken(cohort, pipeline.size, len(grades), params.seed)
+    seeds = [params.seed * 1_000_000 + number for number in range(len(grades))]
+    # Whose map it is: one patient each of drawn maps, and of training maps one for each of theirs.
+    told, people, real = list[int | None](grades), seeds, None
+    if pipeline.layout is None:
+        real, people = _taken(cohort, pipeline.size, len(grades), params.seed)
+        told = [None] * len(grades)
     with CohortWriter(outputs["synthetic"], f"{cohort.meta['name']}-lesion-maps") as writer:
         starts = range(0, len(grades), BATCH)
         for start in track(starts, "draw_lesion_maps", unit="batch"):
-            some: list[int | None] = [*grades[start : start + BATCH]]
-            people = seeds = [params.seed * 1_000_000 + start + number for number in range(len(some))]
-            if taken is None:
-                drawn = pipeline.draw(grades[start : start + BATCH], seeds, params.truncation)
-            else:
-                some, people = [None] * len(some), taken[1][start : start + BATCH].tolist()
-                drawn = taken[0][start : start + BATCH]
-            images = pipeline.render(drawn, seeds, spread=params.spread)
-            for grade, person, seed, classes, image in zip(some, people, seeds, drawn, images, strict=True):
-                row = _row(grade, person, seed, classes, image, generator)
+            part = slice(start, start + BATCH)
+            drawn = pipeline.draw(grades[part], seeds[part], params.truncation) if real is None else real[part]
+            images = pipeline.render(drawn, seeds[part], spread=params.spread)
+            for each in zip(told[part], people[part], seeds[part], drawn, images, strict=True):
+                row = _row(*each, generator)
                 repeated += row["image_id"] in seen
                 if row["image_id"] not in seen:
                     seen.add(row["image_id"])
@@ -66,7 +66,7 @@ def _in_turn(per_grade: tuple[int, ...]) -> Iterator[int]:
         yield from (grade for grade, wanted in enumerate(per_grade) if turn < wanted)
 
 
-def _taken(cohort: Cohort, size: int, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _taken(cohort: Cohort, size: int, n: int, seed: int) -> tuple[np.ndarray, list[int]]:
     """Maps of training eyes in turn, half of them mirrored, and the number of each eye's patient."""
     (training,) = read_real(cohort, size)
     whole, rng = training.whole(), np.random.default_rng(seed)
@@ -76,7 +76,7 @@ def _taken(cohort: Cohort, size: int, n: int, seed: int) -> tuple[np.ndarray, np
     mirrored = (rng.random(n) < 0.5)[:, None, None]
     classes = whole.classes[order]
     people = np.unique(whole.patients.astype(str), return_inverse=True)[1]
-    return np.where(mirrored, classes[:, :, ::-1], classes), people[order]
+    return np.where(mirrored, classes[:, :, ::-1], classes), people[order].tolist()
 
 
 def _row(

@@ -96,12 +96,10 @@ def run(params: JudgeCubesParams, inputs: Paths, outputs: Paths) -> Metrics:
         if port in inputs
     }
     for port, of in rebuilt.items():
-        results[port] = {
-            "psnr": float(of.psnr.mean()),
-            "spectral_angle": of.angle,
-            "frechet": _mean_distance(real, of.features),
-        }
-        metrics |= {f"{port}_{name}": value for name, value in results[port].items()}
+        distances = _distances(real, of.features)
+        told = {"psnr": float(of.psnr.mean()), "spectral_angle": of.angle, "frechet": float(distances.mean())}
+        metrics |= {f"{port}_{name}": value for name, value in told.items()}
+        results[port] = told | {"frechet_by_network": distances.tolist()}
     if "baseline" in rebuilt:
         results["against_baseline"] = _difference(real, rebuilt["autoencoder"], rebuilt["baseline"], params)
         for name, value in results["against_baseline"].items():
@@ -167,9 +165,9 @@ def _features(networks: Sequence[CubeFeatures], values: np.ndarray) -> np.ndarra
     return np.stack([network.features(values) for network in networks], 1)
 
 
-def _mean_distance(one: np.ndarray, other: np.ndarray) -> float:
-    """Mean over the networks of the Fréchet distance."""
-    return float(np.mean([frechet_distance(one[:, k], other[:, k]) for k in range(one.shape[1])]))
+def _distances(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Fréchet distance in each network."""
+    return np.array([frechet_distance(*both) for both in zip(one.swapaxes(0, 1), other.swapaxes(0, 1), strict=True)])
 
 
 @torch.inference_mode()
@@ -191,7 +189,7 @@ def _difference(real: np.ndarray, ours: _Rebuilt, theirs: _Rebuilt, params: Judg
     return {
         "psnr": bootstrap(np.mean, ours.psnr - theirs.psnr, **how),
         "frechet": bootstrap(
-            lambda held, one, other: _mean_distance(held, one) - _mean_distance(held, other),
+            lambda held, one, other: float(np.mean(_distances(held, one) - _distances(held, other))),
             real,
             ours.features,
             theirs.features,

@@ -52,13 +52,11 @@ def beside_real(path: Path, training: Examples, drawn: Examples, pairs: int, not
     """
     pictures, labels = [], []
     for grade in range(maps.GRADES) if training.by_grade else (None,):
-        members = [
-            each.take(np.flatnonzero((each.grades == grade) | (grade is None))[:pairs]) for each in (training, drawn)
-        ]
+        members = [each if grade is None else each.take(each.grades == grade) for each in (training, drawn)]
         if any(len(each) < pairs for each in members):
             continue
         for name, each in zip(("real", "drawn"), members, strict=True):
-            for colours, image in zip(maps.to_rgb(each.classes), each.images, strict=True):
+            for colours, image in zip(maps.to_rgb(each.classes[:pairs]), each.images[:pairs], strict=True):
                 pictures += [colours, image]
                 labels += [name if grade is None else f"{name}, grade {grade}", ""]
     if pictures:

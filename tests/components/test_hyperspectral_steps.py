@@ -58,6 +58,15 @@ def test_every_figure_has_its_real_floor_and_interval(line) -> None:
     assert metrics["train_vqvae"]["parameters"] == metrics["train_vqgan"]["parameters"]
 
 
+def test_distances_of_rebuilt_cubes_are_means_over_several_random_networks(line) -> None:
+    home, metrics = line
+    judged = json.loads((home / "metrics/hyperspectral/judgement/results.json").read_text())
+    for port in ("autoencoder", "baseline"):
+        each = judged[port]["frechet_by_network"]
+        assert len(set(each)) == len(each) == 8
+        assert metrics["judge_cubes"][f"{port}_frechet"] == pytest.approx(np.mean(each), rel=1e-4)
+
+
 def test_each_source_of_pretraining_has_its_gain_with_an_interval(line) -> None:
     used = line[1]["use_cubes"]
     assert 0 <= used["auc_none"] <= 1
