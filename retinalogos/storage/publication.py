@@ -252,8 +252,10 @@ def _send(bucket: Bucket, threads: ThreadPoolExecutor, passed: Callable[[int], N
             try:
                 _send_parts(bucket, threads, passed if attempt == 1 else _silent, source)
             except StoreError as error:
-                # Another writer of the same bytes completed or ended the upload, or sent a part of another size.
-                if error.code not in ("NoSuchUpload", "InvalidPart"):
+                # Another writer of the same bytes completed or ended the upload, or sent a part of another size. There
+                # are stores that have no word for it and answer 500: then what counts is whether the object is there.
+                other_writer = error.code in ("NoSuchUpload", "InvalidPart")
+                if not other_writer and (not error.code or bucket.size(name) != source.file.size):
                     raise
             if bucket.size(name) == source.file.size:
                 return

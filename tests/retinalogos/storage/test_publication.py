@@ -314,6 +314,58 @@ def test_writers_at_the_same_time_both_succeed_and_the_store_stays_whole(place, 
         assert content(tmp_path / f"back-{folder.name}") == content(folder)
 
 
+@pytest.mark.parametrize("ended", ["complete", "abort"])
+def test_another_writer_ends_the_upload_before_the_parts_are_sent(place, tmp_path, monkeypatch, ended) -> None:
+    folder = write(tmp_path / "a", large=2 * PART)
+    _end_the_first_upload(monkeypatch, ended, (folder / "inner" / "large").read_bytes())
+    version = publish(folder, place.address)
+    fetch(place.address, tmp_path / "back", version.sha256)
+    assert content(tmp_path / "back") == content(folder)
+
+
+def test_a_store_without_a_word_for_an_upload_that_has_ended(tmp_path, monkeypatch) -> None:
+    """moto in a process of its own, which answers 500 to its parts."""
+    monkeypatch.setattr(publication, "PART", PART)
+    monkeypatch.setattr(bucket_module, "ATTEMPTS", 2)
+    folder, disk = write(tmp_path / "a", large=2 * PART), tmp_path / "disk"
+    disk.mkdir()
+    with s3_server_on_disk("moto", disk) as environment:
+        for name, value in {**environment, "AWS_DEFAULT_REGION": "us-east-1"}.items():
+            monkeypatch.setenv(name, value)
+        address = f"s3://{new_bucket()[1]}/some/eyes"
+        with monkeypatch.context() as other_writer:
+            _end_the_first_upload(other_writer, "complete", (folder / "inner" / "large").read_bytes())
+            version = publish(folder, address)
+        fetch(address, tmp_path / "back", version.sha256)
+        assert content(tmp_path / "back") == content(folder)
+        with monkeypatch.context() as other_writer:
+            _end_the_first_upload(other_writer, "abort", b"")
+            with pytest.raises(StoreError, match="500"):
+                publish(write(tmp_path / "b", large=2 * PART), address)
+
+
+def _end_the_first_upload(monkeypatch, how: str, data: bytes) -> None:
+    """Another writer completes or aborts the first upload that is begun, before any part of ours is sent."""
+    real, ended = publication._begin_or_go_on, []
+
+    def begin(bucket: Bucket, name: str):
+        upload, known = real(bucket, name)
+        if not ended:
+            ended.append(upload)
+            if how == "abort":
+                bucket.ask("abort_multipart_upload", name, UploadId=upload)
+            else:
+                cuts = [data[start : start + PART] for start in range(0, len(data), PART)]
+                parts = []
+                for number, cut in enumerate(cuts, 1):
+                    sent = bucket.ask("upload_part", name, UploadId=upload, PartNumber=number, Body=cut)
+                    parts.append({"PartNumber": number, "ETag": sent["ETag"]})
+                bucket.ask("complete_multipart_upload", name, UploadId=upload, MultipartUpload={"Parts": parts})
+        return upload, known
+
+    monkeypatch.setattr(publication, "_begin_or_go_on", begin)
+
+
 def test_a_file_that_changes_meanwhile_is_refused(place, tmp_path, monkeypatch) -> None:
     folder = write(tmp_path / "a", file=100)
     real = publication.transfer
