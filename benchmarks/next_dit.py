@@ -3,7 +3,9 @@
     python -m benchmarks.next_dit
 
 Both have the same weights, batch, threads and optimiser: forward, backward, gradient clipping, fused AdamW; bfloat16
-is autocast, as in diffusers' training examples, whose default is float32. Compiled is each block of ours by itself,
+is autocast, as in diffusers' training examples, whose default is float32. With several threads the other side takes
+them within each operation, and ours as the training loop does, a piece of the batch each; then the time on the wall
+counts, on cores that have nothing else to do. Compiled is each block of ours by itself,
 as by `compile_blocks: true`, and the whole of theirs. Ours keeps freed memory, as every step does; `--kept` lets
 both. The first line is ours in the precision that it chooses for this machine; a ratio is how many times as long
 another takes. Compiling needs a C++ compiler: where torch.compile does not run, that is said and the compiled ways
@@ -12,6 +14,7 @@ the rate of one large product, for no way that does them can be faster; and thei
 """
 
 import argparse
+from dataclasses import dataclass
 
 import torch
 from diffusers import LuminaNextDiT2DModel
@@ -24,9 +27,19 @@ from benchmarks.products import PRECISIONS, tell_products
 from retinalogos.generators.text.next_dit import NextDiT
 from retinalogos.memory import keep_freed_memory
 from retinalogos.training.device import compute_dtype, reason_not_to_compile
+from retinalogos.training.loop import Gradients
 
 CHANNELS, TEXT, TOKENS = 32, 384, 48
 PRODUCTS = ("aten::mm", "aten::bmm", "aten::addmm")
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How a batch is cut, see :class:`~retinalogos.training.configuration.TrainingConfig`."""
+
+    batch_size: int
+    pieces: int
+    sharded: bool = False
 
 
 def make(name: str, options: argparse.Namespace) -> Way:
@@ -46,29 +59,36 @@ def make(name: str, options: argparse.Namespace) -> Way:
         theirs.pad_token.zero_()
     x, t = torch.randn(options.batch, CHANNELS, options.size, options.size), torch.rand(options.batch)
     text, mask = torch.randn(options.batch, TOKENS, TEXT), torch.ones(options.batch, TOKENS, dtype=torch.long)
+    model: nn.Module
     if who == "ours":
-        model: nn.Module
         model = NextDiT(**{key: value for key, value in theirs.config.items() if not key.startswith("_")})
         model.load_state_dict(theirs.state_dict())
         if compiled:
             for block in model.layers:
                 block.compile()
 
-        def predict() -> Tensor:
-            return model(x, t, text, mask)
+        def loss(model: nn.Module, _: int | None, rows: slice) -> Tensor:
+            velocity: Tensor = model(x[rows], t[rows], text[rows], mask[rows])
+            return velocity.float().square().mean()
+
+        gradients = Gradients(model, loss, Cut(options.batch, options.threads), PRECISIONS[precision])
+
+        def backward() -> None:
+            gradients(0)
     else:
         model = torch.compile(theirs) if compiled else theirs
         rotary = get_2d_rotary_pos_embed_lumina(theirs.head_dim, options.size, options.size)
 
-        def predict() -> Tensor:
-            return model(x, t, text, mask, rotary, cross_attention_kwargs={}, return_dict=False)[0]
+        def backward() -> None:
+            with torch.autocast("cpu", PRECISIONS[precision], enabled=precision != "float32"):
+                velocity = model(x, t, text, mask, rotary, cross_attention_kwargs={}, return_dict=False)[0]
+                loss = velocity.float().square().mean()
+            loss.backward()
 
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
 
     def step() -> None:
-        with torch.autocast("cpu", PRECISIONS[precision], enabled=precision != "float32"):
-            loss = predict().float().square().mean()
-        loss.backward()
+        backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
@@ -96,7 +116,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--size", type=int, default=16, help="width of the latents, a token each (default: 16)")
     parser.add_argument("--batch", type=int, default=4, help="images of a step (default: 4)")
     parser.add_argument("--turns", type=int, default=5, help="steps of each way that are timed (default: 5)")
-    parser.add_argument("--threads", type=int, default=1, help="threads of an operation (default: 1)")
+    parser.add_argument("--threads", type=int, default=1, help="threads of either side (default: 1)")
     parser.add_argument("--eager", action="store_true", help="compile nothing: spares minutes")
     parser.add_argument("--kept", action="store_true", help="freed memory is kept by the other side too")
     options = parser.parse_args(arguments)

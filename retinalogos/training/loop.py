@@ -266,7 +266,8 @@ class Gradients:
             self._model.zero_grad(set_to_none=True)
             values = tuple(self._added(step, rows) for rows in self._rows)
         found = [weight.grad for weight in self._weights if weight.grad is not None]
-        torch._foreach_div_(found, len(self._rows))
+        if len(self._rows) > 1:
+            torch._foreach_div_(found, len(self._rows))
         value = torch.stack(values).mean()
         # Shares of a gradient are averaged over the processes as they are computed.
         distributed.average([value] if self._sharded else [value, *found])
