@@ -19,7 +19,7 @@ Draws hyperspectral cubes and writes, into --out:
   cube-seed<seed>.png   its rendering in colour, with its provenance in its text chunks
   index.jsonl           the same provenance, one line per cube
 
-The same seed, steps and generator give the same cube again.
+The same command gives the same cubes again; a cube drawn with others differs by rounding alone.
 
 example:
   retinalogos hyperspectral generate --n 4 --seed 1 --out out/
