@@ -149,7 +149,7 @@ def test_lesions_are_matched_in_place(layout_config) -> None:
 def test_how_sure_a_network_is_of_the_retina_leaves_lesions(layout_config) -> None:
     """Nor do lesions cling to the disc, about whose rim it is least sure."""
     classes = maps.template(16)[None].repeat(20, 0)
-    classes[:, 6:10, 3:6] = maps.HE
+    classes[:, 6:10, 3:6], classes[:, 6:10, 9:12] = maps.HE, maps.OD
     generator = LayoutGenerator(layout_config)
     generator.start_from(torch.from_numpy(maps.one_hot(classes)), torch.full((20,), 3))
     before = generator.draw([3] * 20, list(range(20)), 1.0).mean((0, 2, 3))
