@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from retinalogos.generators.lesion_map.configuration import LayoutConfig
 from retinalogos.generators.lesion_map.grain import fit_grain, gumbel_noise, mean_area
-from retinalogos.generators.lesion_map.maps import BG, CLASSES, GRADES, LESIONS
+from retinalogos.generators.lesion_map.maps import BG, CLASSES, GRADES, LESIONS, VB
 
 # Maps whose differences the discriminator sees together, as StyleGAN2. In training they are of one grade: among those
 # of several it would not see that a grade's are all alike.
@@ -135,6 +135,10 @@ class LayoutGenerator(nn.Module):
             ModulatedConv(width, len(CLASSES), 1, config.latent, demodulate=False) for width in config.widths
         )
         self.bias = nn.Parameter(torch.zeros(len(CLASSES), 1, 1))
+        # Lesions lie on the retina, and their logits are relative to its. Else they die out as the network grows sure
+        # of the retina, and what is left of them lies where it is not sure: around the disc.
+        self.on_retina = nn.Buffer(torch.zeros(len(CLASSES), 1, 1))
+        self.on_retina[list(LESIONS)] = 1
         # Logarithm of how often each class occurs: see `start_from`.
         self.prior = nn.Buffer(torch.zeros(GRADES, len(CLASSES), config.size, config.size))
         # Smoothing of the noise by which each class is drawn, pixels: see `start_grain`.
@@ -185,21 +189,18 @@ class LayoutGenerator(nn.Module):
             y = output(x, style)
             total = y if total is None else F.interpolate(total, scale_factor=2, mode="bilinear") + y
         assert total is not None
-        return total + self.bias
+        total = total + self.bias
+        return total + self.on_retina * total[:, VB : VB + 1]
 
     @torch.no_grad()
     def start_from(self, maps_nchw: Tensor, grades_n: Tensor) -> None:
         """Sets the prior: how often each class occurs at each place, blurred, times how often it does in each grade.
 
-        Blurring by an eighth of the side keeps single maps out of it.
-
         Args:
             maps_nchw: training maps, n×7×size×size.
             grades_n: their grades.
         """
-        width = max(1, self.config.size // 16)
-        mean = F.pad(maps_nchw.mean(0)[None], (width,) * 4, mode="replicate")
-        at_place = F.avg_pool2d(mean, 2 * width + 1, 1)[0] + _LEAST_SHARE
+        at_place = _blurred(maps_nchw.mean(0)) + _LEAST_SHARE
         overall = maps_nchw.mean((0, 2, 3)) + _LEAST_SHARE
         for grade in range(GRADES):
             members = maps_nchw[grades_n == grade]
@@ -236,9 +237,9 @@ class LayoutGenerator(nn.Module):
 
     @torch.no_grad()
     def match(self, classes_nhw: np.ndarray, grades_n: Tensor, shares_gc: Tensor, seed: int) -> None:
-        """Sets right how much of each lesion there is in each grade (the prior) and how large they are (the grain).
+        """Sets right how much of each lesion a grade has, where (the prior), and how large they are (the grain).
 
-        An adversarial training of some minutes learns where lesions lie sooner than how many there are.
+        An adversarial training of some minutes learns none of it well.
 
         Args:
             classes_nhw: training maps, n×size×size.
@@ -254,14 +255,17 @@ class LayoutGenerator(nn.Module):
                 parts.append(self._logits(self.styles(z, some)[:, None].expand(-1, self.scales, -1), noise))
             return torch.cat(parts)
 
+        lesions = list(LESIONS)
+        at_place = torch.from_numpy(np.stack([(classes_nhw == c).mean(0) for c in lesions])).to(self.prior)
+        at_place = _blurred(at_place / at_place.mean((1, 2), keepdim=True).clamp_min(_LEAST_ODDS))
         for grade in range(GRADES):
-            wanted = shares_gc[grade, list(LESIONS)].to(self.prior)
+            wanted = shares_gc[grade, lesions].to(self.prior)[:, None, None] * at_place
             of_grade = logits(torch.full((_MATCHED,), grade, device=self.prior.device))
             for _ in range(_ROUNDS):
                 # How often a pixel has a class is what its probability says, whatever the grain.
-                found = F.softmax(of_grade + self.prior[grade], 1)[:, list(LESIONS)].mean((0, 2, 3))
-                change = (wanted / found).clamp_min(_LEAST_CHANGE).log().nan_to_num(0.0)
-                self.prior[grade, list(LESIONS)] += change[:, None, None]
+                found = _blurred(F.softmax(of_grade + self.prior[grade], 1)[:, lesions].mean(0))
+                change = (wanted / found).clamp(_LEAST_CHANGE, 1 / _LEAST_CHANGE)
+                self.prior[grade, lesions] += change.log().nan_to_num(0.0)
         grades_b = grades_n[np.random.default_rng(seed).integers(len(grades_n), size=_MATCHED)].to(self.prior.device)
         shares = F.softmax(logits(grades_b) + self.prior[grades_b], 1)
 
@@ -291,6 +295,12 @@ class LayoutGenerator(nn.Module):
         grades_b = torch.tensor(grades, device=z.device)
         styles = torch.lerp(self.centres[grades_b], self.styles(z, grades_b), truncation)
         return self(styles[:, None].expand(-1, self.scales, -1), noise, grades_b)
+
+
+def _blurred(maps_chw: Tensor) -> Tensor:
+    """How often something is at each place, over an eighth of the side, which keeps single maps out of it."""
+    width = max(1, maps_chw.shape[-1] // 16)
+    return F.avg_pool2d(F.pad(maps_chw[None], (width,) * 4, mode="replicate"), 2 * width + 1, 1)[0]
 
 
 class _Down(nn.Module):

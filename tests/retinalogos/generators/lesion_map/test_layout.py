@@ -129,6 +129,37 @@ def test_lesions_are_matched_in_number_and_size(draw_phantom) -> None:
     assert abs(np.log(matched / area)) < 0.35 < abs(np.log(dust / area))
 
 
+def test_lesions_are_matched_in_place(layout_config) -> None:
+    """A network that has learnt to draw lesions at the wrong side draws them at the right one."""
+    classes = maps.template(16)[None].repeat(20, 0)
+    classes[:, 6:10, 3:6] = maps.HE
+    generator, grades = LayoutGenerator(layout_config), torch.full((20,), 3)
+    generator.start_from(torch.from_numpy(maps.one_hot(classes[:, :, ::-1].copy())), grades)
+    shares = class_shares(torch.from_numpy(classes), torch.ones(20, 7), grades)
+
+    def left() -> float:
+        drawn = generator.draw([3] * 20, list(range(20)), 1.0)[:, maps.HE]
+        return float(drawn[:, :, :8].sum() / drawn.sum())
+
+    assert left() < 0.1
+    generator.match(classes, grades, shares, 0)
+    assert left() > 0.9
+
+
+def test_how_sure_a_network_is_of_the_retina_leaves_lesions(layout_config) -> None:
+    """Nor do lesions cling to the disc, about whose rim it is least sure."""
+    classes = maps.template(16)[None].repeat(20, 0)
+    classes[:, 6:10, 3:6], classes[:, 6:10, 9:12] = maps.HE, maps.OD
+    generator = LayoutGenerator(layout_config)
+    generator.start_from(torch.from_numpy(maps.one_hot(classes)), torch.full((20,), 3))
+    before = generator.draw([3] * 20, list(range(20)), 1.0).mean((0, 2, 3))
+    with torch.no_grad():
+        generator.bias[maps.VB] = 8
+    after = generator.draw([3] * 20, list(range(20)), 1.0).mean((0, 2, 3))
+    assert after[maps.OD] < 0.1 * before[maps.OD]
+    assert after[maps.HE] >= before[maps.HE] > 0.01
+
+
 def test_shares_are_of_the_eyes_that_mark_a_class() -> None:
     classes = torch.full((3, 2, 2), maps.VB, dtype=torch.uint8)
     classes[0, 0, 0] = maps.HE
