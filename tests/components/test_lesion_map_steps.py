@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -148,6 +149,12 @@ def test_the_page_shows_what_was_judged_and_asks_for_nothing_from_elsewhere(line
         "gates",
     ):
         assert said in html, said
+    for code, name, colour in zip(maps.CLASSES, maps.NAMES, maps.COLOURS, strict=True):
+        assert re.search(f'fill="#{bytes(colour.tolist()).hex()}"[^#]*{code} {name}', html), name
+    lesions = json.loads((made["judge_lesion_maps.judgement"] / "results.json").read_text())["lesions"]
+    few = [grade for grade in range(5) if str(grade) not in lesions]
+    assert few, "of 40 eyes"
+    assert f"lack grades {', '.join(map(str, few))}: " in html or f"lack grade {few[0]}: " in html
     assert html.count("<img") >= 5 + 2, "pictures of the judgement and of both trainings"
     assert "http:" not in html  # with the colon: the letters alone may stand in a picture's base64
     assert "https:" not in html
@@ -225,6 +232,7 @@ def test_a_cohort_without_grades_goes_through_with_its_own_maps(line, tmp_path) 
     page = (at["report.report"] / "index.html").read_text()
     assert "Too few training eyes have a grade" in page
     assert "Weighted kappa" not in page
+    assert "The tables of lesions lack" not in page, "they are left out"
     assert "none: it renders maps" in (at["register.registration"] / "model_card.md").read_text()
 
 
