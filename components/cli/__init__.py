@@ -26,7 +26,7 @@ def parser() -> Parser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command and returns its exit code: 0 done, 1 failed, 2 wrong use, 130 stopped by Ctrl-C (one line on stderr)."""
+    """Runs the command and returns its exit code: 0 done; else 1 failed, 2 wrong use, 130 stopped, and one line."""
     try:
         arguments = parser().parse_args(argv)
         arguments.run(arguments)
