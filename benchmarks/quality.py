@@ -44,12 +44,11 @@ BATCH = 24  # pictures drawn at a time, as augment.batch_size
 
 @dataclass(frozen=True)
 class Way:
-    """A generator and how it is sampled: arguments of the pipeline's call, and its solver."""
+    """A generator and how it is sampled: arguments of the pipeline's call."""
 
     name: str
     generator: Path
-    call: dict[str, float | int] = field(default_factory=dict)
-    solver: str | None = None
+    call: dict[str, Any] = field(default_factory=dict)
 
 
 def ways(options: argparse.Namespace) -> list[Way]:
@@ -59,7 +58,7 @@ def ways(options: argparse.Namespace) -> list[Way]:
     found += [Way(f"guidance {scale:g}", last, {"guidance": scale}) for scale in options.guidance]
     for solver in options.solvers or [None]:
         for steps in options.steps:
-            found.append(Way(f"{steps} steps {solver or ''}".strip(), last, {"steps": steps}, solver))
+            found.append(Way(f"{steps} steps {solver or ''}".strip(), last, {"steps": steps, "solver": solver}))
     return found
 
 
@@ -72,8 +71,6 @@ def prompts(cohort: Cohort, most: int) -> list[dict[str, Any]]:
 def draw(way: Way, rows: list[dict[str, Any]], folder: Path) -> tuple[Cohort, list[np.ndarray], float]:
     """The cohort that this way draws, its first pictures, and how often the network was evaluated for each."""
     pipeline = TextToFundusPipeline.from_pretrained(way.generator)
-    if way.solver:
-        pipeline.register_to_config(solver=way.solver)
     first: list[np.ndarray] = []
     evaluated: list[int] = []
     pipeline.backbone.register_forward_pre_hook(lambda _, inputs: evaluated.append(len(inputs[0])))
@@ -181,10 +178,10 @@ def compare(options: argparse.Namespace) -> Iterator[str]:
             yield line("real test eyes", floor, floor.value, eyes, lesions(test), "")
         told = assessment.judged(seen, None, settings)
         yield line(way.name, distances["synthetic"], floor.value, told, lesions(seen), f"{evaluations:g}")
-        if way.solver:
+        if solver := way.call.get("solver"):
             side, glaucoma = (told.get(task, {}).get(figure) for task, figure in CONTROL)
             values = [float("nan") if each is None else each.value for each in (side, glaucoma)]
-            points.append(Point(way.solver, evaluations, distances["synthetic"], *values))
+            points.append(Point(solver, evaluations, distances["synthetic"], *values))
         images += first
         labels += [way.name] * len(first)
     if options.plot and floor:

@@ -29,11 +29,16 @@ class MaskedAutoencoderConfig(BaseModel):
     mask: float = Field(gt=0, lt=1, description="share of the tokens that is hidden")
 
 
+def _evened(pictures: np.ndarray) -> np.ndarray:
+    """Square roots of integers, which count light, so that noise is alike at all levels; float32 as it is."""
+    return pictures if pictures.dtype == np.float32 else np.sqrt(pictures.astype(np.float32))
+
+
 class MaskedAutoencoder(nn.Module):
     """The network, with the scaling of the bands.
 
     Args:
-        reference: pictures, uint8 or uint16 n×bands×size×size, whose bands get mean 0 and deviation 1.
+        reference: pictures, n×bands×size×size, whose bands get mean 0 and deviation 1: uint8 or uint16, or float32.
         config: of the network.
     """
 
@@ -42,9 +47,9 @@ class MaskedAutoencoder(nn.Module):
 
     def __init__(self, reference: np.ndarray, config: MaskedAutoencoderConfig):
         super().__init__()
-        root = np.sqrt(reference.astype(np.float32))
-        for name, of in (("mean", root.mean((0, 2, 3))), ("std", root.std((0, 2, 3)))):
-            self.register_buffer(name, torch.tensor(of, dtype=torch.float32).clamp(min=1e-3).view(-1, 1, 1))
+        shown = _evened(reference)
+        for name, of in (("mean", shown.mean((0, 2, 3))), ("std", shown.std((0, 2, 3)).clip(1e-3))):
+            self.register_buffer(name, torch.tensor(of, dtype=torch.float32).view(-1, 1, 1))
         self.network = ViTMAEForPreTraining(
             ViTMAEConfig(
                 image_size=reference.shape[-1],
@@ -71,9 +76,8 @@ class MaskedAutoencoder(nn.Module):
         self.network.decoder.initialize_weights(self.tokens)
 
     def scaled(self, values: np.ndarray) -> Tensor:
-        """What the network sees of pictures, n×bands×size×size: square roots, so that noise is alike at all levels."""
-        x = torch.from_numpy(values.astype(np.float32)).to(self.mean.device)
-        scaled: Tensor = (x.sqrt() - self.mean) / self.std
+        """What the network sees of pictures, n×bands×size×size."""
+        scaled: Tensor = (torch.from_numpy(_evened(values)).to(self.mean.device) - self.mean) / self.std
         return scaled
 
     @torch.no_grad()
@@ -107,7 +111,7 @@ def pretrained(
 
     Args:
         reference: pictures that set the scale of the bands.
-        pictures: uint8 or uint16 n×bands×size×size.
+        pictures: of the same form.
         config: of the network.
         training: of the loop; the same number of steps whatever the number of pictures.
         seed: of weights, order and masks.

@@ -4,7 +4,7 @@ import base64
 import hashlib
 import io
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,6 +13,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from retinalogos import __version__
+from retinalogos.errors import DataError
 
 NOTICE = "Synthetic images: for research use only, not for diagnosis."
 _PHANTOM = "Phantom eyes: drawn by a program, no patient was photographed. For research use only, not for diagnosis."
@@ -65,12 +66,24 @@ def read_png(path: Path) -> dict[str, str]:
         return {str(key): value for key, value in image.info.items() if isinstance(value, str)}
 
 
-def append_records(path: Path, records: list[dict[str, str | int | float | None]], key: str) -> None:
-    """Adds records to a JSON-lines file; a record whose ``key`` is there already takes its place."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    known = {json.loads(line)[key]: line for line in lines}
-    known.update({str(record[key]): json.dumps(record, ensure_ascii=False) for record in records})
-    path.write_text("".join(f"{line}\n" for line in known.values()), encoding="utf-8")
+def append_records(path: Path, records: Sequence[Mapping[str, str | int | float | None]]) -> None:
+    """Adds records to a JSON-lines file; a record whose ``file`` is there already takes its place.
+
+    Raises:
+        DataError: a line that is there is no such record; the file stays as it was.
+    """
+    known: dict[str, str] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines() if path.exists() else [], 1):
+        try:
+            known[json.loads(line)["file"]] = line
+        except (ValueError, KeyError, TypeError):
+            raise DataError(
+                f"{path}, line {number}, is no record of a picture (JSON with `file`): move it away and draw again"
+            ) from None
+    known |= {str(record["file"]): json.dumps(record, ensure_ascii=False) for record in records}
+    part = path.with_name(f"{path.name}.part")
+    part.write_text("".join(f"{line}\n" for line in known.values()), encoding="utf-8")
+    part.replace(path)
 
 
 def generator_hash(folder: Path) -> str:

@@ -29,8 +29,9 @@ Draws eyes from descriptions and writes, into --out:
   index.jsonl                          the same provenance, one line per picture
   contact_sheet.png                    the pictures of this call with their prompts and seeds
 
-A prompt reads like a caption of the training data: eye, findings, diagnosis, appearance. The same prompt,
-seed, settings and generator give the same picture again; image k of a prompt has the seed S+k.
+A prompt reads like a caption of the training data: eye, findings, diagnosis, appearance. The same command gives the
+same pictures again; image k of a prompt has the seed S+k, and drawn with others it differs by rounding alone, a grey
+level here and there.
 
 examples:
   retinalogos generate "left eye, severe non-proliferative diabetic retinopathy" --n 8 --seed 1 --out out/
@@ -89,6 +90,26 @@ def add_commands(commands: Commands) -> None:
             "--guidance", type=number_from(0), help="weight of the prompt (default: the generator's own)"
         )
         command.add_argument("--steps", type=at_least(1), help="steps of the solver (default: the generator's own)")
+        # Named here and not read from the configuration, whose import takes seconds.
+        solvers = ("euler", "midpoint", "heun", "multistep", "splitting")
+        command.add_argument("--solver", choices=solvers, help="of the path from noise (default: the generator's own)")
+        command.add_argument(
+            "--guidance-interval",
+            type=number_from(0, 1),
+            nargs=2,
+            metavar=("FROM", "TO"),
+            help="times between which --guidance acts, 0 is noise and 1 the picture (default: the generator's own)",
+        )
+        command.add_argument(
+            "--renormalise",
+            action=argparse.BooleanOptionalAction,
+            help="guidance turns the velocity and keeps its length, sparing colours (default: the generator's own)",
+        )
+        command.add_argument(
+            "--autoguidance",
+            type=number_from(1),
+            help="times what the network adds to the prior is drawn; 1 as learned (default: the generator's own)",
+        )
 
 
 def _generate(arguments: argparse.Namespace) -> None:
@@ -145,8 +166,10 @@ def _between(arguments: argparse.Namespace) -> None:
                 **sampling,
             )
             record = {
-                "prompt": arguments.first,
+                # Files are named by it: they then lie in order.
+                "prompt": f"{share:.2f} of the way from {arguments.first} to {arguments.second}",
                 "seed": arguments.seed,
+                "first_prompt": arguments.first,
                 "second_prompt": arguments.second,
                 "share": share,
                 **sampling,
@@ -179,11 +202,10 @@ def _load(folder: Path) -> "TextToFundusPipeline":
 
 
 def _sampling(arguments: argparse.Namespace, pipeline: "TextToFundusPipeline") -> dict[str, Any]:
-    """Guidance and steps as asked for, else the generator's own: the provenance names what was used."""
-    return {
-        name: getattr(pipeline.config, name) if getattr(arguments, name) is None else getattr(arguments, name)
-        for name in ("guidance", "steps")
-    }
+    """Settings as asked for, else the generator's own: the provenance names what was used."""
+    names = ("guidance", "steps", "solver", "guidance_interval", "renormalise", "autoguidance")
+    asked = {name: getattr(arguments, name) for name in names}
+    return {name: getattr(pipeline.config, name) if value is None else value for name, value in asked.items()}
 
 
 def _opened(picture: Path, mask: Path | None) -> tuple[np.ndarray, np.ndarray | None, str]:
@@ -233,7 +255,7 @@ def _write(out: Path, drawn: Iterable[_Picture], total: int, generator: str, wei
         records.append({"file": name, "synthetic": True, "notice": NOTICE, "software": software(), **record})
         images.append(image)
         labels.append(label)
-    append_records(out / "index.jsonl", records, key="file")
+    append_records(out / "index.jsonl", records)
     sheet = {"generator": generator, "generator_sha256": weights}
     shown = make_sheet(images[:_SHEET_IMAGES], labels[:_SHEET_IMAGES], columns)
     write_png(out / "contact_sheet.png", shown, sheet)

@@ -78,11 +78,16 @@ def resolve_model(model: str | None, champion: str = CHAMPION, last: Path = LAST
     if model is None:
         try:
             return resolve_model(champion)
-        except UsageError:
+        except UsageError as error:
             if not (last / INDEX).is_file():
-                raise
+                train = "make run" if last == LAST_TRAINED else f"make run WORKFLOW={last.parent.name}"
+                raise UsageError(
+                    f"no generator was found: {last} is not there, and of the champion is said: {error}. `{train}` "
+                    "trains one; or name one by --model, or set MLFLOW_TRACKING_URI"
+                ) from None
         print(
-            f"retinalogos: no champion here, so {last} draws: it did not pass every gate, see the page of `report`",
+            f"retinalogos: no champion here, so {last} draws: it did not pass every gate or was not judged to the end, "
+            "see the page of `report`",
             file=sys.stderr,
         )
         return last
@@ -125,8 +130,7 @@ def _connect(asked: str) -> Any:
         database = Path(DEFAULT_TRACKING.removeprefix("sqlite:///"))
         if not database.is_file():
             raise UsageError(
-                f"{asked}: no registry here ({database} not found); run `make run`, "
-                "set MLFLOW_TRACKING_URI, or name a folder instead"
+                f"{asked}: no registry here ({database} not found); set MLFLOW_TRACKING_URI, or name a folder"
             )
         mlflow.set_tracking_uri(DEFAULT_TRACKING)
     return mlflow

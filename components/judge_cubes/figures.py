@@ -67,4 +67,7 @@ def _spectra(path: Path, sets: CubeSets) -> str:
         axis.set(title=name.replace("_", " "), xlabel="wavelength, nm", ylabel="reflectance")
         if axis.lines:
             axis.legend(frameon=False)
+        else:
+            axis.set(xticks=[], yticks=[], xlabel="", ylabel="")
+            axis.text(0.5, 0.5, "none was found", ha="center", transform=axis.transAxes)
     return save(figure, path)

@@ -632,12 +632,16 @@ def left_out(results: Results) -> list[str]:
 
 
 def effect(what: str, measure: str, change: Figure) -> list[str]:
-    """A sentence on whether something helps: where the interval leaves zero out. None where it was not measured."""
+    """A sentence on whether something helps: where the interval leaves zero out. None where it was not measured.
+
+    Intervals are not corrected for the number of comparisons, and the sentence says so where it claims a difference.
+    """
     if change.value is None or change.low is None or change.high is None:
         return []
     says = "helps" if change.low > 0 else "harms" if change.high < 0 else "no difference is shown"
     low, middle, high = (signed(part) for part in (change.low, change.value, change.high))
-    return [f"{what}: {says} (change of {measure} {middle}, 95 % interval {low} to {high})."]
+    alone = "" if change.low <= 0 <= change.high else ", of this comparison alone"
+    return [f"{what}: {says} (change of {measure} {middle}, 95 % interval {low} to {high}{alone})."]
 
 
 def signed(value: float) -> str:

@@ -20,6 +20,7 @@ from retinalogos.classifiers.cube_pretraining import (
     SYNTHETIC,
     contrasts,
     gain,
+    local_contrasts,
     mean_auc,
     scores,
 )
@@ -56,6 +57,10 @@ def run(params: UseCubesParams, inputs: Paths, outputs: Paths) -> Metrics:
                 "are none: ingest more"
             )
     synthetic = np.stack([cube.values for _, cube in _first(Cohort(inputs["synthetic"]), "train", params.most)])
+    of_real, of_judged = local_contrasts(real), local_contrasts(judged)
+    told = contrasts(of_real[known]), contrasts(of_judged)
+    if params.view == "contrasts":
+        real, judged, synthetic = of_real, of_judged, local_contrasts(synthetic)
     config = MaskedAutoencoderConfig(**params.network.model_dump())
     cubes = {NONE: None, REAL: real, SYNTHETIC: synthetic, BOTH: np.concatenate([real, synthetic])}
     shuffled = [np.random.default_rng(seed).permutation(len(known))[: params.labelled] for seed in params.seeds]
@@ -70,7 +75,7 @@ def run(params: UseCubesParams, inputs: Paths, outputs: Paths) -> Metrics:
             by_every.append(scores(shown, labels[known], asked))
         few[arm], every[arm] = np.stack(by_few, 1), np.stack(by_every, 1)
 
-    tell(CONTRASTS, [(contrasts(real[known]), contrasts(judged))] * len(params.seeds))
+    tell(CONTRASTS, [told] * len(params.seeds))
     with tempfile.TemporaryDirectory() as scratch:
         for source in SOURCES:
             models = (

@@ -1,5 +1,7 @@
 """What the step ``use_cubes`` takes and gives."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from components.step import Params, Port, Step, later
@@ -26,6 +28,9 @@ class UseCubesParams(Params):
     labelled: int = Field(ge=4, description="real training cubes whose label is shown, at most")
     most: int = Field(ge=4, description="cubes of a set, at most: bounds memory")
     resamples: int = Field(ge=0, description="of the bootstrap")
+    view: Literal["reflectance", "contrasts"] = Field(
+        description="what the network sees of cubes: their reflectance, or each pixel against its surroundings"
+    )
     network: NetworkConfig
     training: TrainingConfig
 

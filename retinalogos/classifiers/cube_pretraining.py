@@ -26,26 +26,39 @@ _EDGE = 0.03
 _DARKEST = 64  # of 65,535: what the camera's noise leaves of black
 
 
-def contrasts(values: np.ndarray) -> np.ndarray:
-    """How strong the bands' local contrasts are, and how alike: n × bands·(bands + 1)/2.
+def local_contrasts(values: np.ndarray) -> np.ndarray:
+    """The logarithm of each pixel's reflectance less that of its surroundings: float32, as large as the cubes.
 
-    A contrast is the log of a pixel's reflectance less that of its surroundings; its deviation over the field in each
-    band, as a logarithm, and the correlations between bands are told (region covariance: Tuzel et al., ECCV 2006). A
-    change of the spectrum beside vessels shows in them wherever the vessels lie.
+    Neither brightness nor hue of the eye is in it. 0 outside the field and at its edge.
 
     Args:
         values: uint16 cubes, n × bands × size × size.
     """
     size = values.shape[-1]
     edge = np.ones((2 * max(1, round(_EDGE * size)) + 1,) * 2, np.uint8)
-    rows = []
-    for cube in values:
+    found = np.empty(values.shape, np.float32)
+    for cube, local in zip(values, found, strict=True):
         peak = cube.max(0)
         field = cv2.erode((peak > 0.1 * np.quantile(peak, 0.95)).astype(np.uint8), edge).astype(np.float32)
         near = np.maximum(cv2.GaussianBlur(field, (0, 0), _AROUND * size), 1e-3)
-        logs = np.log(np.maximum(cube, _DARKEST).astype(np.float32))
-        local = np.stack([log - cv2.GaussianBlur(log * field, (0, 0), _AROUND * size) / near for log in logs])
-        covariance = np.cov(local[:, field > 0])
+        for band, log in zip(local, np.log(np.maximum(cube, _DARKEST).astype(np.float32)), strict=True):
+            band[:] = field * (log - cv2.GaussianBlur(log * field, (0, 0), _AROUND * size) / near)
+    return found
+
+
+def contrasts(local: np.ndarray) -> np.ndarray:
+    """How strong the bands' local contrasts are, and how alike: n × bands·(bands + 1)/2.
+
+    Their deviation over the field in each band, as a logarithm, and the correlations between bands are told (region
+    covariance: Tuzel et al., ECCV 2006). A change of the spectrum beside vessels shows in them wherever the vessels
+    lie.
+
+    Args:
+        local: cubes as :func:`local_contrasts` gives them.
+    """
+    rows = []
+    for cube in local:
+        covariance = np.cov(cube[:, cube.any(0)])
         deviation = np.sqrt(np.diag(covariance)).clip(1e-6)
         correlation = covariance / deviation / deviation[:, None]
         rows.append(np.concatenate([np.log(deviation), correlation[np.triu_indices(len(cube), 1)]]))

@@ -117,6 +117,8 @@ def _hdf5(path: Path) -> _Raw:
 
 def _numpy(path: Path) -> _Raw:
     with np.load(path, allow_pickle=False) as file:
+        if "cube" not in file:
+            raise KeyError("cube")  # NumPy's own names no key
         return file["cube"], file.get("wavelengths"), None
 
 

@@ -19,7 +19,7 @@ Draws hyperspectral cubes and writes, into --out:
   cube-seed<seed>.png   its rendering in colour, with its provenance in its text chunks
   index.jsonl           the same provenance, one line per cube
 
-The same seed, steps and generator give the same cube again.
+The same command gives the same cubes again; a cube drawn with others differs by rounding alone.
 
 example:
   retinalogos hyperspectral generate --n 4 --seed 1 --out out/
@@ -85,10 +85,10 @@ def _generate(arguments: argparse.Namespace) -> None:
         for seed, cube in zip(some, drawn, strict=True):
             name = f"cube-seed{seed}"
             drawn_so = provenance(pipeline, weights, seed, arguments.steps, cube.shape[-1])
-            record: Provenance = {"cube": f"{name}.npz", **drawn_so}
+            record: Provenance = {"file": f"{name}.npz", **drawn_so}
             write_cube(arguments.out / f"{name}.npz", arguments.out / f"{name}.png", cube, pipeline.wavelengths, record)
-            records.append(record)
-    append_records(arguments.out / "index.jsonl", records, "cube")
+            records.append({**record, "synthetic": True})
+    append_records(arguments.out / "index.jsonl", records)
     print(f"{len(records)} cubes of {len(pipeline.wavelengths)} bands in {arguments.out}. {NOTICE}")
 
 

@@ -106,7 +106,7 @@ class CubePipeline(DiffusionPipeline):
         batch_size: int = 16,
         progress: str | None = None,
     ) -> np.ndarray:
-        """Draws one cube for each seed; a cube depends on its seed, not on its batch.
+        """Draws one cube for each seed; a cube depends on its seed, and on its batch by rounding alone.
 
         Args:
             seeds: one for each cube.

@@ -169,7 +169,7 @@ def _generate(arguments: argparse.Namespace) -> None:
             records.append({"file": file, "synthetic": True, "notice": NOTICE, "software": software(), **record})
             shown.append(picture)
             labels.append(f"grade {arguments.grade}, seed {seed}")
-    append_records(arguments.out / "index.jsonl", records, key="file")
+    append_records(arguments.out / "index.jsonl", records)
     write_png(arguments.out / "contact_sheet.png", make_sheet(shown, labels, 8), generator)
     print(f"{len(seeds)} maps with their photographs in {arguments.out}. {NOTICE}")
 
@@ -234,7 +234,7 @@ def _render(arguments: argparse.Namespace) -> None:
     path = arguments.out / f"{arguments.map.stem}-rendered-{settings}.png"
     write_png(path, image, record)
     entry = {"file": path.name, "synthetic": True, "notice": NOTICE, "software": software(), **record}
-    append_records(arguments.out / "index.jsonl", [entry], key="file")
+    append_records(arguments.out / "index.jsonl", [entry])
     print(f"{path}. {NOTICE}")
 
 

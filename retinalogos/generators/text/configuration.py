@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from retinalogos.training.configuration import Precision
 
@@ -46,10 +46,10 @@ class RepresentationConfig(BaseModel):
 class SamplingConfig(BaseModel):
     """How the trained generator samples unless told otherwise."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     steps: int = Field(ge=1, description="network evaluations")
-    guidance: float = Field(ge=1, description="classifier-free guidance, on all latent channels")
+    guidance: float = Field(ge=0, description="classifier-free guidance, on all latent channels; 1: none")
     time_shift: float = Field(gt=0, description="of the grid of times, towards noise")
     solver: Solver = Field(description="euler, midpoint, heun, multistep or splitting")
     guidance_interval: list[float] = Field(
@@ -58,6 +58,13 @@ class SamplingConfig(BaseModel):
     renormalise: bool = Field(description="guidance turns the velocity and keeps its length")
     autoguidance: float = Field(ge=1, description="times what the network adds to the prior is drawn; 1 as learned")
     precision: Precision = Field(description="of the network; auto: bfloat16 where the device multiplies it natively")
+
+    @field_validator("guidance_interval")
+    @classmethod
+    def _in_order(cls, interval: list[float]) -> list[float]:
+        if not 0 <= interval[0] <= interval[1] <= 1:
+            raise ValueError(f"{interval} are no two times from 0 to 1, the earlier one first")
+        return interval
 
 
 class AdapterConfig(BaseModel):

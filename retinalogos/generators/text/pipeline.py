@@ -1,7 +1,7 @@
 """The trained generator as a diffusers pipeline: a folder that loads and samples."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from pydantic import ValidationError
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
@@ -16,10 +17,10 @@ from retinalogos.errors import UsageError
 from retinalogos.generators.text.autoencoder import as_autoencoder, to_model_range, to_uint8
 from retinalogos.generators.text.backbones import velocity
 from retinalogos.generators.text.conditioning import TextConditioning, TextEncoder, load_text_encoder
+from retinalogos.generators.text.configuration import SamplingConfig
 from retinalogos.generators.text.flow import Field, guided, interpolate, solve, straight, target_velocity, unit_gaussian
 from retinalogos.generators.text.prior import LatentPrior
 from retinalogos.progress import track
-from retinalogos.training.configuration import Precision
 from retinalogos.training.device import compute_dtype
 
 
@@ -68,7 +69,8 @@ class TextToFundusPipeline(DiffusionPipeline):
         guidance_interval: list[float] | None = None,
         renormalise: bool = False,
         autoguidance: float = 1.0,
-        precision: Precision = "auto",
+        # Not the literal type, which diffusers takes for a missing annotation.
+        precision: str = "auto",
     ):
         super().__init__()
         self.register_modules(backbone=backbone, autoencoder=autoencoder, conditioning=conditioning, prior=prior)
@@ -120,36 +122,38 @@ class TextToFundusPipeline(DiffusionPipeline):
         self,
         prompts: str | Sequence[str],
         *,
-        seeds: int | Sequence[int],
-        steps: int | None = None,
-        guidance: float | None = None,
-        autoguidance: float | None = None,
+        seeds: int | Sequence[int] | None = None,
         size: int | None = None,
         batch_size: int = 16,
         progress: str | None = None,
+        **sampling: Any,
     ) -> np.ndarray:
         """Draws one picture for each prompt.
 
         Args:
             prompts: text, at most ``token_budget`` tokens each.
-            seeds: one for each picture; a picture depends on its prompt and seed, not on its batch.
-            steps: network evaluations; default as trained.
-            guidance: scale of classifier-free guidance, 1 for none; default as trained.
-            autoguidance: away from the prior, 1 for none; default as trained.
+            seeds: one for each picture, which depends on its prompt and seed, and on its batch by no more than rounding
+                (a grey level); default 0, 1, ….
             size: width in pixels, a multiple of the autoencoder's downscale factor; default as trained.
             batch_size: pictures drawn at once.
             progress: name of a progress line to show.
+            sampling: values of :class:`SamplingConfig` in place of the generator's own: ``steps``, ``guidance``,
+                ``autoguidance``, ``solver``, ``guidance_interval``, ``renormalise``, …; ``None``: its own.
 
         Returns:
             uint8 array, n×size×size×3.
 
         Raises:
-            UsageError: a prompt is over the token budget, or the size no multiple of the downscale factor.
+            UsageError: there is no prompt or one is over the token budget, the size is no multiple of the downscale
+                factor, or ``sampling`` has a name that is not known or a value out of range.
         """
         prompts, seeds = _pairs(prompts, seeds)
-        size = size or self.config.size
-        if size % self._downscale:
-            below = size - size % self._downscale
+        config = self._sampling(sampling)
+        if batch_size < 1:
+            raise UsageError(f"batch_size {batch_size} is less than 1")
+        size = self.config.size if size is None else size
+        if size < self._downscale or size % self._downscale:
+            below = max(self._downscale, size - size % self._downscale)
             near = f"{below} and {below + self._downscale}"
             raise UsageError(f"size {size} is no multiple of {self._downscale} pixels; near it are {near}")
         starts: Any = range(0, len(prompts), batch_size)
@@ -160,8 +164,7 @@ class TextToFundusPipeline(DiffusionPipeline):
         for start in starts:
             rows = slice(start, start + batch_size)
             noise = starting_noise(seeds[rows], self._latent_channels, width).to(self.device)
-            field = self._field(prompts[rows], guidance, autoguidance)
-            drawn.append(self._solve(field, noise, steps or self.config.steps))
+            drawn.append(self._solve(self._field(prompts[rows], config), noise, config.steps, config))
         return np.concatenate(drawn)
 
     @torch.inference_mode()
@@ -170,11 +173,10 @@ class TextToFundusPipeline(DiffusionPipeline):
         images: np.ndarray,
         prompts: str | Sequence[str],
         *,
-        seeds: int | Sequence[int],
+        seeds: int | Sequence[int] | None = None,
         strength: float = 0.6,
         masks: np.ndarray | None = None,
-        steps: int | None = None,
-        guidance: float | None = None,
+        **sampling: Any,
     ) -> np.ndarray:
         """Redraws pictures by their prompts: image to image (SDEdit, Meng et al., arXiv 2108.01073), or inpainting.
 
@@ -184,48 +186,45 @@ class TextToFundusPipeline(DiffusionPipeline):
         Args:
             images: uint8, n×size×size×3, of the size that the generator draws.
             prompts: one for each picture.
-            seeds: one for each picture.
+            seeds: one for each picture; default 0, 1, ….
             strength: in (0, 1]: share of the way to noise that a picture is taken back; 1 keeps nothing of it. 0.6
                 redraws what is fine and keeps field, tone and the place of the disc.
             masks: uint8 or bool, n×size×size, not 0 where the picture is redrawn; ``None``: everywhere.
-            steps: network evaluations of the whole way; a weaker edit spends its share of them.
-            guidance: as in the call.
+            sampling: as in the call; of ``steps``, those of the whole way, a weaker edit spends its share.
 
         Returns:
             uint8 array of the shape of ``images``.
 
         Raises:
-            UsageError: strength out of range, or masks of another size than the pictures.
+            UsageError: pictures of another kind or number, strength out of range, masks of another size than the
+                pictures, and as in the call.
         """
         prompts, seeds = _pairs(prompts, seeds)
+        config = self._sampling(sampling)
+        wanted = f"a numpy array of uint8, {len(prompts)}×height×width×3, is wanted for {len(prompts)} prompts"
+        if not isinstance(images, np.ndarray):
+            raise UsageError(f"images are a {type(images).__name__}: {wanted}")
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[::3] != (len(prompts), 3):
+            raise UsageError(f"images are {images.dtype} of shape {images.shape}: {wanted}")
         if not 0 < strength <= 1:
             raise UsageError(f"strength {strength} is not above 0 and at most 1")
         if masks is not None and masks.shape != images.shape[:3]:
             raise UsageError(f"masks of shape {masks.shape} for pictures of shape {images.shape[:3]}")
         data = as_autoencoder(self.autoencoder).encode(to_model_range(images).to(self.device))
         noise = starting_noise(seeds, self._latent_channels, data.shape[-1]).to(self.device)
-        field, begin = self._field(prompts, guidance), 1 - strength
+        field, begin = self._field(prompts, config), 1 - strength
         x = interpolate(data, noise, data.new_full((len(data),), begin))
-        count = max(2, math.ceil((steps or self.config.steps) * strength))
+        count = max(2, math.ceil(config.steps * strength))
         if masks is None:
-            return self._solve(field, x, count, begin)
+            return self._solve(field, x, count, config, begin)
         redrawn = torch.from_numpy(masks != 0).to(self.device)
         # A latent is free as soon as one of its pixels is.
         free = max_pool2d(redrawn[:, None].float(), self._downscale)
-        drawn = self._solve(straight(target_velocity(data, noise)).mixed(field, free), x, count, begin)
+        drawn = self._solve(straight(target_velocity(data, noise)).mixed(field, free), x, count, config, begin)
         return np.where(masks[..., None] != 0, drawn, images)
 
     @torch.inference_mode()
-    def between(
-        self,
-        first: str,
-        second: str,
-        shares: Sequence[float],
-        *,
-        seed: int,
-        steps: int | None = None,
-        guidance: float | None = None,
-    ) -> np.ndarray:
+    def between(self, first: str, second: str, shares: Sequence[float], *, seed: int, **sampling: Any) -> np.ndarray:
         """Draws one eye on the way from one prompt to another: the velocities of both, mixed.
 
         Args:
@@ -233,21 +232,41 @@ class TextToFundusPipeline(DiffusionPipeline):
             second: prompt at share 1.
             shares: of the second prompt, in [0, 1], one for each picture.
             seed: of all of them: it is the same eye.
-            steps: network evaluations of each prompt.
-            guidance: as in the call.
+            sampling: as in the call; ``steps`` are those of each prompt.
 
         Returns:
             uint8 array, n×size×size×3.
+
+        Raises:
+            UsageError: a share out of range, and as in the call.
         """
+        config = self._sampling(sampling)
+        if not shares or not all(0 <= share <= 1 for share in shares):
+            raise UsageError(f"shares {list(shares)}: expected numbers from 0 (the first prompt) to 1 (the second)")
         n, width = len(shares), self.config.size // self._downscale
         noise = starting_noise([seed] * n, self._latent_channels, width).to(self.device)
-        fields = [self._field([prompt] * n, guidance) for prompt in (first, second)]
+        fields = [self._field([prompt] * n, config) for prompt in (first, second)]
         share = torch.tensor(list(shares), device=self.device, dtype=noise.dtype).view(-1, 1, 1, 1)
-        return self._solve(fields[0].mixed(fields[1], share), noise, steps or self.config.steps)
+        return self._solve(fields[0].mixed(fields[1], share), noise, config.steps, config)
 
-    def _field(self, prompts: Sequence[str], guidance: float | None, autoguidance: float | None = None) -> Field:
+    def _sampling(self, asked: Mapping[str, Any]) -> SamplingConfig:
+        """What was asked for, over what the generator was given.
+
+        Raises:
+            UsageError: a name that is not known, or a value out of range.
+        """
+        values = {name: self.config[name] for name in SamplingConfig.model_fields}
+        try:
+            return SamplingConfig(**values | {name: value for name, value in asked.items() if value is not None})
+        except ValidationError as error:
+            first = error.errors()[0]
+            known = ", ".join(SamplingConfig.model_fields)
+            raise UsageError(
+                f"{'.'.join(map(str, first['loc']))}={first['input']!r}: {first['msg']} (known are {known})"
+            ) from None
+
+    def _field(self, prompts: Sequence[str], config: SamplingConfig) -> Field:
         """The guided velocity of a batch with these prompts; known of it is what the prior says of the prompt."""
-        scale = self.config.guidance if guidance is None else guidance
         text, mask = self.text_encoder.encode([*prompts, ""])
         text, mask = text.to(self.device), mask.to(self.device)
         tokens, pooled = self.conditioning(text, mask)
@@ -255,24 +274,26 @@ class TextToFundusPipeline(DiffusionPipeline):
         empty = [part[n:].expand(n, *part.shape[1:]) for part in (tokens, mask, pooled)]
         with_empty = zip((tokens, mask, pooled), empty, strict=True)
         both = tuple(torch.cat([part[:n], nothing]) for part, nothing in with_empty)
-        earliest, latest = self.config.guidance_interval
-        away = self.config.autoguidance if autoguidance is None else autoguidance
-        dtype = compute_dtype(self.config.precision, self.device)
+        earliest, latest = config.guidance_interval
+        dtype = compute_dtype(config.precision, self.device)
 
         def predicted(x: Tensor, t: Tensor, texts: Tensor, masks: Tensor, vectors: Tensor) -> Tensor:
             with torch.autocast(x.device.type, dtype, enabled=dtype != torch.float32):
+                away = config.autoguidance
                 return velocity(self.backbone, self.prior, x, t, texts, masks, vectors, away)[0].float()
 
         def field(x: Tensor, t: Tensor) -> Tensor:
-            if scale == 1 or not earliest <= float(t[0]) <= latest:
+            if config.guidance == 1 or not earliest <= float(t[0]) <= latest:
                 return predicted(x, t, tokens[:n], mask[:n], pooled[:n])
             conditional, unconditional = predicted(torch.cat([x, x]), torch.cat([t, t]), *both).chunk(2)
-            return guided(conditional, unconditional, scale, self.config.renormalise)
+            return guided(conditional, unconditional, config.guidance, config.renormalise)
 
         return unit_gaussian(field) if self.prior is None else self.prior.field(field, pooled[:n].float())
 
-    def _solve(self, field: Field, start_bchw: Tensor, steps: int, start_time: float = 0.0) -> np.ndarray:
-        latents = solve(field, start_bchw, steps, self.config.time_shift, self.config.solver, start_time)
+    def _solve(
+        self, field: Field, start_bchw: Tensor, steps: int, config: SamplingConfig, start_time: float = 0.0
+    ) -> np.ndarray:
+        latents = solve(field, start_bchw, steps, config.time_shift, config.solver, start_time)
         return to_uint8(as_autoencoder(self.autoencoder).decode(latents))
 
     @property
@@ -284,11 +305,13 @@ class TextToFundusPipeline(DiffusionPipeline):
         return as_autoencoder(self.autoencoder).downscale
 
 
-def _pairs(prompts: str | Sequence[str], seeds: int | Sequence[int]) -> tuple[list[str], list[int]]:
+def _pairs(prompts: str | Sequence[str], seeds: int | Sequence[int] | None) -> tuple[list[str], list[int]]:
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
-    seeds = [seeds] if isinstance(seeds, int) else list(seeds)
+    if not prompts:
+        raise UsageError('there is no prompt; describe an eye, for example "left eye, healthy"')
+    seeds = list(range(len(prompts))) if seeds is None else [seeds] if isinstance(seeds, int) else list(seeds)
     if len(prompts) != len(seeds):
-        raise ValueError(f"{len(prompts)} prompts but {len(seeds)} seeds")
+        raise UsageError(f"{len(prompts)} prompts but {len(seeds)} seeds: give each picture its own")
     return prompts, seeds
 
 

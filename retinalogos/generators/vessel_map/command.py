@@ -141,6 +141,6 @@ def _write(out: Path, eyes: "Iterable[tuple[Wish, Drawn]]", name: str, source: d
             records.append({"file": file, "synthetic": "true", "notice": NOTICE, "software": software(), **record})
         if drawn <= _GRID_EYES:
             shown.append(eye)
-    append_records(out / "index.jsonl", records, key="file")
+    append_records(out / "index.jsonl", records)
     write_grid(out / "grid.png", shown, source)
     print(f"{drawn} eyes, index.jsonl and grid.png in {out}. {NOTICE}")

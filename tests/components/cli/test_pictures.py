@@ -17,13 +17,21 @@ from retinalogos.provenance import generator_hash, read_png
 class DrawnByHash:
     """Stands for a generator: an image depends on prompt, seed and settings and on nothing else."""
 
-    config = SimpleNamespace(size=32, steps=20, guidance=1.5)
+    config = SimpleNamespace(
+        size=32,
+        steps=20,
+        guidance=1.5,
+        solver="euler",
+        guidance_interval=[0.0, 1.0],
+        renormalise=False,
+        autoguidance=1.0,
+    )
 
-    def __call__(self, prompts, *, seeds, steps=None, guidance=None, size=None, batch_size=16):
+    def __call__(self, prompts, *, seeds, size=None, batch_size=16, **sampling):
         assert len(prompts) == len(seeds)
         images = []
         for prompt, seed in zip(prompts, seeds, strict=True):
-            key = hashlib.sha256(f"{prompt}|{seed}|{steps}|{guidance}".encode()).digest()
+            key = hashlib.sha256(f"{prompt}|{seed}|{sorted(sampling.items())}".encode()).digest()
             images.append(np.random.default_rng(list(key)).integers(0, 256, (size, size, 3), np.uint8))
         return np.stack(images)
 
@@ -111,11 +119,27 @@ def test_edit_redraws_what_is_masked_and_says_what_it_was_made_from(trained, tmp
     assert (np.abs(first - whole).max(2) > 0).sum() > 500
 
 
+def test_how_it_samples_can_be_said_and_is_told(trained, tmp_path):
+    call = ["generate", "left eye", "--model", str(trained / "generator"), "--seed", "3", "--guidance", "3"]
+    said = ["--solver", "heun", "--guidance-interval", "0", "0.5", "--renormalise", "--autoguidance", "1.5"]
+    for folder, options in (("own", []), ("said", said)):
+        assert cli.main([*call, *options, "--out", str(tmp_path / folder)]) == 0
+    assert pixels(tmp_path / "own").keys() != pixels(tmp_path / "said").keys()
+    assert list(pixels(tmp_path / "own").values()) != list(pixels(tmp_path / "said").values())
+    record = json.loads((tmp_path / "said" / "index.jsonl").read_text())
+    wanted = {"solver": "heun", "guidance_interval": [0.0, 0.5], "renormalise": True, "autoguidance": 1.5}
+    assert {name: record[name] for name in wanted} == wanted
+
+
 def test_between_draws_both_ends_and_the_way(trained, tmp_path):
     call = ["between", "left eye", "right eye, glaucoma", "--model", str(trained / "generator"), "--n", "3"]
     assert cli.main([*call, "--out", str(tmp_path)]) == 0
     index = [json.loads(line) for line in (tmp_path / "index.jsonl").read_text().splitlines()]
     assert [line["share"] for line in index] == [0, 0.5, 1]
+    files = [line["file"] for line in index]
+    assert sorted(files) == files
+    assert "1-00-of-the-way-from-left-eye-to-right-eye-glauc" in files[-1]
+    assert read_png(tmp_path / files[-1])["second_prompt"] == "right eye, glaucoma"
     assert len(pixels(tmp_path)) == len(set(pixels(tmp_path).values())) == 3
     assert cli.main(["generate", "left eye", "--model", str(trained / "generator"), "--out", str(tmp_path / "g")]) == 0
     (alone,) = pixels(tmp_path / "g").values()

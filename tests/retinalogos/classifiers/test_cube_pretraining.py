@@ -5,7 +5,7 @@ import pytest
 import torch
 from short_training import TRAINING
 
-from retinalogos.classifiers.cube_pretraining import contrasts, gain, mean_auc, scores
+from retinalogos.classifiers.cube_pretraining import contrasts, gain, local_contrasts, mean_auc, scores
 from retinalogos.masked_autoencoder import MaskedAutoencoderConfig, pretrained
 
 CONFIG = MaskedAutoencoderConfig(patch=4, width=16, layers=1, heads=2, mask=0.5)
@@ -31,8 +31,9 @@ def test_contrasts_tell_how_bands_vary_together_and_not_how_bright_they_are() ->
     rng = np.random.default_rng(0)
     pattern, other = np.exp(0.1 * rng.standard_normal((2, 4, 32, 32)))
     cubes = np.stack([pattern, pattern**2, other], 1) * 8000
-    found = contrasts(cubes.astype(np.uint16))
-    assert np.allclose(contrasts((0.5 * cubes).astype(np.uint16)), found, atol=0.01)
+    local = local_contrasts(cubes.astype(np.uint16))
+    assert np.allclose(local_contrasts((0.5 * cubes).astype(np.uint16)), local, atol=0.01)
+    found = contrasts(local)
     deviation, correlation = found[:, :3], found[:, 3:]
     assert np.allclose(deviation[:, 1] - deviation[:, 0], np.log(2), atol=0.02)
     assert np.allclose(correlation[:, 0], 1, atol=0.01), "the first two bands"
@@ -47,7 +48,7 @@ def test_a_change_of_contrast_is_told_wherever_it_lies() -> None:
         row = rng.integers(4, 28)
         cube[:, row : row + 2] *= np.array([0.7 if label else 0.9, 0.8])[:, None, None]
     cubes *= 1 + 0.01 * rng.standard_normal(cubes.shape)
-    features = contrasts(cubes.astype(np.uint16))
+    features = contrasts(local_contrasts(cubes.astype(np.uint16)))
     assert mean_auc(labels[20:], scores(features[:20], labels[:20], features[20:])[:, None]) == 1
 
 
@@ -56,6 +57,23 @@ def test_features_depend_on_the_cube_and_the_seed_alone(cubes, tmp_path) -> None
     assert np.array_equal(one.features(cubes[:4]), again.features(cubes[:4]))
     assert np.allclose(one.features(cubes)[2], one.features(cubes[2:3])[0], atol=1e-4)
     assert not np.allclose(one.features(cubes[:4]), other.features(cubes[:4]))
+
+
+def test_signed_pictures_are_shown_as_they_are(cubes, tmp_path) -> None:
+    local = local_contrasts(cubes)
+    assert local.min() < 0 < local.max()
+    seen = pretrained(local, None, CONFIG, TRAINING, 0, tmp_path, "pictures").scaled(local)
+    assert torch.allclose(seen.mean((0, 2, 3)), torch.zeros(3), atol=1e-4)
+    assert torch.allclose(seen.std((0, 2, 3)), torch.ones(3), atol=1e-2)
+
+
+def test_nothing_is_told_of_what_lies_outside_the_field() -> None:
+    cubes = np.random.default_rng(0).integers(8000, 9000, (2, 3, 32, 32)).astype(np.uint16)
+    cubes[..., :10] = 0
+    local = local_contrasts(cubes)
+    assert not local[..., :11].any(), "outside, and the edge"
+    assert (local[..., 11:] != 0).mean() > 0.99
+    assert np.abs(local).max() < 0.2, "the dark beside the field is no surrounding"
 
 
 def test_a_gain_is_the_difference_of_areas_on_the_same_cubes() -> None:

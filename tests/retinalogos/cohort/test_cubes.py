@@ -225,6 +225,10 @@ def test_other_files_and_damaged_ones_are_refused(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"no such thing")
         with pytest.raises(UnusableImage):
             read_cube(tmp_path / name)
+    np.savez(tmp_path / "b.npz", picture=eye(0))
+    with pytest.raises(UnusableImage) as refused:
+        read_cube(tmp_path / "b.npz")
+    assert refused.value.detail == "it lacks 'cube', or its value is not known"
     write_envi(tmp_path, eye(0), "bsq")
     (tmp_path / "scan.raw").write_bytes(b"short")
     with pytest.raises(UnusableImage, match="unreadable"):
@@ -257,8 +261,8 @@ def test_files_become_a_cohort_and_bad_ones_are_quarantined(tmp_path: Path) -> N
     summary = ingest(records, tmp_path / "cohort", "files", how(0.2))
     assert (summary.rows, summary.quarantined) == (8, 1)
     with (tmp_path / "cohort" / "quarantine.csv").open() as handle:
-        assert [(line["file"], line["reason"]) for line in csv.DictReader(handle)] == [
-            ("bare.npz", "missing wavelengths")
+        assert [(line["row"], line["file"], line["reason"]) for line in csv.DictReader(handle)] == [
+            ("9", "bare.npz", "missing wavelengths")
         ]
     cohort = Cohort(tmp_path / "cohort")
     found = cohort.table(("patient_id", "split", "eye", "age")).to_pylist()

@@ -41,6 +41,56 @@ def test_a_picture_depends_on_its_prompt_and_seed_and_not_on_its_batch():
     assert np.abs(pipeline("left eye", seeds=1, guidance=1.0).astype(int) - together[0]).max() > 1
 
 
+def test_how_it_samples_can_be_said_in_the_call():
+    pipeline = tiny_pipeline(solver="euler")
+    for asked in (
+        {"solver": "heun"}, {"steps": 2}, {"guidance": 3.0, "guidance_interval": [0.0, 0.5]},
+        {"guidance": 3.0, "renormalise": True}, {"autoguidance": 2.0}, {"time_shift": 3.0},
+    ):  # fmt: skip
+        given = tiny_pipeline(**{"solver": "euler"} | asked)
+        drawn = pipeline("left eye", seeds=5, **asked)
+        np.testing.assert_array_equal(drawn, given("left eye", seeds=5))
+        assert drawn.tobytes() != pipeline("left eye", seeds=5).tobytes()
+    np.testing.assert_array_equal(pipeline(["left eye"] * 2), pipeline(["left eye"] * 2, seeds=[0, 1]))
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"solver": "ddim"}, "solver='ddim'.*splitting"),
+        ({"guidance": float("nan")}, "guidance=nan"),
+        ({"steps": 0}, "steps=0"),
+        ({"step": 4}, "step=4.*known are steps"),
+        ({"guidance_interval": [0.8, 0.2]}, r"guidance_interval=\[0.8, 0.2\].*earlier one first"),
+        ({"size": 0}, "size 0 is no multiple of 8"),
+        ({"size": -64}, "size -64"),
+        ({"batch_size": 0}, "batch_size 0"),
+        ({"seeds": [1, 2]}, "1 prompts but 2 seeds"),
+    ],
+)
+def test_wrong_settings_of_a_call_are_named(asked, message):
+    with pytest.raises(UsageError, match=message):
+        tiny_pipeline()("left eye", **{"seeds": 5} | asked)
+
+
+def test_pictures_and_shares_that_cannot_be_edited_are_named():
+    pipeline = tiny_pipeline()
+    old = pipeline(["left eye", "right eye"])
+    with pytest.raises(UsageError, match="no prompt"):
+        pipeline([])
+    for images, message in (
+        (old / 255.0, r"float64 of shape \(2, 32, 32, 3\): a numpy array of uint8, 2×height"),
+        (old[0], r"uint8 of shape \(32, 32, 3\)"),
+        (old[:1], r"uint8 of shape \(1, 32, 32, 3\)"),
+        ([old[0]], "images are a list"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            pipeline.edit(images, ["left eye", "right eye"])
+    for shares in ([], [2.0], [-0.1]):
+        with pytest.raises(UsageError, match="shares"):
+            pipeline.between("left eye", "right eye", shares, seed=1)
+
+
 def test_the_folder_loads_and_draws_the_same_and_holds_no_pickle(tmp_path):
     pipeline = tiny_pipeline(guidance=3.0)
     pipeline.save_pretrained(tmp_path)
