@@ -30,7 +30,7 @@ EXAMPLES = textwrap.dedent(
 
       python -m components compare before=old/reports now=reports --out comparison.html
 
-    exit code: 0 done, 1 the step failed, 2 wrong use (the reason stands in one line)
+    exit code: 0 done, 1 the step failed, 2 wrong use (the reason stands in one line), 130 stopped by Ctrl-C
     """
 )
 
@@ -142,6 +142,7 @@ def _schema(name: str) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit code."""
+    again = "can be started again"
     try:
         options = _parser().parse_args(arguments)
         if options.command == "list":
@@ -164,6 +165,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             values = section(options.params, options.stage or step.name)
             for key, text in options.settings:
                 overlay(values, key, text)
+            kept = values.get("checkpoints") or values.get("work")
+            again = f"goes on from what is kept in {kept}" if kept else again
             run_step(step, values, _paths(options.inputs, "input"), _paths(options.outputs, "output"), options.stage)
     except UsageError as error:
         print(f"error: {_line(error)}", file=sys.stderr)
@@ -171,6 +174,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (DataError, OSError) as error:
         print(f"error: {_line(error)}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(f"stopped; the same command {again}", file=sys.stderr)
+        return 130
     return 0
 
 

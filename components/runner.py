@@ -237,7 +237,8 @@ def _whole_outputs(stage: str, outputs: Mapping[str, Path]) -> Iterator[dict[str
             shutil.move(path, place)
             said = said.replace(str(path), str(place))
         if moved:
-            print(f"{stage}: failed; what it had written is in {failed}", file=sys.stderr)
+            how = "stopped" if isinstance(error, KeyboardInterrupt) else "failed"
+            print(f"{stage}: {how}; what it had written is in {failed}", file=sys.stderr)
         if isinstance(error, (DataError, UsageError)) and said != str(error):
             # It named a file of an output, which has moved.
             raise type(error)(said) from error

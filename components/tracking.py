@@ -11,6 +11,7 @@ import logging
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -56,7 +57,10 @@ def _connect() -> Any:
     for name in ("alembic", "mlflow.store.db.utils"):
         logging.getLogger(name).setLevel(logging.WARNING)
     if "MLFLOW_TRACKING_URI" not in os.environ:
-        mlflow.set_tracking_uri(f"sqlite:///{ROOT / 'mlflow.db'}")
+        database = ROOT / "mlflow.db"
+        if not database.exists():
+            _create(mlflow, database)
+        mlflow.set_tracking_uri(f"sqlite:///{database}")
     if "MLFLOW_EXPERIMENT_ID" not in os.environ and "MLFLOW_EXPERIMENT_NAME" not in os.environ:
         try:
             if mlflow.get_experiment_by_name(EXPERIMENT) is None:
@@ -70,6 +74,14 @@ def _connect() -> Any:
             ) from None
         mlflow.set_experiment(EXPERIMENT)
     return mlflow
+
+
+def _create(mlflow: Any, database: Path) -> None:
+    """A new store, whole or not at all: one that was stopped among its migrations MLflow cannot open any more."""
+    with tempfile.TemporaryDirectory(prefix=".mlflow-", dir=database.parent) as folder:
+        partial = Path(folder) / database.name
+        mlflow.MlflowClient(f"sqlite:///{partial}")
+        partial.rename(database)
 
 
 def begin_workflow() -> str | None:

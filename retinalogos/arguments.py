@@ -27,19 +27,20 @@ Find = Callable[[str | None], Path]
 
 
 # Above any count or seed that is meant; a few times as much is still a seed that torch takes (63 bits).
-_MOST = 2**60
+_MOST = 2**60 - 1
 
 
-def at_least(low: int) -> Callable[[str], int]:
-    """Type of an argument: a whole number of at least ``low``, below 2⁶⁰."""
+def at_least(low: int, at_most: int = _MOST) -> Callable[[str], int]:
+    """Type of an argument: a whole number from ``low`` to ``at_most``, both included."""
 
     def whole_number(text: str) -> int:
         if not re.fullmatch(r"-?\d+", text):
             raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
         if int(text) < low:
             raise argparse.ArgumentTypeError(f"{text} is less than {low}")
-        if int(text) >= _MOST:
-            raise argparse.ArgumentTypeError(f"{text} is too large a number")
+        if int(text) > at_most:
+            most = f"; the largest is {at_most}" if at_most < _MOST else ""
+            raise argparse.ArgumentTypeError(f"{text} is too large a number{most}")
         return int(text)
 
     return whole_number

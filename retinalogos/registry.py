@@ -9,6 +9,7 @@ import getpass
 import json
 import os
 import socket
+from pathlib import Path
 from typing import Any
 
 from retinalogos.errors import UsageError
@@ -19,6 +20,35 @@ WITHDRAWN = "withdrawn"
 LINEAGE = "lineage.json"
 # What makes a folder a generator; it says of what kind.
 INDEX = "model_index.json"
+# Kind of a generator → what it is called, and the command that draws with it.
+COMMANDS = {
+    "TextToFundusPipeline": ("text", "generate"),
+    "LesionMapPipeline": ("lesion-map", "lesion-map"),
+    "VesselMapCascade": ("vessel-map", "vessel-map"),
+    "CubePipeline": ("hyperspectral", "hyperspectral"),
+}
+
+
+def check_kind(folder: Path, kind: str) -> None:
+    """Refuses the folder of a generator of another known kind; a folder that says nothing is left to who loads it.
+
+    Args:
+        folder: of a generator.
+        kind: name of the class that is to load it.
+
+    Raises:
+        UsageError: its ``model_index.json`` names another class.
+    """
+    try:
+        found = json.loads((folder / INDEX).read_text(encoding="utf-8"))["_class_name"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if found != kind and found in COMMANDS:
+        name, command = COMMANDS[found]
+        raise UsageError(
+            f"{folder} holds a {name} generator, and a {COMMANDS[kind][0]} generator is needed: "
+            f"draw with `retinalogos {command}`, or give another --model"
+        )
 
 
 def mover() -> str:

@@ -26,7 +26,7 @@ def parser() -> Parser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command and returns its exit code: 0 done, 1 failed, 2 wrong use (one line on stderr)."""
+    """Runs the command and returns its exit code: 0 done; else 1 failed, 2 wrong use, 130 stopped, and one line."""
     try:
         arguments = parser().parse_args(argv)
         arguments.run(arguments)
@@ -36,4 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (DataError, OSError, MemoryError) as error:
         print(f"retinalogos: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("retinalogos: stopped; the same command can be started again", file=sys.stderr)
+        return 130
     return 0

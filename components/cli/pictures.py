@@ -15,6 +15,7 @@ from retinalogos.contact_sheet import make_sheet
 from retinalogos.errors import UsageError
 from retinalogos.progress import track
 from retinalogos.provenance import NOTICE, append_records, software, write_png
+from retinalogos.registry import check_kind
 
 if TYPE_CHECKING:
     from retinalogos.generators.text import TextToFundusPipeline
@@ -192,6 +193,7 @@ def _generator(arguments: argparse.Namespace, prompts: Sequence[str]) -> "tuple[
 def _load(folder: Path) -> "TextToFundusPipeline":
     from retinalogos.generators.text import TextToFundusPipeline
 
+    check_kind(folder, TextToFundusPipeline.__name__)
     try:
         return TextToFundusPipeline.from_pretrained(folder)
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -63,12 +63,15 @@ class Gate(BaseModel):
     min: float | None = Field(default=None, description="least value that passes")
     max: float | None = Field(default=None, description="greatest value that passes")
     times: str | None = Field(default=None, description="figure that the limit is a multiple of")
+    times_title: str | None = Field(default=None, min_length=1, description="that figure in words")
     percent: bool = Field(default=False, description="a share, shown in per cent")
 
     @model_validator(mode="after")
     def _one_limit(self) -> Self:
         if (self.min is None) == (self.max is None):
             raise ValueError("a gate has either min or max")
+        if (self.times is None) != (self.times_title is None):
+            raise ValueError("a gate has times and times_title, which says in words what it is, or neither")
         return self
 
 
@@ -153,6 +156,8 @@ def as_csv(figures: Iterable[tuple[str, Figure]]) -> str:
 def judge(name: str, gate: Gate, results: Results) -> Verdict:
     """Holds a figure against its limit; one that is not defined does not pass.
 
+    A multiple of nothing is no limit: where the figure that it is a multiple of is 0, the gate does not pass either.
+
     Raises:
         UsageError: the gate's figure, or the one its limit is a multiple of, is from none of the results.
     """
@@ -169,9 +174,13 @@ def judge(name: str, gate: Gate, results: Results) -> Verdict:
     rule = f"{word} {number(bound, gate.percent)}"
     if gate.times is not None:
         base = find(results, gate.times).value
-        limit = None if base is None or bound is None else bound * base
-        base_name = gate.times.rpartition(".")[2]
-        rule = f"{word} {number(limit, gate.percent)}, which is {number(bound)} × {number(base)} ({base_name})"
+        limit = bound * base if base and bound is not None else None
+        rule = (
+            f"{word} {number(limit, gate.percent)}, which is {number(bound)} × {number(base)} ({gate.times_title})"
+            if limit is not None
+            else f"{word} {number(bound)} × the {gate.times_title}, "
+            f"which is {'not measured' if base is None else number(base)}, so that there is no limit"
+        )
     passed = False
     if figure.value is not None and limit is not None:
         passed = figure.value >= limit if gate.min is not None else figure.value <= limit

@@ -8,6 +8,7 @@ from components.report.layout import fill
 from components.report_lesion_maps import tables
 from components.step import Metrics, Paths, Port, Step
 from retinalogos.cohort.shards import Cohort
+from retinalogos.generators.lesion_map import maps
 
 SECTIONS = (
     ("summary", "Summary"),
@@ -52,6 +53,11 @@ def run(params: ReportLesionMapsParams, inputs: Paths, outputs: Paths) -> Metric
         "pictures": page.captioned(inputs["judgement"], _PICTURES),
         "judgement": page.figures_section(judgement, inputs["judgement"], fill(tables.JUDGEMENT, judgement)),
         "trial": page.figures_section(trial, inputs["trial"], fill(tables.TRIAL, trial)),
+        "classes": [
+            (code, name, f"#{bytes(colour.tolist()).hex()}")
+            for code, name, colour in zip(maps.CLASSES, maps.NAMES, maps.COLOURS, strict=True)
+        ],
+        "few": [grade for grade in range(maps.GRADES) if str(grade) not in judgement.get("lesions", {})],
         "left_out": sorted({*judgement.get("left_out", ()), *trial.get("left_out", ())}),
         "training": [
             page.training(name, inputs[port], params.training_samples, _SAMPLE_WIDTH, _CHARTS)

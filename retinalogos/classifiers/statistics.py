@@ -17,6 +17,8 @@ from retinalogos.metrics.intervals import LEVEL, Estimate
 CHUNK = 2**22
 # Bins of confidence behind the calibration error: Guo et al., ICML 2017.
 CALIBRATION_BINS = 15
+# Least value that a figure can have, where that is not 0; the greatest of all is 1.
+_LEAST = {"qwk": -1.0}
 
 
 def confusion_matrices(
@@ -222,12 +224,14 @@ class Replicates:
         draws: figure → resamples × runs, on resampled patients.
         shares: resamples × runs, how much of each resample each run is.
         n: images.
+        differences: whether these are differences of two classifiers' figures.
     """
 
     values: Mapping[str, np.ndarray]
     draws: Mapping[str, np.ndarray]
     shares: np.ndarray
     n: int
+    differences: bool = False
 
     def minus(self, other: "Replicates") -> "Replicates":
         """Differences, in pairs: same patients, same runs."""
@@ -236,6 +240,7 @@ class Replicates:
             {name: draws - other.draws[name] for name, draws in self.draws.items()},
             self.shares,
             self.n,
+            differences=True,
         )
 
     def run(self, number: int) -> "Replicates":
@@ -245,6 +250,7 @@ class Replicates:
             {name: draws[:, [number]] for name, draws in self.draws.items()},
             np.ones((len(self.shares), 1)),
             self.n,
+            self.differences,
         )
 
     def means(self, name: str) -> np.ndarray:
@@ -253,8 +259,19 @@ class Replicates:
         return means[np.isfinite(means)]
 
     def estimates(self) -> dict[str, Estimate]:
-        """Every figure as the mean over runs, with its 95 % percentile interval."""
-        return {name: _interval(float(values.mean()), self.means(name), self.n) for name, values in self.values.items()}
+        """Every figure as the mean over runs, with its 95 % percentile interval within the range of the figure.
+
+        Stretched shares of runs (:func:`_run_shares`) are negative where a resample lacks a run, so that its mean can
+        leave the range of the figure. The p-value goes by the whole spread.
+        """
+        return {
+            name: _interval(float(values.mean()), self.means(name), self.n, self._range(name))
+            for name, values in self.values.items()
+        }
+
+    def _range(self, name: str) -> tuple[float, float]:
+        low = _LEAST.get(name, 0.0)
+        return (low - 1, 1 - low) if self.differences else (low, 1.0)
 
     def p_value(self, name: str) -> float:
         """Probability of a mean as far from zero as this, were it zero: two-sided, by the spread of the resamples.
@@ -392,10 +409,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def _interval(value: float, draws: np.ndarray, n: int) -> Estimate:
+def _interval(value: float, draws: np.ndarray, n: int, within: tuple[float, float]) -> Estimate:
     if draws.size == 0 or not np.isfinite(value):
         return Estimate(value, None, None, n)
-    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).clip(*within)
     return Estimate(value, float(low), float(high), n)
 
 

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -148,6 +149,12 @@ def test_the_page_shows_what_was_judged_and_asks_for_nothing_from_elsewhere(line
         "gates",
     ):
         assert said in html, said
+    for code, name, colour in zip(maps.CLASSES, maps.NAMES, maps.COLOURS, strict=True):
+        assert re.search(f'fill="#{bytes(colour.tolist()).hex()}"[^#]*{code} {name}', html), name
+    lesions = json.loads((made["judge_lesion_maps.judgement"] / "results.json").read_text())["lesions"]
+    few = [grade for grade in range(5) if str(grade) not in lesions]
+    assert few, "of 40 eyes"
+    assert f"lack grades {', '.join(map(str, few))}: " in html or f"lack grade {few[0]}: " in html
     assert html.count("<img") >= 5 + 2, "pictures of the judgement and of both trainings"
     assert "http:" not in html  # with the colon: the letters alone may stand in a picture's base64
     assert "https:" not in html
@@ -171,11 +178,14 @@ def test_the_generator_is_registered_with_its_gates_and_draws_the_same_from_ther
     words = ["lesion-map", "generate", "--grade", "3", "--seed", "5", "--out"]
     assert cli.main([*words, str(tmp_path / "registry"), "--model", uri]) == 0
     assert cli.main([*words, str(tmp_path / "folder"), "--model", str(made["draw_lesion_maps.generator"])]) == 0
-    for column, file in (("map", "grade-3-seed5-map.png"), ("image", "grade-3-seed5.png")):
+    for column, file in (("map", "grade-3-*-seed5-map.png"), ("image", "grade-3-*-seed5.png")):
         served = np.asarray(Image.open(io.BytesIO(base64.b64decode(answer[column][0]))))
         for home in ("registry", "folder"):
-            np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / home / file)), served)
-    told = [read_png(tmp_path / home / "grade-3-seed5.png")["generator_sha256"] for home in ("registry", "folder")]
+            (path,) = (tmp_path / home).glob(file)
+            np.testing.assert_array_equal(np.asarray(Image.open(path)), served)
+    told = [
+        read_png(next((tmp_path / home).glob("*-seed5.png")))["generator_sha256"] for home in ("registry", "folder")
+    ]
     assert told[0] == told[1] == version.tags["generator_sha256"]
 
 
@@ -222,6 +232,7 @@ def test_a_cohort_without_grades_goes_through_with_its_own_maps(line, tmp_path) 
     page = (at["report.report"] / "index.html").read_text()
     assert "Too few training eyes have a grade" in page
     assert "Weighted kappa" not in page
+    assert "The tables of lesions lack" not in page, "they are left out"
     assert "none: it renders maps" in (at["register.registration"] / "model_card.md").read_text()
 
 

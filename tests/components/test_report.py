@@ -471,7 +471,12 @@ def test_missing_results_are_named(inputs, params, tmp_path):
 
 RESULTS = {
     "assessment": {
-        "a": {"fid": estimate(3.0), "floor": 2.0, "none": {"value": None, "low": None, "high": None, "n": 0}}
+        "a": {
+            "fid": estimate(3.0),
+            "floor": 2.0,
+            "zero": 0.0,
+            "none": {"value": None, "low": None, "high": None, "n": 0},
+        }
     }
 }
 
@@ -483,17 +488,30 @@ RESULTS = {
         ({"figure": "assessment.a.fid", "max": 2.9}, False, "is 3, asked for at most 2.900"),
         ({"figure": "assessment.a.fid", "min": 3.1}, False, "at least 3.100"),
         (
-            {"figure": "assessment.a.fid", "max": 1.5, "times": "assessment.a.floor"},
+            {"figure": "assessment.a.fid", "max": 1.5, "times": "assessment.a.floor", "times_title": "floor of it"},
             True,
-            "at most 3, which is 1.500 × 2",
+            "at most 3, which is 1.500 × 2 (floor of it)",
         ),
-        ({"figure": "assessment.a.fid", "max": 1.4, "times": "assessment.a.floor"}, False, "at most 2.800"),
+        (
+            {"figure": "assessment.a.fid", "max": 1.4, "times": "assessment.a.floor", "times_title": "floor"},
+            False,
+            "at most 2.800",
+        ),
         ({"figure": "assessment.a.none", "max": 1.0}, False, "not measured"),
         ({"figure": "assessment.b.c", "min": 0.0}, False, "not measured"),
         ({"figure": "assessment.a.none", "otherwise": "assessment.a.floor", "min": 2.0}, True, "a.floor is 2, asked"),
         ({"figure": "assessment.a.fid", "otherwise": "assessment.a.floor", "min": 2.5}, True, "a.fid is 3, asked"),
         ({"figure": "assessment.a.none", "otherwise": "assessment.b", "min": 2.0}, False, "not measured"),
-        ({"figure": "assessment.a.fid", "max": 9.0, "times": "assessment.b"}, False, "at most –"),
+        (
+            {"figure": "assessment.a.fid", "max": 9.0, "times": "assessment.b", "times_title": "b"},
+            False,
+            "at most 9 × the b, which is not measured, so that there is no limit",
+        ),
+        (
+            {"figure": "assessment.a.zero", "min": 0.5, "times": "assessment.a.zero", "times_title": "Dice of real"},
+            False,
+            "is 0, asked for at least 0.500 × the Dice of real, which is 0, so that there is no limit",
+        ),
     ],
 )
 def test_gates(gate, passed, says):
@@ -506,6 +524,8 @@ def test_a_gate_needs_one_limit_and_a_figure_of_the_results():
     for limits in ({}, {"min": 0.0, "max": 1.0}):
         with pytest.raises(ValidationError, match="either min or max"):
             Gate(title="t", figure="assessment.a.fid", **limits)
+    with pytest.raises(ValidationError, match="says in words"):
+        Gate(title="t", figure="assessment.a.fid", min=0.0, times="assessment.a.floor")
     with pytest.raises(UsageError, match=r"report.gates.g: .*must begin with one of assessment"):
         judge("g", Gate(title="t", figure="fid", min=0.0), RESULTS)
 

@@ -105,6 +105,17 @@ def test_a_failure_leaves_the_old_output_and_keeps_the_new_for_a_look(numbers: P
     assert not (tmp_path / "run" / "failed" / "double").exists()
 
 
+def test_what_is_stopped_is_not_called_failed(numbers: Path, tmp_path: Path, capsys) -> None:
+    def stop(params, inputs, outputs):
+        outputs["doubled"].mkdir()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_step(dataclasses.replace(DOUBLE, run=stop), GOOD, {"numbers": numbers}, places(tmp_path))
+    assert f"double: stopped; what it had written is in {tmp_path}" in capsys.readouterr().err
+    assert not (tmp_path / "doubled").exists()
+
+
 def test_beside_the_first_process_a_step_works_and_nothing_is_written(numbers, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setattr(runner.tracking, "step_run", lambda *_: pytest.fail("a second run was tracked"))
@@ -249,6 +260,23 @@ def test_cli_tells_failure_from_wrong_use_in_one_line(installed: Path, capsys, m
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
     assert message in errors[0]
+
+
+@pytest.mark.parametrize(
+    ("step", "says"),
+    [
+        ("ingest", "stopped; the same command can be started again\n"),
+        ("pretrain", "stopped; the same command goes on from what is kept in run/checkpoints\n"),
+        ("caption", "stopped; the same command goes on from what is kept in run/captions\n"),
+    ],
+)
+def test_cli_stopped_by_ctrl_c_says_how_to_go_on(monkeypatch, capsys, step: str, says: str) -> None:
+    def stop(*given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("components.__main__.run_step", stop)
+    assert main(["run", step]) == 130
+    assert capsys.readouterr().err == says
 
 
 @pytest.mark.parametrize("arguments", [["run"], ["fly"], [], ["run", "double", "--set", "factor"], ["run", "x", "--y"]])

@@ -135,6 +135,23 @@ def test_a_store_that_takes_no_files_does_not_undo_a_stage(store, tmp_path: Path
     assert runs(store)["train"].info.status == "FINISHED"
 
 
+def test_a_store_that_was_stopped_while_it_was_made_is_made_anew(store, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    begun = mlflow.MlflowClient
+
+    def stop(uri: str) -> None:
+        Path(uri.removeprefix("sqlite:///")).write_bytes(b"half a database")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(mlflow, "MlflowClient", stop)
+    with pytest.raises(KeyboardInterrupt):
+        go(tmp_path, TRAIN)
+    assert not [*tmp_path.glob("mlflow.db"), *tmp_path.glob(".mlflow-*")]
+    monkeypatch.setattr(mlflow, "MlflowClient", begun)
+    go(tmp_path, TRAIN)
+    assert (tmp_path / "mlflow.db").is_file()
+
+
 def test_a_given_run_is_adopted_and_no_metric_logged_twice(store, tmp_path: Path, monkeypatch) -> None:
     experiment = store.create_experiment("kubeflow")
     task = store.create_run(experiment)

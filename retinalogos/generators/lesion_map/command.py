@@ -1,8 +1,10 @@
 """The command ``retinalogos lesion-map``: draw maps by grade, turn maps into photographs, an empty map to draw on."""
 
 import argparse
+import contextlib
+import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,7 @@ from retinalogos.arguments import Commands, Find, Parser, at_least, number_from,
 from retinalogos.contact_sheet import make_sheet
 from retinalogos.errors import UsageError
 from retinalogos.provenance import NOTICE, append_records, generator_hash, software, write_png
+from retinalogos.registry import check_kind
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,15 +24,21 @@ if TYPE_CHECKING:
 
 # pyarrow, OpenCV and torch are imported where they are needed: --help should not wait for them.
 
+# Pixels: a tenth of a picture of 64.
+_MARGIN = 6
+# No fundus camera has more pixels a side, and an empty map of them takes 0.7 GB while it is drawn.
+_LARGEST = 8192
 # The name of a patient's file stays out of what is drawn.
 _OF_A_PHOTOGRAPH = "of a photograph"
 
 _GENERATE = """\
 Draws lesion maps of an ICDR grade and their photographs. Into --out go, for each seed:
 
-  grade-<grade>-seed<seed>-map.png    the map, which can be edited and rendered again
-  grade-<grade>-seed<seed>.png        the photograph, with its provenance in its text chunks
-  index.jsonl, contact_sheet.png      all of them
+  grade-<grade>-<settings>-seed<seed>-map.png    the map, which can be edited and rendered again
+  grade-<grade>-<settings>-seed<seed>.png        the photograph, with its provenance in its text chunks
+  index.jsonl, contact_sheet.png                 all of them
+
+Another truncation, style or generator gives other names. A map there that was edited is never written over.
 
 examples:
   retinalogos lesion-map generate --grade 3 --n 8 --out out/
@@ -37,9 +46,10 @@ examples:
 """
 
 _RENDER = """\
-Turns a map, drawn or generated, into a photograph: in a style drawn from --seed, or in that of a photograph. With
---before, the map as it was before it was edited, the picture stays bit for bit what it was but near the edit: give the
---seed or the --style that it was rendered with, of a generated map the seed in its name.
+Turns a map, drawn or generated, into a photograph: in a style drawn from --seed, or in that of a photograph. Into
+--out goes <map>-rendered-<settings>.png; another map, seed, style or margin gives another name. With --before, the map
+as it was before it was edited, the picture stays bit for bit what it was but near the edit: give the --seed or the
+--style that it was rendered with, of a generated map the seed in its name.
 
 examples:
   retinalogos lesion-map render map.png --style ref.jpg --out out/
@@ -99,21 +109,22 @@ def add_commands(commands: Commands, find: Find, models: str) -> None:
     render.add_argument("map", type=Path, metavar="MAP", help="PNG in the colours that `template` prints")
     render.add_argument("--seed", type=at_least(0), default=0, help="of the style where none is given (default 0)")
     render.add_argument("--before", type=Path, metavar="MAP", help="the map before it was edited")
-    # A tenth of a picture of 64 pixels.
-    render.add_argument(
-        "--margin", type=at_least(0), default=6, help="with --before: pixels around the edit (default 6)"
-    )
+    render.add_argument("--margin", type=at_least(0), help=f"with --before: pixels around the edit (default {_MARGIN})")
     for each in (generate, render):
         each.add_argument(
             "--style", type=Path, metavar="PHOTOGRAPH", help="fundus photograph whose tone and light are taken over"
         )
         each.add_argument("--out", type=output_folder, required=True, help="folder")
     template = part("template", _TEMPLATE, _template, "an empty map to draw on")
-    template.add_argument("--size", type=at_least(16), help="pixels of the side (default: that of the renderer)")
+    template.add_argument(
+        "--size", type=at_least(16, _LARGEST), help="pixels of the side (default: that of the renderer)"
+    )
     template.add_argument("--out", type=Path, required=True, help="PNG file")
     join = part("join", _JOIN, _join, "a map of separate masks")
     join.add_argument("masks", nargs="+", metavar="CLASS=PICTURE", help="BG, EX, HE, SE, MA, OD or VB, and its mask")
-    join.add_argument("--size", type=at_least(16), help="pixels of the map's side (default: that of the masks)")
+    join.add_argument(
+        "--size", type=at_least(16, _LARGEST), help="pixels of the map's side (default: that of the masks)"
+    )
     join.add_argument("--out", type=Path, required=True, help="PNG file")
     split = part("split", _SPLIT, _split, "separate masks of a map")
     split.add_argument("map", type=Path, metavar="MAP", help="PNG in the colours that `template` prints")
@@ -128,6 +139,7 @@ def _load(arguments: argparse.Namespace) -> tuple["LesionMapPipeline", dict[str,
     from retinalogos.generators.lesion_map.pipeline import LesionMapPipeline
 
     folder = arguments.find(arguments.model)
+    check_kind(folder, LesionMapPipeline.__name__)
     pipeline = LesionMapPipeline.from_pretrained(folder)
     return pipeline, {"generator": type(pipeline).__name__, "generator_sha256": generator_hash(folder)}
 
@@ -142,13 +154,16 @@ def _generate(arguments: argparse.Namespace) -> None:
     images = (
         pipeline.render(drawn, seeds) if style is None else pipeline.render(drawn, styles=style.expand(len(seeds), -1))
     )
+    settings = _settings(generator["generator_sha256"], arguments.truncation, _hash_of(arguments.style))
+    names = [f"grade-{arguments.grade}-{settings}-seed{seed}" for seed in seeds]
+    for name, classes in zip(names, drawn, strict=True):
+        _check_unedited(arguments.out / f"{name}-map.png", maps.to_rgb(classes))
     if style is not None:
         generator["style"] = _OF_A_PHOTOGRAPH
     shown, labels, records = [], [], []
     arguments.out.mkdir(parents=True, exist_ok=True)
-    for seed, classes, image in zip(seeds, drawn, images, strict=True):
+    for seed, name, classes, image in zip(seeds, names, drawn, images, strict=True):
         record = {"grade": arguments.grade, "seed": seed, "truncation": arguments.truncation, **generator}
-        name = f"grade-{arguments.grade}-seed{seed}"
         for file, picture in ((f"{name}-map.png", maps.to_rgb(classes)), (f"{name}.png", image)):
             write_png(arguments.out / file, picture, record)
             records.append({"file": file, "synthetic": True, "notice": NOTICE, "software": software(), **record})
@@ -159,9 +174,37 @@ def _generate(arguments: argparse.Namespace) -> None:
     print(f"{len(seeds)} maps with their photographs in {arguments.out}. {NOTICE}")
 
 
+def _settings(*values: object) -> str:
+    """A short name for what was asked for beside grade and seed, so that nothing else takes a file's place."""
+    return hashlib.sha256(json.dumps([str(value) for value in values]).encode()).hexdigest()[:8]
+
+
+def _hash_of(style: Path | None) -> str | None:
+    return None if style is None else hashlib.sha256(style.read_bytes()).hexdigest()
+
+
+def _check_unedited(path: Path, colours: np.ndarray) -> None:
+    """Refuses to write over a map on which somebody drew."""
+    if not path.exists():
+        return
+    try:
+        with Image.open(path) as there:
+            same = there.mode == "RGB" and np.array_equal(np.asarray(there), colours)
+    except (OSError, SyntaxError, ValueError):
+        same = False
+    if not same:
+        raise UsageError(
+            f"{path} is there with other pixels than would be written, as if it was drawn on: "
+            "give another --out, or move it away"
+        )
+
+
 def _render(arguments: argparse.Namespace) -> None:
     from retinalogos.generators.lesion_map import maps
 
+    if arguments.before is None and arguments.margin is not None:
+        raise UsageError("--margin is around an edit: give --before, the map before it was edited, too")
+    margin = _MARGIN if arguments.margin is None else arguments.margin
     pipeline, generator = _load(arguments)
     classes = maps.read_drawn(arguments.map, pipeline.size)
     record: dict[str, str | int | float | None] = {"map": json.dumps(_shares(classes)), **generator}
@@ -172,14 +215,23 @@ def _render(arguments: argparse.Namespace) -> None:
         style = _style_of(arguments.style, pipeline)
         record["style"] = _OF_A_PHOTOGRAPH
     if arguments.before is None:
-        image = pipeline.render(classes[None], styles=style)[0]
+        image, edit = pipeline.render(classes[None], styles=style)[0], None
     else:
         before = maps.read_drawn(arguments.before, pipeline.size)
+        if (before == classes).all():
+            raise UsageError(
+                f"--before {arguments.before} has the same map as {arguments.map}, so nothing was edited: "
+                "give the map before the edit, or leave out --before"
+            )
         old = pipeline.render(before[None], styles=style)[0]
-        image = pipeline.edit(old, before, classes, style, arguments.margin)
+        image = pipeline.edit(old, before, classes, style, margin)
+        edit = [hashlib.sha256(before.tobytes()).hexdigest(), margin]
         record["edited"] = f"{int((before != classes).sum())} pixels of the map"
     arguments.out.mkdir(parents=True, exist_ok=True)
-    path = arguments.out / f"{arguments.map.stem}-rendered.png"
+    style_of = arguments.seed if arguments.style is None else _hash_of(arguments.style)
+    drawn = hashlib.sha256(classes.tobytes()).hexdigest()
+    settings = _settings(generator["generator_sha256"], drawn, style_of, edit)
+    path = arguments.out / f"{arguments.map.stem}-rendered-{settings}.png"
     write_png(path, image, record)
     entry = {"file": path.name, "synthetic": True, "notice": NOTICE, "software": software(), **record}
     append_records(arguments.out / "index.jsonl", [entry])
@@ -215,9 +267,11 @@ def _template(arguments: argparse.Namespace) -> None:
 
     size = arguments.size
     if size is None:
-        from retinalogos.generators.lesion_map.pipeline import RENDER, load_render
+        from retinalogos.generators.lesion_map.pipeline import RENDER, LesionMapPipeline, load_render
 
-        size = load_render(arguments.find(arguments.model) / RENDER).config.size
+        folder = arguments.find(arguments.model)
+        check_kind(folder, LesionMapPipeline.__name__)
+        size = load_render(folder / RENDER).config.size
     _write_map(arguments.out, maps.to_rgb(maps.template(size)))
     for short, name, colour in zip(maps.CLASSES, maps.NAMES, maps.COLOURS, strict=True):
         print(f"{short}  #{bytes(colour.tolist()).hex()}  {name}")
@@ -226,6 +280,10 @@ def _template(arguments: argparse.Namespace) -> None:
 
 def _write_map(path: Path, colours: np.ndarray) -> None:
     """Never over another file: somebody may have drawn on it."""
+    if path.suffix.lower() != ".png":
+        raise UsageError(
+            f"--out {path} must end in .png: other formats blur or lose the colours, which are read exactly"
+        )
     if path.exists():
         raise UsageError(f"--out {path} is there already, and may be drawn on: give another name, or remove it")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -238,14 +296,35 @@ def _join(arguments: argparse.Namespace) -> None:
     paths: dict[str, Path] = {}
     for word in arguments.masks:
         name, equals, file = word.partition("=")
-        if not equals:
+        if not (name and equals and file):
             raise UsageError(f"{word!r} is no CLASS=PICTURE, such as EX=exudates.png")
         if name in paths:
             raise UsageError(f"{name} is given twice: {paths[name]} and {file}; join the two pictures first")
         paths[name] = Path(file)
+    if arguments.size is None:
+        _check_sizes(paths.values())
     classes = maps.read_masks(paths, arguments.size)
+    if (classes == maps.BG).all():
+        raise UsageError(f"VB={paths['VB']} is all black; it must be white where the field of view is")
     _write_map(arguments.out, maps.to_rgb(classes))
-    print(f"{arguments.out}: {classes.shape[1]} × {classes.shape[0]} pixels; share of the field: {_shares(classes)}")
+    shares = (
+        ", ".join(f"{name} {100 * share:.2f} %" for name, share in _shares(classes).items()) or "no lesion, no disc"
+    )
+    print(f"{arguments.out}: {classes.shape[1]} × {classes.shape[0]} pixels; of the field: {shares}")
+
+
+def _check_sizes(paths: Iterable[Path]) -> None:
+    """Names the masks that differ in size; what cannot be read is left to who reads it."""
+    sizes = {}
+    for path in paths:
+        with (
+            contextlib.suppress(OSError, SyntaxError, ValueError, Image.DecompressionBombError),
+            Image.open(path) as mask,
+        ):
+            sizes[path] = mask.size
+    if len(set(sizes.values())) > 1:
+        said = ", ".join(f"{path} is {width} × {height}" for path, (width, height) in sizes.items())
+        raise UsageError(f"the masks differ in size: {said}; masks of the same cut can be brought to one with --size")
 
 
 def _split(arguments: argparse.Namespace) -> None:

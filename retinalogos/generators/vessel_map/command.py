@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from retinalogos.arguments import Commands, Find, Parser, at_least, number_from, output_folder
 from retinalogos.errors import UsageError
+from retinalogos.registry import check_kind
 
 if TYPE_CHECKING:
     from retinalogos.generators.vessel_map.cascade import Drawn, VesselMapCascade, Wish
@@ -71,6 +72,7 @@ def _cascade(arguments: argparse.Namespace, parts: tuple[str, ...]) -> "tuple[Ve
     from retinalogos.provenance import generator_hash
 
     folder = arguments.find(arguments.model)
+    check_kind(folder, VesselMapCascade.__name__)
     cascade = VesselMapCascade.load_whole(unbundled(folder, parts), arguments.noise)
     return cascade, {"generator": type(cascade).__name__, "generator_sha256": generator_hash(folder)}
 

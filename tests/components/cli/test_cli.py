@@ -31,6 +31,15 @@ def test_wrong_use_is_answered_with_one_line_and_code_two(arguments, says, tmp_p
     assert not list(tmp_path.iterdir()), "a refused call leaves nothing behind"
 
 
+def test_ctrl_c_is_one_line_and_code_130(monkeypatch, capsys):
+    def stop(*given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("components.cli.pictures.resolve_model", stop)
+    assert cli.main(["generate", "left eye", "--out", "o"]) == 130
+    assert capsys.readouterr().err == "retinalogos: stopped; the same command can be started again\n"
+
+
 def test_help_starts_without_torch():
     code = "import sys; from components.cli import main\ntry: main(['generate', '--help'])\nfinally: assert 'torch' not in sys.modules and 'mlflow' not in sys.modules"  # noqa: E501
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -158,6 +158,18 @@ def test_two_runs_spread_as_much_as_two_values_do():
     assert statistics._run_shares(1, 3, np.random.default_rng(0)).tolist() == [[1.0]] * 3
 
 
+def test_intervals_end_where_the_range_of_their_figure_does():
+    truth, groups = np.arange(40) % 2, np.arange(40)
+    right, wrong = np.eye(2)[truth] * 0.8 + 0.1, np.eye(2)[1 - truth] * 0.8 + 0.1
+    arms = {"apart": [(truth, [right, wrong])], "turned": [(truth, [wrong, right])]}
+    found = statistics.replicate(arms, groups, 400, 0)
+    assert (found["apart"].means("auc") > 1).mean() > 0.1, "stretched beyond the range"
+    of_arm, change = found["apart"].estimates(), found["apart"].minus(found["turned"]).estimates()
+    for name, low in (("auc", 0), ("accuracy", 0), ("sensitivity", 0), ("qwk", -1)):
+        assert (of_arm[name].low, of_arm[name].high) == (low, 1), name
+        assert (change[name].low, change[name].high) == (low - 1, 1 - low), name
+
+
 def test_a_figure_that_is_not_defined_has_no_interval_and_the_rest_have():
     truth = np.zeros(20, int)
     found = estimate(truth, [np.tile([0.8, 0.2], (20, 1))], np.arange(20), 50, 0)
