@@ -8,6 +8,7 @@ import numpy as np
 from retinalogos.arguments import Commands, Find, Parser, at_least, number_from, output_folder
 from retinalogos.errors import UsageError
 from retinalogos.provenance import NOTICE, append_records, page_notice, write_png
+from retinalogos.registry import check_kind
 
 MILLISECONDS = 180  # of a band in a sweep
 
@@ -74,6 +75,7 @@ def _generate(arguments: argparse.Namespace) -> None:
     from retinalogos.provenance import generator_hash
 
     folder = arguments.find(arguments.model)
+    check_kind(folder, CubePipeline.__name__)
     pipeline = CubePipeline.from_pretrained(folder)
     weights = generator_hash(folder)
     records: list[Provenance] = []

@@ -213,7 +213,7 @@ class LesionMapPipeline:
     def style_of(self, images: np.ndarray) -> torch.Tensor:
         """Styles n×latent of photographs, uint8 n×size×size×3."""
         where = self.render_network.style_mean.device
-        _, images_bchw = tensors(torch.zeros(1, 1, 1, dtype=torch.uint8), torch.from_numpy(images), where)
+        _, images_bchw = tensors(torch.zeros(1, 1, 1, dtype=torch.uint8), torch.tensor(images), where)
         mean, _ = self.render_network.encode(images_bchw)
         return mean
 

@@ -36,15 +36,21 @@ def test_what_is_drawn_says_what_it_is_and_can_be_shown(generator: Path, tmp_pat
     out = tmp_path / "out"
     assert main(["hyperspectral", "generate", "--n", "2", "--model", str(generator), "--out", str(out)]) == 0
     entry = json.loads((out / "index.jsonl").read_text().splitlines()[0])
-    assert (entry["synthetic"], entry["generator"]) == ("true", "CubePipeline")
+    assert (entry["file"], entry["synthetic"], entry["generator"]) == ("cube-seed0.npz", True, "CubePipeline")
     assert "not for diagnosis" in entry["notice"]
     with np.load(out / "cube-seed0.npz") as file:
-        assert json.loads(str(file["provenance"])) == entry
+        assert json.loads(str(file["provenance"])) == entry | {"synthetic": "true"}
     shown = tmp_path / "shown"
     words = ["--against", str(out / "cube-seed1.npz"), "--at", "1", "1", "--out", str(shown)]
     assert main(["hyperspectral", "show", str(out / "cube-seed0.npz"), *words]) == 0
     assert read_png(shown / "colour.png")["synthetic"] == "true"
     assert (shown / "sweep.gif").is_file()
+
+
+def test_a_generator_of_another_kind_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "model_index.json").write_text('{"_class_name": "TextToFundusPipeline"}')
+    said = complaint(capsys, "generate", "--model", str(tmp_path), "--out", str(tmp_path / "out"))
+    assert "`retinalogos generate`" in said
 
 
 def test_a_patient_s_cube_is_not_called_synthetic_and_its_name_is_kept_out(tmp_path: Path) -> None:
