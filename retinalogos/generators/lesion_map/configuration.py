@@ -74,6 +74,7 @@ class RenderLossConfig(_Config):
     perceptual_network: str = Field(
         description="cohort: a classifier trained on the training split; else a transformers vision model by name"
     )
+    tone: float = Field(ge=0, description="of the mean colours of 8 × 8 fields, absolute difference")
     divergence: float = Field(ge=0, description="of the styles from the standard normal distribution (KL)")
     mirror: bool = Field(description="mirror half of the eyes")
 

@@ -17,13 +17,20 @@ from retinalogos.provenance import write_png
 from retinalogos.training import distributed
 from retinalogos.training.device import device
 
+# Across and down, of those whose mean colours are compared.
+_FIELDS = 8
 # Eyes in a sample's picture.
 _SHOWN = 6
 _ENCODE_BATCH = 32
 
 
+def _tones(images_bchw: Tensor) -> Tensor:
+    """Mean colours of 8×8 fields. No other term sees them: discriminators and perceptual distances normalise."""
+    return F.adaptive_avg_pool2d(images_bchw, _FIELDS)
+
+
 class RenderObjective:
-    """Hinge loss, feature matching, perceptual term, and the divergence of styles from the normal distribution.
+    """Hinge loss, feature matching, perceptual term, tones, and the divergence of styles from the normal distribution.
 
     Where a pixel's class is not known its map is empty, and the real photograph takes the place of the drawn one before
     either is judged: no term of the loss sees what was drawn there.
@@ -111,6 +118,7 @@ class RenderObjective:
         terms = {
             "adversarial": torch.stack(adversarial).mean(),
             "feature_matching": self._loss.feature_matching * torch.stack(matching).mean(),
+            "tone": self._loss.tone * (_tones(drawn) - _tones(images)).abs().mean(),
             "divergence": self._loss.divergence * divergence,
         }
         if self._features is not None:
