@@ -70,7 +70,7 @@ def render_config() -> RenderConfig:
 @pytest.fixture(scope="session")
 def render_loss() -> RenderLossConfig:
     return RenderLossConfig(
-        feature_matching=10, perceptual=0, perceptual_network="cohort", divergence=0.05, mirror=True
+        feature_matching=10, perceptual=0, perceptual_network="cohort", tone=10, divergence=0.05, mirror=True
     )
 
 

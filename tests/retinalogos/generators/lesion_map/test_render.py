@@ -7,7 +7,7 @@ import torch
 from retinalogos.classifiers.configuration import GraderConfig
 from retinalogos.classifiers.grader import fit_grader
 from retinalogos.errors import UsageError
-from retinalogos.generators.lesion_map import adversarial, maps
+from retinalogos.generators.lesion_map import adversarial, maps, render_training
 from retinalogos.generators.lesion_map.examples import Examples
 from retinalogos.generators.lesion_map.perceptual import CohortMaps, PublishedMaps, distance
 from retinalogos.generators.lesion_map.pipeline import LesionMapPipeline, load_render
@@ -58,6 +58,20 @@ def test_no_term_sees_what_is_drawn_where_nothing_is_marked(eyes, render_config,
     loss = blind.generator_loss(blind.generator, 0, WHOLE)
     slopes = torch.autograd.grad(loss, list(blind.generator.output.parameters()), allow_unused=True)
     assert all(slope is None or not slope.any() for slope in slopes)
+
+
+def test_tones_count_and_what_is_fine_within_a_field_does_not(eyes, render_config, render_loss) -> None:
+    told = {}
+    for weight in (0.0, 10.0):
+        objective = RenderObjective(eyes, render_config, render_loss.model_copy(update={"tone": weight}), None, 4, 0)
+        told[weight] = [float(objective.generator_loss(objective.generator, 0, WHOLE)), objective.after(0)["tone"]]
+    assert told[0.0][1] == 0
+    assert told[10.0][0] - told[0.0][0] == pytest.approx(told[10.0][1], rel=1e-4)
+    images = torch.rand(2, 3, 32, 32)
+    board = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(16, 16)
+    tones = render_training._tones
+    assert torch.allclose(tones(images + board), tones(images), atol=1e-5)
+    assert torch.allclose(tones(images + 0.2), tones(images) + 0.2, atol=1e-5)
 
 
 def test_the_perceptual_network_is_used_or_refused_and_never_passed_over(eyes, render_config, render_loss) -> None:
