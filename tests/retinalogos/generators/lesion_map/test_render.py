@@ -64,7 +64,10 @@ def test_tones_count_and_what_is_fine_within_a_field_does_not(eyes, render_confi
     told = {}
     for weight in (0.0, 10.0):
         objective = RenderObjective(eyes, render_config, render_loss.model_copy(update={"tone": weight}), None, 4, 0)
-        told[weight] = [float(objective.generator_loss(objective.generator, 0, WHOLE)), objective.after(0)["tone"]]
+        told[weight] = [
+            float(objective.generator_loss(objective.generator, 0, WHOLE).detach()),
+            objective.after(0)["tone"],
+        ]
     assert told[0.0][1] == 0
     assert told[10.0][0] - told[0.0][0] == pytest.approx(told[10.0][1], rel=1e-4)
     images = torch.rand(2, 3, 32, 32)
