@@ -12,7 +12,7 @@ export SET
 COHORT ?=#  name of the data set's reader: odir5k, idrid_seg, … (default: the phantom)
 DATA   ?=#  folder of the data set
 WORKFLOW ?= main#  the workflow: main, or another of workflows/
-PRESET ?= laptop#  smoke (3 minutes), laptop (15 minutes), evening (2 hours), gpu or paper
+PRESET ?= laptop#  smoke (3 minutes), laptop (15 minutes), evening (2 hours), gpu or paper; other workflows: smoke, laptop, and paper or gpu
 SET    ?=#  single parameters, separated by spaces: SET="pretrain.steps=2000 seed=1"; quote one that has spaces
 PYTHON ?= python3#  the Python that .venv is made with
 TESTS  ?= tests#  what `make test` runs: a folder, a file, options of pytest

@@ -59,12 +59,12 @@ ASSESSMENT = (
                 _both("realism.test.frechet.{}", second="floor"),
             ),
             Line(
-                "FID without end, to the training images",
+                "FID∞, to the training images",
                 "the same, prolonged to a sample of any size: what is left when the bias of few images is taken away",
                 _both("realism.train.frechet_infinity.{}", second="floor"),
             ),
             Line(
-                "FID without end, to the test images",
+                "FID∞, to the test images",
                 "the same to unseen images",
                 _both("realism.test.frechet_infinity.{}", second="floor"),
             ),
