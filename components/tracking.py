@@ -81,7 +81,8 @@ def _create(mlflow: Any, database: Path) -> None:
     with tempfile.TemporaryDirectory(prefix=".mlflow-", dir=database.parent) as folder:
         partial = Path(folder) / database.name
         mlflow.MlflowClient(f"sqlite:///{partial}")
-        partial.rename(database)
+        if not database.exists():  # else a step beside this one was first
+            partial.rename(database)
 
 
 def begin_workflow() -> str | None:
