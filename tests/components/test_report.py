@@ -23,7 +23,7 @@ from components import ROOT
 from components.__main__ import main
 from components.report import curves, layout
 from components.report.charts import line_chart
-from components.report.figures import Gate, every, find, judge, number
+from components.report.figures import Figure, Gate, every, find, judge, number
 from components.report.page import pictures
 from components.report.step import STEP, ReportParams
 from retinalogos.cohort.shards import Cohort, CohortWriter, encode_jpeg
@@ -843,3 +843,12 @@ def test_runs_beside_each_other_are_sorted_and_searched(report, tab, tmp_path):
     tab.write("frechet")
     visible = f"[...{table}.tBodies[0].rows].filter(row => !row.hidden).map(row => row.textContent)"
     assert all("frechet" in text for text in tab.until(f"{visible}.length < {len(values)} && {visible}"))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "says"), [(0.1, 0.3, "helps"), (-0.3, -0.1, "harms"), (-0.1, 0.3, "no difference is shown")]
+)
+def test_a_difference_that_is_claimed_is_of_one_comparison(low, high, says):
+    (sentence,) = layout.effect("It", "the AUC", Figure(0.0, low, high))
+    assert f"It: {says} " in sentence
+    assert ("of this comparison alone" in sentence) == (says != "no difference is shown")

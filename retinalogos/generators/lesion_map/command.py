@@ -1,10 +1,9 @@
 """The command ``retinalogos lesion-map``: draw maps by grade, turn maps into photographs, an empty map to draw on."""
 
 import argparse
-import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -301,8 +300,6 @@ def _join(arguments: argparse.Namespace) -> None:
         if name in paths:
             raise UsageError(f"{name} is given twice: {paths[name]} and {file}; join the two pictures first")
         paths[name] = Path(file)
-    if arguments.size is None:
-        _check_sizes(paths.values())
     classes = maps.read_masks(paths, arguments.size)
     if (classes == maps.BG).all():
         raise UsageError(f"VB={paths['VB']} is all black; it must be white where the field of view is")
@@ -311,20 +308,6 @@ def _join(arguments: argparse.Namespace) -> None:
         ", ".join(f"{name} {100 * share:.2f} %" for name, share in _shares(classes).items()) or "no lesion, no disc"
     )
     print(f"{arguments.out}: {classes.shape[1]} × {classes.shape[0]} pixels; of the field: {shares}")
-
-
-def _check_sizes(paths: Iterable[Path]) -> None:
-    """Names the masks that differ in size; what cannot be read is left to who reads it."""
-    sizes = {}
-    for path in paths:
-        with (
-            contextlib.suppress(OSError, SyntaxError, ValueError, Image.DecompressionBombError),
-            Image.open(path) as mask,
-        ):
-            sizes[path] = mask.size
-    if len(set(sizes.values())) > 1:
-        said = ", ".join(f"{path} is {width} × {height}" for path, (width, height) in sizes.items())
-        raise UsageError(f"the masks differ in size: {said}; masks of the same cut can be brought to one with --size")
 
 
 def _split(arguments: argparse.Namespace) -> None:

@@ -175,16 +175,21 @@ def read_masks(paths: Mapping[str, Path], size: int | None) -> np.ndarray:
         uint8 classes, size × size.
 
     Raises:
-        UsageError: as :func:`from_masks`, or a file is no picture, or a JPEG.
+        UsageError: as :func:`from_masks`, or a file is no picture, or a JPEG, or pictures differ in size and
+            ``size`` is None.
     """
-    masks = {}
+    masks, sizes = {}, {}
     for name, path in paths.items():
         pixels = _open(path, "mask")
         mask = pixels.reshape(*pixels.shape[:2], -1).any(2)
+        sizes[path] = mask.shape
         above, left = ((max(mask.shape) - side) // 2 for side in mask.shape)
         square = np.zeros((max(mask.shape),) * 2, bool)
         square[above : above + mask.shape[0], left : left + mask.shape[1]] = mask
         masks[name] = square if size is None or name not in CLASSES else _reduced(square, size, CLASSES.index(name))
+    if size is None and len(set(sizes.values())) > 1:
+        said = ", ".join(f"{path} is {width} × {height}" for path, (height, width) in sizes.items())
+        raise UsageError(f"the masks differ in size: {said}; masks of the same cut can be brought to one with --size")
     return from_masks(masks)
 
 

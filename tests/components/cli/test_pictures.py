@@ -2,6 +2,7 @@ import hashlib
 import json
 from pathlib import Path
 from types import SimpleNamespace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from tiny_generator import save_tiny_generator
 
 from components import cli
 from components.cli import pictures
+from retinalogos.generators.text.configuration import Solver
 from retinalogos.phantom import draw, sample_records
 from retinalogos.provenance import generator_hash, read_png
 
@@ -117,6 +119,13 @@ def test_edit_redraws_what_is_masked_and_says_what_it_was_made_from(trained, tmp
     changed = np.abs(first - second).max(2) > 0
     assert 30 < changed.sum() < 200  # of 32 × 32, the mask being a quarter of the eye's width and height
     assert (np.abs(first - whole).max(2) > 0).sum() > 500
+
+
+def test_every_solver_can_be_asked_for():
+    parser = cli.parser()
+    for solver in get_args(Solver):
+        for words in (["generate", "a"], ["edit", "a.png", "b"], ["between", "a", "b"]):
+            assert parser.parse_args([*words, "--solver", solver, "--out", "out"]).solver == solver
 
 
 def test_how_it_samples_can_be_said_and_is_told(trained, tmp_path):
